@@ -1,0 +1,1 @@
+"""From files to batches: tracks, audio, tf.data streams, augmentation, volumes."""

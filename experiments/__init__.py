@@ -1,0 +1,1 @@
+"""Programs: absl flags say where, a config file says what."""

@@ -1,0 +1,1 @@
+"""Each file is one experiment: `get_config()` returns its ml_collections.ConfigDict."""

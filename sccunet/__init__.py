@@ -1,0 +1,27 @@
+"""Spectrogram-Channels U-Net (Oh, Kim, Yun 2018, arXiv:1810.11520) for music source separation.
+
+The names below are imported when they are first used, so that a program's `--help` and everything
+that needs only the configuration never loads TensorFlow.
+"""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "config",
+    "ModelConfig": "config",
+    "AugmentConfig": "config",
+    "ConfigError": "config",
+    "build_model": "unet",
+    "VolumeBalancedL1": "losses",
+    "balancing_weights": "losses",
+    "Separator": "separation",
+}
+__all__ = list(_HOMES)  # noqa: PLE0605
+
+
+def __getattr__(name: str):
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sccunet' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sccunet.{_HOMES[name]}"), name)

@@ -1,0 +1,318 @@
+"""The numbers of a run, checked once: model, training and augmentation.
+
+The defaults are the paper's (Oh, Kim, Yun 2018, arXiv:1810.11520) 4-stem set-up; where the paper is
+silent the choice is listed in the README under "Deviations and open points".
+Nothing here imports TensorFlow, so that programs can show their flags at once.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+# One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
+_MIN_PATCH_FRAMES = 4
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot work; the message names field, found and expected."""
+
+
+def _check(ok: bool, field: str, found: Any, expected: str) -> None:
+    if not ok:
+        raise ConfigError(f"config.{field}: found {found!r}, expected {expected}")
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _is_number(value: Any, least: float, below: float = math.inf) -> bool:
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """What a trained model is: everything that separation and serving need to know.
+
+    Attributes:
+      stems: names of the separated sources, in the order of the network's output channels.
+      sample_rate: of the audio that the network sees, in Hz.
+      frame_length: STFT window and FFT length, in samples (paper: 2048).
+      hop_length: between STFT frames, in samples (paper: 512).
+      patch_samples: length of one patch, in samples (paper: 2 s = 88 200).
+      filters: of each encoder level from the top, the last entry being the bottom's.
+      dropout: rate behind each up-convolution of the decoder.
+    """
+
+    stems: tuple[str, ...] = ("vocals", "drums", "bass", "other")
+    sample_rate: int = 44_100
+    frame_length: int = 2048
+    hop_length: int = 512
+    patch_samples: int = 88_200
+    filters: tuple[int, ...] = (32, 64, 128, 256, 512)
+    dropout: float = 0.4
+
+    def __post_init__(self):
+        for field in ("stems", "filters"):
+            value = getattr(self, field)
+            _check(isinstance(value, list | tuple), f"model.{field}", value, "a list")
+            object.__setattr__(self, field, tuple(value))
+        _check(
+            len(self.stems) > 0
+            and all(isinstance(name, str) and name for name in self.stems)
+            and len(set(self.stems)) == len(self.stems),
+            "model.stems",
+            self.stems,
+            "one or more different names",
+        )
+        for name in self.stems:
+            _check(
+                "/" not in name and "\\" not in name and name not in ("mixture", ".", ".."),
+                "model.stems",
+                name,
+                "a name that can be a file's and is not 'mixture'",
+            )
+        _check(_is_whole(self.sample_rate, 1), "model.sample_rate", self.sample_rate, "Hz, over 0")
+        _check(
+            _is_whole(self.frame_length, 4) and self.frame_length % 2 == 0,
+            "model.frame_length",
+            self.frame_length,
+            "an even number of samples, 4 or more",
+        )
+        _check(
+            _is_whole(self.hop_length, 1) and self.frame_length % self.hop_length == 0,
+            "model.hop_length",
+            self.hop_length,
+            f"a divisor of model.frame_length = {self.frame_length}",
+        )
+        _check(
+            self.frame_length // self.hop_length >= 4,
+            "model.hop_length",
+            self.hop_length,
+            f"at most a quarter of model.frame_length = {self.frame_length},"
+            " so that the Hann window can be inverted",
+        )
+        least = _MIN_PATCH_FRAMES * self.frame_length
+        _check(
+            _is_whole(self.patch_samples, least),
+            "model.patch_samples",
+            self.patch_samples,
+            f"at least {_MIN_PATCH_FRAMES} frames = {least} samples",
+        )
+        _check(
+            len(self.filters) >= 2 and all(_is_whole(n, 1) for n in self.filters),
+            "model.filters",
+            self.filters,
+            "two or more whole numbers over 0 (each encoder level, then the bottom)",
+        )
+        _check(_is_number(self.dropout, 0, 1), "model.dropout", self.dropout, "0 <= dropout < 1")
+
+    @property
+    def bins(self) -> int:
+        """Frequency bins of a spectrogram."""
+        return self.frame_length // 2 + 1
+
+    @property
+    def frames(self) -> int:
+        """Frames of one patch's centred STFT."""
+        return 1 + self.patch_samples // self.hop_length
+
+
+@dataclasses.dataclass(frozen=True)
+class AugmentConfig:
+    """Changes made to training crops; all off as in the paper.
+
+    Attributes:
+      gain_db: each stem's level is changed at random by up to this many dB, up or down.
+      channel_swap: left and right of each stem change places at random. Without effect on down-mixed
+        training, where the two are averaged.
+      mix_tracks: chance that a crop's stems come each from another track and place.
+    """
+
+    gain_db: float = 0.0
+    channel_swap: bool = False
+    mix_tracks: float = 0.0
+
+    def __post_init__(self):
+        _check(_is_number(self.gain_db, 0), "augment.gain_db", self.gain_db, "dB, 0 or more")
+        _check(
+            isinstance(self.channel_swap, bool),
+            "augment.channel_swap",
+            self.channel_swap,
+            "True or False",
+        )
+        _check(
+            _is_number(self.mix_tracks, 0) and self.mix_tracks <= 1,
+            "augment.mix_tracks",
+            self.mix_tracks,
+            "a chance between 0 and 1",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A whole training run; written into its workdir as `config.json`.
+
+    Attributes:
+      model: the network and its spectrograms.
+      augment: changes made to training crops.
+      sources: which of a track's files make up a stem, where it is not the one file of its name:
+        `{"accompaniment": ("drums", "bass", "other")}` sums three files.
+      seed: of initial weights, crops, their order, augmentation and dropout.
+      batch_size: patches per step.
+      epochs: passes over the training split.
+      steps_per_epoch: training steps called an epoch; 0 takes one crop for every patch length of
+        training audio, as cutting the split into consecutive patches would.
+      validation_crops: at most this many validation crops, evenly spread; 0 takes all.
+      random_crops: crops start anywhere; False takes the consecutive cuts themselves.
+      downmix: crops are the mean of a file's channels; False takes one channel at random.
+      learning_rate: of Adam, at the start.
+      decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
+        then 1e-4 for 20); "cosine" lowers it to 0 over all of them.
+      weight_decay: decoupled, per step and times the learning rate.
+      loss_weights: alpha of each stem, in the order of `model.stems`; empty takes them from the
+        volumes of the training split.
+      precision: "float32" or "mixed_bfloat16".
+      jit_compile: compile the training step with XLA.
+    """
+
+    model: ModelConfig = ModelConfig()
+    augment: AugmentConfig = AugmentConfig()
+    sources: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    seed: int = 0
+    batch_size: int = 8
+    epochs: int = 40
+    steps_per_epoch: int = 0
+    validation_crops: int = 0
+    random_crops: bool = True
+    downmix: bool = True
+    learning_rate: float = 1e-3
+    decay: str = "step"
+    weight_decay: float = 1e-6
+    loss_weights: tuple[float, ...] = ()
+    precision: str = "float32"
+    jit_compile: bool = False
+
+    def __post_init__(self):
+        sources = self.sources
+        _check(isinstance(sources, Mapping), "sources", sources, "a dict of stem to files")
+        for stem, files in sources.items():
+            _check(stem in self.model.stems, "sources", stem, f"one of {self.model.stems}")
+            _check(
+                isinstance(files, list | tuple)
+                and len(files) > 0
+                and all(isinstance(name, str) and name for name in files),
+                f"sources.{stem}",
+                files,
+                "a list of one or more file names without their ending",
+            )
+        object.__setattr__(self, "sources", {s: tuple(files) for s, files in sources.items()})
+        names = [name for stem in self.model.stems for name in self.files_of(stem)]
+        for name in names:
+            _check(
+                names.count(name) == 1,
+                "sources",
+                name,
+                "each file in one stem only: the mixture is the sum of the stems",
+            )
+        for field, least in (
+            ("seed", 0),
+            ("batch_size", 1),
+            ("epochs", 1),
+            ("steps_per_epoch", 0),
+            ("validation_crops", 0),
+        ):
+            value = getattr(self, field)
+            _check(_is_whole(value, least), field, value, f"a whole number, {least} or more")
+        for field in ("random_crops", "downmix", "jit_compile"):
+            _check(isinstance(getattr(self, field), bool), field, getattr(self, field), "a bool")
+        _check(
+            _is_number(self.learning_rate, 0) and self.learning_rate > 0,
+            "learning_rate",
+            self.learning_rate,
+            "a number over 0",
+        )
+        _check(self.decay in ("step", "cosine"), "decay", self.decay, "'step' or 'cosine'")
+        _check(
+            _is_number(self.weight_decay, 0), "weight_decay", self.weight_decay, "a number, 0 or more"
+        )
+        weights = self.loss_weights
+        _check(
+            isinstance(weights, list | tuple)
+            and all(_is_number(alpha, 0) for alpha in weights)
+            and (
+                not weights
+                or (len(weights) == len(self.model.stems) and abs(sum(weights) - 1) < 0.005)
+            ),
+            "loss_weights",
+            weights,
+            f"nothing, or a weight for each of {self.model.stems} that sum to 1",
+        )
+        object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
+        _check(
+            self.precision in ("float32", "mixed_bfloat16"),
+            "precision",
+            self.precision,
+            "'float32' or 'mixed_bfloat16'",
+        )
+
+    def files_of(self, stem: str) -> tuple[str, ...]:
+        """Names, without ending, of the files whose sum is `stem`."""
+        return self.sources.get(stem, (stem,))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Config":
+        """The inverse of `to_dict`; also takes a config file's `get_config()`.
+
+        Raises:
+          ConfigError: for a field that does not exist or cannot have its value.
+        """
+        values = _plain(values)
+        for field, kind in (("model", ModelConfig), ("augment", AugmentConfig)):
+            values[field] = _build(kind, values.get(field, {}), f"{field}.")
+        return _build(cls, values, "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Nested plain values, fit for JSON and for `ml_collections.ConfigDict`."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Config":
+        """Reads what `to_json` wrote."""
+        return cls.from_dict(json.loads(text))
+
+    def to_json(self) -> str:
+        """The resolved config as text."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+
+def model_config(config: Any) -> ModelConfig:
+    """The validated `ModelConfig` of a `Config`, a config file's `get_config()` or its `.model`."""
+    if isinstance(config, ModelConfig):
+        return config
+    if isinstance(config, Config):
+        return config.model
+    values = _plain(config)
+    return _build(ModelConfig, values.get("model", values), "model.")
+
+
+def _plain(values: Any) -> dict[str, Any]:
+    """A dict of dicts from a Mapping or an ml_collections.ConfigDict."""
+    if hasattr(values, "to_dict"):
+        values = values.to_dict()
+    _check(isinstance(values, Mapping), "", values, "a dict of fields")
+    return dict(values)
+
+
+def _build(kind: type, values: Mapping[str, Any], prefix: str):
+    if isinstance(values, kind):
+        return values
+    known = [field.name for field in dataclasses.fields(kind)]
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"config.{prefix}{name}: unknown field, expected one of {known}")
+    return kind(**values)

@@ -1,0 +1,36 @@
+"""Installs sccunet, its data pipeline and its programs."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="sccunet",
+    version="0.1.0",
+    description="Spectrogram-Channels U-Net for music source separation, in TensorFlow/Keras",
+    long_description=open("README.md", encoding="utf-8").read(),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "tensorflow>=2.17,<2.22",
+        "keras>=3.8",
+        "numpy",
+        "absl-py",
+        "ml_collections",
+        "av>=14",
+        "soundfile",
+        "soxr",
+        "musdb",
+        "museval",
+        "matplotlib",
+        "tqdm",
+        "tensorboard",
+    ],
+    extras_require={
+        # tensorflow-io's last release loads its ops with TensorFlow 2.16 and 2.17 only. Without it
+        # the package reads WAV by its own memory-mapped reader.
+        "tfio": ["tensorflow==2.17.*", "tensorflow-io==0.37.1"],
+        "gpu": ["tensorflow[and-cuda]>=2.17,<2.22"],
+        "test": ["pytest", "librosa", "ruff"],
+    },
+)

@@ -1,12 +1,14 @@
 """Installs sccunet, its data pipeline and its programs."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="sccunet",
     version="0.1.0",
     description="Spectrogram-Channels U-Net for music source separation, in TensorFlow/Keras",
-    long_description=open("README.md", encoding="utf-8").read(),
+    long_description=Path("README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),

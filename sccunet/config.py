@@ -8,8 +8,14 @@ Nothing here imports TensorFlow, so that programs can show their flags at once.
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+
+CONFIG = "config.json"
+# Where an export keeps its config: TensorFlow Serving leaves this folder alone.
+EXPORTED_CONFIG = Path("assets.extra") / CONFIG
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
@@ -29,9 +35,7 @@ def _is_whole(value: Any, least: int) -> bool:
 
 
 def _is_number(value: Any, least: float, below: float = math.inf) -> bool:
-    return (
-        isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
-    )
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,8 +132,8 @@ class AugmentConfig:
 
     Attributes:
       gain_db: each stem's level is changed at random by up to this many dB, up or down.
-      channel_swap: left and right of each stem change places at random. Without effect on down-mixed
-        training, where the two are averaged.
+      channel_swap: left and right of each stem change places at random. Needs
+        `downmix = False`.
       mix_tracks: chance that a crop's stems come each from another track and place.
     """
 
@@ -238,7 +242,16 @@ class Config:
         )
         _check(self.decay in ("step", "cosine"), "decay", self.decay, "'step' or 'cosine'")
         _check(
-            _is_number(self.weight_decay, 0), "weight_decay", self.weight_decay, "a number, 0 or more"
+            _is_number(self.weight_decay, 0),
+            "weight_decay",
+            self.weight_decay,
+            "a number, 0 or more",
+        )
+        _check(
+            not (self.downmix and self.augment.channel_swap),
+            "augment.channel_swap",
+            True,
+            "False, or downmix = False: the mean of two channels has no left and right",
         )
         weights = self.loss_weights
         _check(
@@ -298,6 +311,22 @@ def model_config(config: Any) -> ModelConfig:
         return config.model
     values = _plain(config)
     return _build(ModelConfig, values.get("model", values), "model.")
+
+
+def load_config(path: str | os.PathLike) -> Config:
+    """The resolved config of a training workdir or of an exported SavedModel.
+
+    Raises:
+      ConfigError: if `path` is neither.
+    """
+    path = Path(path)
+    for config_path in (path / CONFIG, path / EXPORTED_CONFIG):
+        if config_path.is_file():
+            return Config.from_json(config_path.read_text())
+    raise ConfigError(
+        f"{path}: found {'no config.json' if path.is_dir() else 'no such folder'},"
+        " expected a training workdir or an exported SavedModel"
+    )
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -1,0 +1,337 @@
+"""Finds tracks in a data directory, checks them, and says which train and which validate.
+
+A data directory has the layout of MUSDB18-HQ: `DATA/<split>/<track>/<file>.wav`, split being one of
+train, valid and test. Nothing here imports TensorFlow.
+"""
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from data_pipeline import audio, sigsep
+from data_pipeline.audio import AudioError, WavInfo
+from sccunet.config import Config
+
+SPLITS = ("train", "valid", "test")
+# Without a valid/ folder or musdb's own validation tracks: every seventh track, about as large a
+# part as musdb's 14 of 100.
+_EVERY = 7
+_SHOWN = 10
+_BLOCK = 2**20  # samples read at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Track:
+    """One song whose files have been checked.
+
+    Attributes:
+      name: its folder's.
+      split: the folder it lies in: "train", "valid" or "test".
+      files: of the stems, and "mixture" where it exists, by file name without ending. All have the
+        same length, channels and sample rate.
+    """
+
+    name: str
+    split: str
+    files: Mapping[str, WavInfo]
+
+    @property
+    def frames(self) -> int:
+        """Length, in samples per channel."""
+        return next(iter(self.files.values())).frames
+
+    @property
+    def channels(self) -> int:
+        """Channels of each file."""
+        return next(iter(self.files.values())).channels
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """Samples `start` to `start + frames` of a track."""
+
+    track: Track
+    start: int
+    frames: int
+
+
+def find_tracks(
+    data_dir: str | os.PathLike,
+    config: Config,
+    split: str | None = None,
+    names: Sequence[str] = (),
+    *,
+    min_frames: int = 1,
+) -> list[Track]:
+    """The tracks of a data directory, sorted by split folder and name.
+
+    Args:
+      data_dir: holds `<split>/<track>/<file>.wav`.
+      config: says which files a track must have and their sample rate.
+      split: "train", "valid" or "test"; None takes all three.
+      names: only these tracks, wherever their split folder is; `split` is ignored then.
+      min_frames: the least length of a track, in samples.
+
+    Raises:
+      AudioError: if there are no tracks, a name is unknown, or a track's files are missing, broken,
+        too short or don't fit each other or the config: one line for each bad track, at most 10.
+    """
+    folders = _folders(data_dir)
+    if names:
+        folders = _named(data_dir, folders, names)
+    elif split is not None:
+        folders = [folder for folder in folders if folder[0] == split]
+    if not folders:
+        raise _no_tracks(data_dir, (split,) if split else SPLITS)
+    return _checked(data_dir, folders, config, min_frames)
+
+
+def training_split(
+    data_dir: str | os.PathLike, config: Config, names: Sequence[str] = ()
+) -> tuple[list[Segment], list[Segment], str]:
+    """What is trained on, what validates, and one sentence that says how that was decided.
+
+    Trained on are the tracks in train/, or exactly the named ones, less what validates; the first
+    of these that gives something to validate on counts:
+
+    1. the tracks in valid/ that are not named;
+    2. musdb's own 14 validation tracks, those that lie in train/ and are not named;
+    3. every 7th track in name order, where no names are given;
+    4. the last tenth of each track of two or more patches, in whole patches and at least one.
+
+    No sample is in both, and no track name is in both except under rule 4.
+
+    Args:
+      data_dir: as for `find_tracks`.
+      config: its `model.patch_samples` is the least length of a track.
+      names: tracks to train on, wherever their split folder is.
+
+    Returns:
+      `(training, validation, sentence)`, both lists sorted by split folder and name.
+
+    Raises:
+      AudioError: as `find_tracks`, or if nothing is left to validate on.
+    """
+    patch = config.model.patch_samples
+    folders = _folders(data_dir)
+    in_train = [folder for folder in folders if folder[0] == "train"]
+    wanted = _named(data_dir, folders, names) if names else in_train
+    if not wanted:
+        raise _no_tracks(data_dir, ("train",))
+    for (split, name), (other, again) in itertools.combinations(wanted, 2):
+        if name == again:
+            raise AudioError(f"{data_dir}: found {name!r} in {split}/ and {other}/, expected one")
+
+    own = [folder for folder in folders if folder[0] == "valid" and folder not in wanted]
+    reserved = _musdb_validation()
+    for chosen, rule in (
+        (own, "the tracks in valid/"),
+        (
+            [folder for folder in in_train if folder[1] in reserved and folder[1] not in names],
+            "musdb's own validation tracks",
+        ),
+        (
+            [] if names else wanted[_EVERY - 1 :: _EVERY],
+            f"every {_EVERY}th track of train/ in name order",
+        ),
+    ):
+        # By name: a song that was copied into valid/ may still lie in train/.
+        taken = {name for _, name in chosen}
+        kept = [folder for folder in wanted if folder[1] not in taken]
+        if chosen and kept:
+            training = _checked(data_dir, kept, config, patch)
+            validation = _checked(data_dir, chosen, config, patch)
+            return (
+                [Segment(track, 0, track.frames) for track in training],
+                [Segment(track, 0, track.frames) for track in validation],
+                f"training on {_count(training)}, validating on {_count(validation)}: {rule}",
+            )
+
+    training, validation = [], []
+    for track in _checked(data_dir, wanted, config, patch):
+        patches = track.frames // patch
+        held_out = max(1, patches // 10) * patch if patches >= 2 else 0
+        training.append(Segment(track, 0, track.frames - held_out))
+        if held_out:
+            validation.append(Segment(track, track.frames - held_out, held_out))
+    if not validation:
+        raise AudioError(
+            f"{data_dir}: found no track to validate on, expected tracks in valid/ or one training"
+            f" track of at least {2 * patch} samples (two patches)"
+        )
+    return (
+        training,
+        validation,
+        f"training on {_count(training)}, validating on the last tenth of {len(validation)} of"
+        " them, which is not trained on",
+    )
+
+
+def read_stems(track: Track, config: Config) -> np.ndarray:
+    """A whole track's stems, float32 `[stems, samples, channels]` in the order of the config."""
+    stems = np.zeros((len(config.model.stems), track.frames, track.channels), np.float32)
+    for stem, out in zip(config.model.stems, stems, strict=True):
+        for name in config.files_of(stem):
+            out += audio.read_wav(track.files[name])
+    return stems
+
+
+def read_mixture(track: Track, config: Config) -> np.ndarray:
+    """A whole track's mixture, float32 `[samples, channels]`; without a file, its stems' sum."""
+    if "mixture" in track.files:
+        return audio.read_wav(track.files["mixture"])
+    return read_stems(track, config).sum(axis=0)
+
+
+def check_finite(tracks: Sequence[Track]) -> None:
+    """Looks for NaN and infinity in the tracks' files; integers, which hold neither, are not read.
+
+    Raises:
+      AudioError: for the first file that has one, saying where.
+    """
+    for track in tracks:
+        for info in track.files.values():
+            if not info.encoding.startswith("float"):
+                continue
+            for start in range(0, info.frames, _BLOCK):
+                block = audio.read_wav(info, start, _BLOCK)
+                if not np.isfinite(block).all():
+                    first = start + int(np.argmin(np.isfinite(block).all(axis=1)))
+                    raise AudioError(
+                        f"{info.path}: found NaN or infinity at sample {first}"
+                        f" ({first / info.sample_rate:.2f} s), expected finite samples"
+                    )
+
+
+def _count(tracks: Sequence) -> str:
+    return f"{len(tracks)} track{'s' if len(tracks) != 1 else ''}"
+
+
+def _folders(data_dir: str | os.PathLike) -> list[tuple[str, str]]:
+    """`(split, track)` of each track folder, sorted."""
+    if not os.path.isdir(data_dir):
+        raise AudioError(f"{data_dir}: found no such directory, expected tracks in {_layout()}")
+    folders = []
+    for split in SPLITS:
+        path = os.path.join(data_dir, split)
+        if os.path.isdir(path):
+            with os.scandir(path) as entries:
+                folders += [
+                    (split, entry.name)
+                    for entry in entries
+                    if entry.is_dir() and not entry.name.startswith(".")
+                ]
+    return sorted(folders)
+
+
+def _layout() -> str:
+    return "<split>/<track>/<file>.wav, split being train, valid or test"
+
+
+def _no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
+    for split in splits:
+        path = os.path.join(data_dir, split)
+        if os.path.isdir(path) and any(name.endswith(".stem.mp4") for name in os.listdir(path)):
+            return AudioError(f"{path}: found .stem.mp4 files, {_run_prepare(data_dir)}")
+    where = os.path.join(data_dir, splits[0]) if len(splits) == 1 else data_dir
+    return AudioError(f"{where}: found no tracks, expected {_layout()}")
+
+
+def _run_prepare(data_dir: str | os.PathLike) -> str:
+    return (
+        "expected .wav files: run"
+        f" python -m experiments.prepare --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
+    )
+
+
+def _named(
+    data_dir: str | os.PathLike, folders: Sequence[tuple[str, str]], names: Sequence[str]
+) -> list[tuple[str, str]]:
+    known = [name for _, name in folders]
+    for name in names:
+        if name not in known:
+            raise AudioError(
+                f"{data_dir}: found no track named {name!r}, expected {one_of(sorted(known))}"
+            )
+    return [folder for folder in folders if folder[1] in names]
+
+
+def one_of(names: Sequence[str]) -> str:
+    """The first few of perhaps many names, for an error's message."""
+    shown = ", ".join(repr(name) for name in names[:_SHOWN]) or "(there are no tracks)"
+    return f"one of {shown}" + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
+
+
+def first_few(lines: Sequence[str]) -> str:
+    """The first few of perhaps many lines of an error's message."""
+    more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+    return "\n".join([*lines[:_SHOWN], *more])
+
+
+def _checked(
+    data_dir: str | os.PathLike,
+    folders: Sequence[tuple[str, str]],
+    config: Config,
+    min_frames: int,
+) -> list[Track]:
+    found, bad = [], []
+    for split, name in folders:
+        try:
+            found.append(_track(data_dir, split, name, config, min_frames))
+        except AudioError as error:
+            bad.append(str(error))
+    if bad:
+        raise AudioError(first_few(bad))
+    return found
+
+
+def _track(
+    data_dir: str | os.PathLike, split: str, name: str, config: Config, min_frames: int
+) -> Track:
+    folder = os.path.join(data_dir, split, name)
+    present = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
+    files = {}
+    for stem in config.model.stems:
+        for file in config.files_of(stem):
+            if f"{file}.wav" not in present:
+                other = [entry for entry in present if os.path.splitext(entry)[0] == file]
+                if other:
+                    raise AudioError(f"{folder}: found {other[0]}, {_run_prepare(data_dir)}")
+                raise AudioError(
+                    f"{folder}: found {', '.join(present) or 'no files'},"
+                    f" expected {file}.wav for the stem {stem!r}"
+                )
+            files[file] = audio.wav_info(os.path.join(folder, f"{file}.wav"))
+    if "mixture.wav" in present:
+        files["mixture"] = audio.wav_info(os.path.join(folder, "mixture.wav"))
+    first = next(iter(files.values()))
+    for info in files.values():
+        if info.sample_rate != config.model.sample_rate:
+            raise AudioError(
+                f"{info.path}: found {info.sample_rate} Hz, expected {config.model.sample_rate} Hz"
+                " (experiments.prepare converts)"
+            )
+        for found, expected, unit in (
+            (info.frames, first.frames, "samples"),
+            (info.channels, first.channels, "channels"),
+        ):
+            if found != expected:
+                raise AudioError(
+                    f"{info.path}: found {found} {unit}, expected {expected} as in"
+                    f" {os.path.basename(first.path)}"
+                )
+    if first.frames < min_frames:
+        raise AudioError(f"{folder}: found {first.frames} samples, expected at least {min_frames}")
+    return Track(name, split, files)
+
+
+def _musdb_validation() -> set[str]:
+    """The names of the 14 tracks that musdb's own configuration reserves for validation."""
+    import yaml
+
+    package = os.path.dirname(sigsep.load("musdb").__file__)
+    with open(os.path.join(package, "configs", "mus.yaml"), encoding="utf-8") as file:
+        return set(yaml.safe_load(file)["validation_tracks"])

@@ -1,0 +1,121 @@
+"""One streaming pass over the training split: the mean volume of every stem."""
+
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from absl import logging
+from tqdm import tqdm
+
+from data_pipeline import dataset
+from data_pipeline.audio import AudioError
+from data_pipeline.tracks import Segment
+from sccunet.config import Config
+
+_BATCH = 8
+
+
+def training_volumes(
+    segments: Sequence[Segment], config: Config, cache_dir: str | os.PathLike
+) -> np.ndarray:
+    """V_i: mean over the consecutive patches of the 2-norm of stem i's magnitude spectrogram.
+
+    The result is kept in `cache_dir` under a fingerprint of all that it was computed from, so a
+    second run reads it there.
+
+    Args:
+      segments: the training split.
+      config: gives stems, sources, patch and STFT.
+      cache_dir: the data directory; where it cannot be written, nothing is kept.
+
+    Returns:
+      float64 [stems].
+
+    Raises:
+      AudioError: if a stem is silent throughout the split.
+    """
+    fingerprint = _fingerprint(segments, config)
+    path = Path(cache_dir) / f"volumes.{fingerprint[:16]}.json"
+    if path.exists():
+        found = json.loads(path.read_text())
+    else:
+        found = {
+            "fingerprint": fingerprint,
+            "stems": list(config.model.stems),
+            "tracks": [segment.track.name for segment in segments],
+            "volumes": _per_segment(segments, config),
+            "patches": [segment.frames // config.model.patch_samples for segment in segments],
+        }
+        try:
+            partial = path.with_suffix(".part")
+            partial.write_text(json.dumps(found, indent=1))
+            os.replace(partial, path)
+        except OSError as error:
+            logging.warning("volumes are not kept beside the data: %s", error)
+    per_segment = np.asarray(found["volumes"])  # [segments, stems]
+    for segment, volumes in zip(segments, per_segment, strict=True):
+        for stem in np.flatnonzero(volumes == 0):
+            logging.warning(
+                "%s: stem '%s' is silent throughout, expected sound in it; training goes on",
+                segment.track.name,
+                config.model.stems[stem],
+            )
+    volumes = np.average(per_segment, axis=0, weights=found["patches"])
+    for stem, volume in zip(config.model.stems, volumes, strict=True):
+        if volume == 0:
+            raise AudioError(
+                f"stem '{stem}': silent in all {len(segments)} training tracks, expected sound in it"
+            )
+    return volumes
+
+
+def _per_segment(segments: Sequence[Segment], config: Config) -> list[list[float]]:
+    """Mean volume of each stem in each segment."""
+    model = config.model
+    crops = dataset.fixed_crops(segments, config)
+    window = tf.signal.hann_window(model.frame_length)
+
+    @tf.function
+    def batch_volumes(waveforms):  # [batch, stems, samples] -> [batch, stems]
+        half = model.frame_length // 2
+        edges = tf.pad(waveforms, [[0, 0], [0, 0], [half, half]], mode="REFLECT")
+        frames = tf.signal.frame(edges, model.frame_length, model.hop_length) * window
+        power = tf.math.square(tf.abs(tf.signal.rfft(frames)))  # [batch, stems, frames, bins]
+        return tf.sqrt(tf.reduce_sum(power, axis=(2, 3)))
+
+    totals = np.zeros((len(segments), len(model.stems)))
+    counts = np.zeros(len(segments))
+    batches = dataset.fixed_dataset(segments, config, crops, _BATCH)
+    with tqdm(total=len(crops), desc="volumes", unit="patch") as bar:
+        for first, waveforms in enumerate(batches):
+            volumes = batch_volumes(waveforms).numpy()
+            for (index, _), row in zip(crops[first * _BATCH :], volumes, strict=False):
+                totals[index] += row
+                counts[index] += 1
+            bar.update(len(volumes))
+    return (totals / counts[:, None]).tolist()
+
+
+def _fingerprint(segments: Sequence[Segment], config: Config) -> str:
+    """Hash of everything that the volumes depend on."""
+    model = config.model
+    parts: list = [
+        model.stems,
+        [config.files_of(stem) for stem in model.stems],
+        [model.sample_rate, model.frame_length, model.hop_length, model.patch_samples],
+        [config.downmix, config.downmix or config.seed],
+    ]
+    for segment in segments:
+        files = sorted(segment.track.files.items())
+        stats = [os.stat(info.path) for _, info in files]
+        parts.append(
+            [
+                [segment.track.split, segment.track.name, segment.start, segment.frames],
+                [[name, stat.st_size, stat.st_mtime_ns] for (name, _), stat in zip(files, stats)],
+            ]
+        )
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -1,0 +1,19 @@
+"""The paper's singing voice separation: vocals, accompaniment (the sum of all else).
+
+    python -m experiments.train --config=experiments/configs/paper_2stems.py \
+        --data_dir=DATA --workdir=RUN
+
+Hardware, wall time and score on MUSDB18: not run.
+"""
+
+import ml_collections
+
+from experiments.configs import paper_4stems
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Differs from `paper_4stems` in the stems alone, so in the network's last layer."""
+    config = paper_4stems.get_config()
+    config.model.stems = ("vocals", "accompaniment")
+    config.sources = ml_collections.ConfigDict({"accompaniment": ("drums", "bass", "other")})
+    return config

@@ -1,0 +1,13 @@
+"""`small_4stems` for two stems: vocals, accompaniment (the sum of all else)."""
+
+import ml_collections
+
+from experiments.configs import paper_2stems, small_4stems
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Differs from `small_4stems` in the stems alone."""
+    config, stems = small_4stems.get_config(), paper_2stems.get_config()
+    config.model.stems = stems.model.stems
+    config.sources = stems.sources
+    return config

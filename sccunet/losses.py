@@ -1,0 +1,55 @@
+"""The volume-balanced L1 loss and its weights."""
+
+from collections.abc import Sequence
+
+import keras
+import numpy as np
+from keras import ops
+
+from sccunet.config import ConfigError
+
+
+def balancing_weights(volumes: Sequence[float]) -> np.ndarray:
+    """Loss weights under which every source counts the same, however loud it is.
+
+    alpha_i = (1 / V_i) / sum_j (1 / V_j), so that sum_i alpha_i = 1 and alpha_i V_i is the same for
+    every source i. Quiet sources weigh more.
+
+    Args:
+      volumes: V_i, the mean 2-norm of source i's training spectrograms; any common unit.
+
+    Returns:
+      alpha, float64 [stems].
+
+    Raises:
+      ConfigError: if a volume is not a finite number over 0.
+    """
+    volumes = np.asarray(volumes, np.float64)
+    if volumes.ndim != 1 or not volumes.size or not np.all(np.isfinite(volumes) & (volumes > 0)):
+        raise ConfigError(f"volumes: found {volumes.tolist()}, expected finite numbers over 0")
+    inverse = 1 / volumes
+    return inverse / inverse.sum()
+
+
+@keras.saving.register_keras_serializable(package="sccunet")
+class VolumeBalancedL1(keras.losses.Loss):
+    """L = sum_i alpha_i mean(|Y_i - Yhat_i|), the paper's loss.
+
+    Y_i is the magnitude spectrogram of source i, Yhat_i channel i of the network's output; the mean
+    runs over batch, bins and frames.
+
+    Args:
+      weights: alpha_i, one per stem in the order of the channels; `balancing_weights` of the volumes.
+    """
+
+    def __init__(self, weights: Sequence[float], name: str = "volume_balanced_l1", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.weights = tuple(float(alpha) for alpha in weights)
+
+    def call(self, y_true, y_pred):
+        """Loss of each example, [batch]; both arguments [batch, bins, frames, stems]."""
+        distances = ops.mean(ops.abs(y_true - y_pred), axis=(1, 2))  # [batch, stems]
+        return ops.sum(distances * ops.convert_to_tensor(self.weights, distances.dtype), axis=-1)
+
+    def get_config(self):
+        return {**super().get_config(), "weights": self.weights}

@@ -1,0 +1,156 @@
+"""Spectrograms of patches, and the arithmetic of cutting recordings into patches and joining them.
+
+The only owner of both. Device code in `keras.ops`: it runs under every Keras backend and XLA.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+from sccunet.config import ModelConfig
+
+
+def stft(waveforms, model: ModelConfig):
+    """Centred short-time Fourier transform (Hann, edges mirrored) of whole patches.
+
+    Args:
+      waveforms: float32 [..., patch_samples].
+      model: gives frame_length and hop_length (paper: 2048 and 512).
+
+    Returns:
+      Real and imaginary part, each float32 [..., frames, bins]. Equal to librosa's
+      `stft(pad_mode="reflect")`, transposed.
+    """
+    return ops.stft(
+        waveforms,
+        sequence_length=model.frame_length,
+        sequence_stride=model.hop_length,
+        fft_length=model.frame_length,
+        window="hann",
+        center=True,
+    )
+
+
+def istft(real, imaginary, model: ModelConfig):
+    """Inverse of `stft` by weighted overlap-add.
+
+    Args:
+      real, imaginary: float32 [..., frames, bins].
+      model: gives frame_length and hop_length.
+
+    Returns:
+      float32 [..., patch_samples]. Exact only where every frame that covers a sample exists, which
+      is what `Patching` keeps.
+    """
+    return ops.istft(
+        (real, imaginary),
+        sequence_length=model.frame_length,
+        sequence_stride=model.hop_length,
+        fft_length=model.frame_length,
+        length=model.patch_samples,
+        window="hann",
+        center=True,
+    )
+
+
+def magnitude(real, imaginary):
+    """Magnitude of a complex spectrogram given by its two parts, any shape."""
+    return ops.sqrt(ops.square(real) + ops.square(imaginary))
+
+
+def training_magnitudes(waveforms, model: ModelConfig):
+    """Network input and targets from the stems of a batch of patches.
+
+    The mixture is the sum of its stems, so its spectrogram is the sum of theirs.
+
+    Args:
+      waveforms: float32 [batch, stems, patch_samples].
+      model: gives frame_length and hop_length.
+
+    Returns:
+      Mixture magnitudes [batch, bins, frames, 1] and target magnitudes [batch, bins, frames, stems].
+    """
+    real, imaginary = stft(waveforms, model)  # [batch, stems, frames, bins]
+    mixture = magnitude(ops.sum(real, axis=1), ops.sum(imaginary, axis=1))  # [batch, frames, bins]
+    targets = magnitude(real, imaginary)
+    return (
+        ops.expand_dims(ops.transpose(mixture, (0, 2, 1)), -1),  # [batch, bins, frames, 1]
+        ops.transpose(targets, (0, 3, 2, 1)),  # [batch, bins, frames, stems]
+    )
+
+
+def separate_patches(waveforms, unet: keras.Model, model: ModelConfig):
+    """Estimated magnitudes times the mixture's phase (the paper's reconstruction).
+
+    Args:
+      waveforms: mixture, float32 [batch, patch_samples].
+      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
+      model: gives frame_length and hop_length.
+
+    Returns:
+      float32 [batch, stems, patch_samples].
+    """
+    real, imaginary = stft(waveforms, model)  # [batch, frames, bins]
+    mixture = magnitude(real, imaginary)
+    network_input = ops.expand_dims(ops.transpose(mixture, (0, 2, 1)), -1)
+    estimates = unet(network_input, training=False)  # [batch, bins, frames, stems]
+    estimates = ops.transpose(ops.cast(estimates, "float32"), (0, 3, 2, 1))
+    # Where the mixture is silent it has no phase: the estimate there becomes 0.
+    gain = estimates / ops.expand_dims(ops.maximum(mixture, 1e-30), 1)
+    return istft(  # [batch, stems, frames, bins] -> [batch, stems, patch_samples]
+        gain * ops.expand_dims(real, 1), gain * ops.expand_dims(imaginary, 1), model
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Patching:
+    """How a recording of any length is cut into overlapping patches and joined again.
+
+    Patch `i` starts `lead` samples before sample `i * step` of the recording; what lies outside of
+    the recording is zero. Of each patch's estimate the `keep` samples behind the first `margin` are
+    weighted by `window` and added to its neighbours'; these windows sum to one from sample 0 on.
+
+    Attributes:
+      margin: samples at a patch's start that some of their frames are missing for.
+      keep: samples that every frame is there for; what follows them is dropped as well.
+      fade: samples that neighbouring patches overlap by.
+    """
+
+    margin: int
+    keep: int
+    fade: int
+
+    @classmethod
+    def of(cls, model: ModelConfig, overlap: float = 0.25) -> "Patching":
+        """The patching for a model.
+
+        Args:
+          model: gives patch_samples, frame_length and hop_length.
+          overlap: part of `keep` that neighbouring patches share, 0 to 0.5.
+        """
+        keep = (model.frames - 1) * model.hop_length - model.frame_length
+        fade = int(keep * overlap) // model.hop_length * model.hop_length
+        return cls(margin=model.frame_length // 2, keep=keep, fade=fade)
+
+    @property
+    def step(self) -> int:
+        """Samples from one patch to the next."""
+        return self.keep - self.fade
+
+    @property
+    def lead(self) -> int:
+        """Zeros in front of the recording: its first sample lies behind margin and fade-in."""
+        return self.margin + self.fade
+
+    def count(self, samples):
+        """Number of patches that a recording of `samples` (int or integer tensor) takes."""
+        return (samples + self.fade + self.step - 1) // self.step
+
+    @property
+    def window(self) -> np.ndarray:
+        """float32 [keep]: rises over `fade`, is 1, falls over `fade`."""
+        rise = np.sin(np.pi / 2 * (np.arange(self.fade) + 0.5) / max(self.fade, 1)) ** 2
+        flat = np.ones(self.keep - 2 * self.fade)
+        return np.concatenate([rise, flat, rise[::-1]]).astype(np.float32)

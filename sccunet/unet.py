@@ -1,0 +1,72 @@
+"""The Spectrogram-Channels U-Net: mixture magnitudes in, one channel of magnitudes per stem out."""
+
+from typing import Any
+
+import keras
+from keras import layers
+
+from sccunet.config import model_config
+
+
+def build_model(config: Any, dtype: str = "float32") -> keras.Model:
+    """Builds the network of the paper (Oh, Kim, Yun 2018), of any depth and width.
+
+    Encoder level: two 3x3 convolutions, 2x2 max-pooling. Bottom: two 3x3 convolutions. Decoder level:
+    5x5 transposed convolution of stride 2, dropout, concatenation with the encoder's features, two
+    3x3 transposed convolutions of stride 1. Each convolution: ReLU, then batch normalisation.
+    Last: 1x1 convolution to one channel per stem, ReLU.
+
+    Args:
+      config: what a config file's `get_config()` returns, or its `.model` part.
+      dtype: Keras dtype policy of the layers; the last convolution is float32 in any case.
+
+    Returns:
+      Functional model, [batch, bins, frames, 1] -> [batch, bins, frames, stems], both linear
+      magnitudes of `sccunet.spectral.stft`.
+
+    Raises:
+      ConfigError: if the configuration cannot work.
+    """
+    model = model_config(config)
+    *encoder_filters, bottom_filters = model.filters
+
+    def convolution(x, kind, filters, kernel, name, strides=1):
+        x = kind(
+            filters,
+            kernel,
+            strides=strides,
+            padding="same",
+            activation="relu",
+            kernel_initializer="he_uniform",
+            dtype=dtype,
+            name=name,
+        )(x)
+        return layers.BatchNormalization(dtype=dtype, name=f"{name}_norm")(x)
+
+    # Each pooling halves both axes: zeros are added behind so that no bin or frame is lost.
+    multiple = 2 ** len(encoder_filters)
+    more_bins, more_frames = -model.bins % multiple, -model.frames % multiple
+
+    magnitudes = keras.Input((model.bins, model.frames, 1), name="mixture_magnitudes")
+    x = layers.ZeroPadding2D(((0, more_bins), (0, more_frames)), dtype=dtype, name="pad")(
+        magnitudes
+    )
+    skips = []
+    for level, filters in enumerate(encoder_filters, 1):
+        x = convolution(x, layers.Conv2D, filters, 3, f"encoder{level}_conv1")
+        x = convolution(x, layers.Conv2D, filters, 3, f"encoder{level}_conv2")
+        skips.append(x)
+        x = layers.MaxPooling2D(2, dtype=dtype, name=f"encoder{level}_pool")(x)
+    x = convolution(x, layers.Conv2D, bottom_filters, 3, "bottom_conv1")
+    x = convolution(x, layers.Conv2D, bottom_filters, 3, "bottom_conv2")
+    for level, filters in reversed(list(enumerate(encoder_filters, 1))):
+        x = convolution(x, layers.Conv2DTranspose, filters, 5, f"decoder{level}_up", strides=2)
+        x = layers.Dropout(model.dropout, dtype=dtype, name=f"decoder{level}_dropout")(x)
+        x = layers.Concatenate(dtype=dtype, name=f"decoder{level}_skip")([x, skips.pop()])
+        x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv1")
+        x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv2")
+    x = layers.Conv2D(
+        len(model.stems), 1, activation="relu", dtype="float32", name="stem_magnitudes"
+    )(x)
+    x = layers.Cropping2D(((0, more_bins), (0, more_frames)), dtype="float32", name="crop")(x)
+    return keras.Model(magnitudes, x, name="spectrogram_channels_unet")

@@ -1,0 +1,377 @@
+"""experiments.evaluate: museval's own numbers, the reference systems, and going on after a stop."""
+
+import collections
+import json
+import subprocess
+import sys
+import time
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import audio, sigsep
+from data_pipeline.audio import AudioError
+from experiments import evaluate as program
+from sccunet.config import Config, ConfigError, ModelConfig
+
+RATE = 8000  # museval's time goes with it
+ROOT = Path(__file__).parents[1]
+
+
+def write_run(folder, **model):
+    """A workdir of which only the config is read."""
+    values = {"stems": ("vocals", "other"), "sample_rate": RATE, **model}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(Config(model=ModelConfig(**values)).to_json())
+    return folder
+
+
+def write_track(folder, **stems):
+    """Stems [samples, channels] as 16-bit WAVs; returned as they can be read back."""
+    for name, samples in stems.items():
+        audio.write_wav(folder / f"{name}.wav", samples, RATE)
+    return {name: audio.read_wav(folder / f"{name}.wav") for name in stems}
+
+
+def noise(seed, seconds=3.0, channels=1, cutoff=None):
+    """White or low-passed noise with a faint full-band floor, of amplitude about 0.1."""
+    rng = np.random.default_rng(seed)
+    samples = rng.standard_normal((round(seconds * RATE), channels))
+    if cutoff:
+        spectrum = np.fft.rfft(samples, axis=0)
+        spectrum[round(cutoff * seconds) :] *= 1e-3
+        samples = np.fft.irfft(spectrum, n=len(samples), axis=0)
+    return (0.1 * samples).astype(np.float32)
+
+
+def equal_stems(seed, seconds=3.0):
+    """Two mono stems of equal energy, uncorrelated in each second: one is the other, every second
+    sample turned over."""
+    one = np.random.default_rng(seed).choice((-0.25, 0.25), (round(seconds * RATE), 1))
+    other = one.copy()
+    other[1::2] *= -1
+    return {"vocals": one, "other": other}
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Three test tracks of two different stems each."""
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(3):
+        stems = {"vocals": noise(2 * i, cutoff=1000), "other": (0.5 + i) * noise(2 * i + 1)}
+        write_track(folder / "test" / f"song {i}", **stems)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def scaled(data_dir, run, tmp_path_factory):
+    """(folder of scores, summary) of the reference `scaled`."""
+    output_dir = tmp_path_factory.mktemp("scores") / "scaled"
+    return output_dir, program.evaluate(run, data_dir, output_dir, system="scaled")
+
+
+def test_json_is_the_file_that_museval_writes(tmp_path):
+    config = Config(
+        model=ModelConfig(stems=("vocals", "accompaniment"), sample_rate=RATE),
+        sources={"accompaniment": ("drums", "bass")},
+    )
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(config.to_json())
+    folder = tmp_path / "data" / "test" / "A. Band - Song"
+    names = ("vocals", "drums", "bass")
+    files = write_track(folder, **{name: noise(i, 3.4, 2) for i, name in enumerate(names)})
+    program.evaluate(tmp_path / "run", tmp_path / "data", tmp_path / "ours", system="scaled")
+
+    # museval's whole program for a track, fed with the least-squares multiples by NumPy's solver.
+    stems = {"vocals": files["vocals"], "accompaniment": files["drums"] + files["bass"]}
+    mixture = sum(stems.values())
+    estimates, targets = {}, collections.OrderedDict()
+    for stem, samples in stems.items():
+        gain = np.linalg.lstsq(mixture.reshape(-1, 1).astype(float), samples.ravel(), rcond=None)[0]
+        estimates[stem] = (gain * mixture).astype(np.float32)
+        targets[stem] = types.SimpleNamespace(audio=samples.astype(float))
+    track = types.SimpleNamespace(name=folder.name, subset="test", rate=RATE, targets=targets)
+    sigsep.load("museval").eval_mus_track(track, estimates, output_dir=str(tmp_path / "museval"))
+
+    theirs = json.loads((tmp_path / "museval" / "test" / "A. Band - Song.json").read_text())
+    ours = json.loads((tmp_path / "ours" / "test" / "A. Band - Song.json").read_text())
+    assert [len(target["frames"]) for target in theirs["targets"]] == [3, 3]
+
+    def flat(scores):
+        return [
+            (target["name"], frame["time"], frame["duration"], metric, value)
+            for target in scores["targets"]
+            for frame in target["frames"]
+            for metric, value in frame["metrics"].items()
+        ]
+
+    assert ours.keys() == theirs.keys()
+    assert [row[:-1] for row in flat(ours)] == [row[:-1] for row in flat(theirs)]
+    # Five decimals are written; the two solvers' multiples may differ in the last of them.
+    np.testing.assert_allclose(
+        [row[-1] for row in flat(ours)], [row[-1] for row in flat(theirs)], atol=1.1e-5
+    )
+
+
+def test_scores_are_those_of_bss_eval():
+    references = program.as_16_bit(np.stack([noise(0, 2.5, 2), noise(1, 2.5, 2)]))
+    estimates = references + 0.3 * references[::-1]
+    sdr, isr, sir, sar, _ = sigsep.load("museval").metrics.bss_eval(
+        references.astype(float), estimates.astype(float), window=RATE, hop=RATE
+    )
+    scores = program.museval_scores(references, estimates, RATE)
+    for metric, expected in {"SDR": sdr, "ISR": isr, "SIR": sir, "SAR": sar}.items():
+        assert scores[metric].shape == (2, 2)
+        np.testing.assert_allclose(scores[metric], expected, atol=1e-6)
+
+
+def test_museval_reads_the_scores_and_has_the_same_medians(scaled):
+    output_dir, summary = scaled
+    museval = sigsep.load("museval")
+    store = museval.EvalStore()
+    store.add_eval_dir(output_dir)
+    medians = store.agg_frames_tracks_scores()
+    methods = museval.MethodStore()
+    methods.add_eval_dir(output_dir)
+    by_method = methods.agg_frames_tracks_scores()
+    for stem in ("vocals", "other"):
+        for metric in program.METRICS:
+            ours = summary["stems"][stem][metric]["median"]
+            assert ours == pytest.approx(medians[stem][metric], abs=1e-9)
+            assert ours == pytest.approx(by_method["scaled"][stem][metric], abs=1e-9)
+    assert store.df["track"].nunique() == 3
+
+
+def test_summary_counts_and_is_made_of_the_files_alone(scaled):
+    output_dir, summary = scaled
+    assert summary == program.summarise(output_dir)
+    assert summary == json.loads((output_dir / "summary.json").read_text())
+    assert summary["tracks"] == [f"test/song {i}" for i in range(3)]
+    vocals = summary["stems"]["vocals"]
+    assert (vocals["tracks"], vocals["frames_scored"], vocals["frames"]) == (3, 9, 9)
+    assert vocals["SDR"]["p25"] <= vocals["SDR"]["median"] <= vocals["SDR"]["p75"]
+    assert summary["never_scored"] == {}
+    assert summary["empty_bands"] == {}
+    one = program.summarise(output_dir, ["test/song 1"])
+    assert one["stems"]["vocals"]["SDR"]["p25"] == one["stems"]["vocals"]["SDR"]["median"]
+    assert program.MUSEVAL in program.table(summary)
+
+
+def test_references_of_equal_energy(tmp_path):
+    run = write_run(tmp_path / "run")
+    for name in ("a", "b"):
+        write_track(tmp_path / "data" / "test" / name, **equal_stems(ord(name)))
+    # The mixture's error is the other stem; half of it leaves half of the difference of the two.
+    for system, expected in {"mixture": 0.0, "scaled": 10 * np.log10(2)}.items():
+        summary = program.evaluate(
+            run, tmp_path / "data", tmp_path / system, system=system, names=["a"]
+        )
+        for stem in ("vocals", "other"):
+            assert summary["stems"][stem]["SDR"]["median"] == pytest.approx(expected, abs=1e-3)
+            whole = summary["whole_track_sdr"]["stems"][stem]["median"]
+            assert whole == pytest.approx(expected, abs=1e-3)
+        assert summary["tracks"] == ["test/a"]
+
+
+def test_ideal_ratio_mask_beats_scaled(data_dir, run, scaled, tmp_path):
+    summary = program.evaluate(run, data_dir, tmp_path / "irm", system="irm")
+    for stem, scores in scaled[1]["stems"].items():
+        for metric in ("SDR", "SIR"):
+            assert summary["stems"][stem][metric]["median"] > scores[metric]["median"] + 1
+
+
+@pytest.mark.parametrize("samples", [1, 1000, 5001])
+def test_ideal_ratio_masks_sum_to_the_mixture(samples):
+    references = np.random.default_rng(0).standard_normal((3, samples, 2)).astype(np.float32)
+    mixture = references.sum(axis=0)
+    estimates = program.ideal_ratio_mask(mixture, references, 2048, 512)
+    assert estimates.shape == references.shape
+    np.testing.assert_allclose(estimates.sum(axis=0), mixture, atol=1e-5)
+
+
+def test_whole_track_sdr():
+    references = np.zeros((3, 1000, 2), np.float32)
+    references[0] = 0.5
+    references[1, :, 0] = 1.0
+    estimates = np.stack([0.9 * references[0], references[1] + [[0.0, 0.1]], references[2]])
+    # 20 dB: a tenth of the amplitude is missing; 20 dB: a tenth of it in the other channel.
+    np.testing.assert_allclose(
+        program.whole_track_sdr(references, estimates), [20, 20, 0], atol=1e-4
+    )
+
+
+def test_references_are_rounded_to_16_bit():
+    whole = np.arange(-32768, 32768, dtype=np.float32) / 32768
+    np.testing.assert_array_equal(program.as_16_bit(whole), whole)
+    np.testing.assert_array_equal(program.as_16_bit(whole[:-1] + 0.4 / 32768), whole[:-1])
+
+
+def test_silent_seconds_are_counted(tmp_path):
+    run = write_run(tmp_path / "run")
+    pause = noise(0)
+    pause[RATE : 2 * RATE] = 0
+    write_track(tmp_path / "data" / "test" / "pause", vocals=pause, other=noise(1))
+    write_track(
+        tmp_path / "data" / "test" / "silent", vocals=0 * noise(0, 2.5), other=noise(1, 2.5)
+    )
+    summary = program.evaluate(run, tmp_path / "data", tmp_path / "scores", system="scaled")
+    # museval leaves the second out of the stem that does sound, too.
+    for stem in ("vocals", "other"):
+        scores = summary["stems"][stem]
+        assert (scores["tracks"], scores["frames_scored"], scores["frames"]) == (1, 2, 3 + 2 + 0)
+    assert summary["never_scored"] == {"test/silent": ["vocals", "other"]}
+    text = program.table(summary)
+    assert "any stem is silent" in text
+    assert "Never scored: test/silent (vocals, other)" in text
+    assert "1 of 2 tracks, 2 of 5 s" in text
+
+
+def test_nothing_scored_at_all_is_said_not_raised(tmp_path):
+    run = write_run(tmp_path / "run")
+    write_track(tmp_path / "data" / "test" / "a", vocals=0 * noise(0, 1), other=noise(1, 1))
+    summary = program.evaluate(run, tmp_path / "data", tmp_path / "scores", system="mixture")
+    assert summary["stems"]["other"]["SDR"]["median"] is None
+    assert "no score" in program.table(summary)
+
+
+def test_empty_bands_are_warned_of(scaled, tmp_path):
+    seconds = np.arange(3 * RATE)[:, None] / RATE
+    tone = (0.9 * np.sin(2 * np.pi * 441.3 * seconds)).astype(np.float32)
+    # Rounding leaves noise of 1 / 12 steps^2; half of it falls into the emptiest half of the band.
+    band = program.empty_band(program.as_16_bit(tone), RATE)
+    assert band["db"] == pytest.approx(10 * np.log10(1 / 12 / 2 / (0.45 * 0.9 * 2**30)), abs=1)
+    assert 500 < band["from_hz"] < band["to_hz"] <= RATE / 2
+    assert program.empty_band(program.as_16_bit(tone + 0.001 * noise(0)), RATE) is None
+    assert program.empty_band(0 * tone, RATE) is None
+
+    run = write_run(tmp_path / "run")
+    write_track(tmp_path / "data" / "test" / "a", vocals=tone, other=noise(1))
+    summary = program.evaluate(run, tmp_path / "data", tmp_path / "scores", system="mixture")
+    assert summary["empty_bands"]["test/a"].keys() == {"vocals"}
+    assert "trust this track's SDR alone" in program.table(summary)
+    assert "trust" not in program.table(scaled[1])
+
+
+def start(run, data_dir, output_dir):
+    """The program as a process of its own; its output ends when its last process has."""
+    command = [
+        *(sys.executable, "-m", "experiments.evaluate", f"--model={run}"),
+        *(f"--data_dir={data_dir}", f"--output_dir={output_dir}", "--system=scaled", "--jobs=1"),
+    ]
+    return subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def test_killed_and_started_again_scores_no_track_twice(data_dir, run, scaled, tmp_path):
+    output_dir = tmp_path / "scores"
+    process = start(run, data_dir, output_dir)
+    deadline = time.monotonic() + 60
+    while not (done := sorted(output_dir.glob("test/*.json"))):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.002)
+    process.kill()
+    process.communicate(timeout=30)  # only ends if no scoring process is left behind
+    assert not (output_dir / "summary.json").exists()
+    done = sorted(output_dir.glob("test/*.json"))
+    times = {path: path.stat().st_mtime_ns for path in done}
+    assert 0 < len(done) < 3
+
+    process = start(run, data_dir, output_dir)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, text
+    assert {path: path.stat().st_mtime_ns for path in done} == times
+    assert len(list(output_dir.glob("test/*.json"))) == 3
+    assert json.loads((output_dir / "summary.json").read_text()) == scaled[1]
+    assert not list(output_dir.glob("**/.*"))
+
+
+def test_scores_of_something_else_are_left_alone(data_dir, run, scaled, tmp_path):
+    output_dir, _ = scaled
+    before = {path: path.read_bytes() for path in output_dir.glob("**/*.json")}
+    with pytest.raises(ConfigError, match=r"for system = 'scaled', expected 'mixture'; choose ano"):
+        program.evaluate(run, data_dir, output_dir, system="mixture")
+    with pytest.raises(ConfigError, match=r"for split = 'test', expected 'train'"):
+        program.evaluate(run, data_dir, output_dir, "train", ["song 0"], "scaled")
+    another = write_run(tmp_path / "another", stems=("other", "vocals"), hop_length=256)
+    with pytest.raises(ConfigError, match="for hop_length = 512, expected 256"):
+        program.evaluate(another, data_dir, output_dir, system="scaled")
+    assert {path: path.read_bytes() for path in output_dir.glob("**/*.json")} == before
+
+    (tmp_path / "museval" / "test").mkdir(parents=True)
+    (tmp_path / "museval" / "test" / "song 0.json").write_text("{}")
+    with pytest.raises(ConfigError, match=r"song 0\.json: found scores without evaluation\.json"):
+        program.evaluate(run, data_dir, tmp_path / "museval", system="scaled")
+    with pytest.raises(ConfigError, match=r"config\.json: found a file, expected a folder"):
+        program.evaluate(run, data_dir, run / "config.json", system="scaled")
+
+
+def test_a_users_mistake_is_one_line(data_dir, run, tmp_path):
+    with pytest.raises(ConfigError, match=r"no such folder, expected a training workdir"):
+        program.evaluate(tmp_path / "nothing", data_dir, tmp_path / "scores")
+    with pytest.raises(ConfigError, match=r"found 'median', expected one of model, mixture"):
+        program.evaluate(run, data_dir, tmp_path / "scores", system="median")
+    with pytest.raises(AudioError, match="no track named 'song 7', expected one of 'song 0'"):
+        program.evaluate(run, data_dir, tmp_path / "scores", names=["song 7"], system="irm")
+    with pytest.raises(AudioError, match=r"train: found no tracks"):
+        program.evaluate(run, data_dir, tmp_path / "scores", split="train", system="irm")
+    assert not (tmp_path / "scores").exists()
+
+
+def test_estimates_that_are_not_numbers(data_dir, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(program, "load_system", lambda *_: lambda _, stems: np.nan * stems)
+    with pytest.raises(ConfigError, match="track song 0: found estimates that are NaN or infinite"):
+        program.evaluate(run, data_dir, tmp_path / "scores", system="irm")
+    assert not list(tmp_path.glob("scores/*/*.json"))
+
+
+def test_scoring_needs_no_tensorflow(tmp_path):
+    code = (
+        "import sys, numpy as np\n"
+        "from experiments import evaluate\n"
+        "x = np.random.default_rng(0).standard_normal((2, 8000, 1)).astype(np.float32)\n"
+        f"evaluate.score_track(x, x[::-1] + x, ('a', 'b'), 8000, {str(tmp_path)!r}, 'test/x')\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert (tmp_path / "test" / "x.json").exists()
+
+
+@pytest.mark.slow
+def test_a_model_is_scored_and_another_is_refused(data_dir, tmp_path):
+    import keras
+
+    from sccunet import build_model
+    from sccunet.separation import Separator, load_config
+    from sccunet.training import BEST
+
+    run = write_run(tmp_path / "run", filters=(2, 4), patch_samples=16384)
+    config = load_config(run)
+    with pytest.raises(ConfigError, match="no such file, expected weights"):
+        program.evaluate(run, data_dir, tmp_path / "scores")
+    assert not (tmp_path / "scores").exists()
+
+    keras.utils.set_random_seed(0)
+    build_model(config).save_weights(run / BEST)
+    summary = program.evaluate(run, data_dir, tmp_path / "scores", names=["song 0"], jobs=1)
+    folder = data_dir / "test" / "song 0"
+    stems = {stem: audio.read_wav(folder / f"{stem}.wav") for stem in config.model.stems}
+    estimates = Separator.load(run)(sum(stems.values()), RATE)
+    for stem, reference in stems.items():
+        error = np.sum(np.square(reference - estimates[stem]), dtype=float)
+        expected = 10 * np.log10(np.sum(np.square(reference), dtype=float) / error)
+        whole = summary["whole_track_sdr"]["stems"][stem]["median"]
+        assert whole == pytest.approx(expected, abs=1e-3)
+
+    keras.utils.set_random_seed(1)
+    build_model(config).save_weights(run / BEST)
+    with pytest.raises(ConfigError, match="found scores for model_sha256 = "):
+        program.evaluate(run, data_dir, tmp_path / "scores", names=["song 0"])

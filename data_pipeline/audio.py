@@ -7,6 +7,7 @@ where they are used, so that programs can show their flags at once.
 
 import contextlib
 import dataclasses
+import math
 import os
 import struct
 from collections.abc import Callable, Iterator
@@ -27,7 +28,8 @@ _BYTES = {name: bits // 8 for (_, bits), name in _ENCODINGS.items()}
 _EXTENSIBLE = 0xFFFE
 # Containers that state how long a stream is; others (mp3 above all) let FFmpeg guess.
 _STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2")
-# Stated and decoded length differ a little in sound files: Opus counts its pre-skip, for one.
+# Seconds by which stated and decoded length differ in sound files: a coder pads the end, Opus
+# counts what is skipped at the start.
 _DURATION_SLACK = 0.1
 
 
@@ -339,9 +341,11 @@ def _opened(path: str):
     if path.lower().endswith(".wav"):
         # FFmpeg's libraries take a WAV that was cut short for a shorter one.
         wav_info(path)
+    # Tags in an unknown code page are no reason to fail; PyAV 19 no longer has to be told.
+    kept = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        # An absolute path is never taken for a URL; tags in an unknown code page don't matter.
-        container = av.open(os.path.abspath(path), metadata_errors="ignore")
+        # An absolute path is never taken for a URL.
+        container = av.open(os.path.abspath(path), **kept)
     except (av.error.FFmpegError, OSError) as error:
         raise _bad(path, f"no readable audio ({error.strerror})", "an audio file") from error
     with container:
@@ -368,12 +372,19 @@ def _decode(path: str, index: int) -> Iterator[tuple[np.ndarray, int]]:
     """Yields `([samples, channels], rate)`."""
     import av
 
-    count, rate, channels, last = 0, 0, 0, None
+    count, rate, channels, end = 0, 0, 0, math.inf
+    late = []  # what lies behind the stated end: the coder's padding
     with _opened(path) as container:
         stream = _audio_stream(path, container, index)
-        # FLAC has checksums: damage is told from noise, if asked for.
-        stream.codec_context.options = {"err_detect": "crccheck+explode"}
         stated = _stated_seconds(container, stream)
+        # FLAC has checksums: damage is told from noise if that is asked for.
+        options = {"err_detect": "crccheck+explode"}
+        # FFmpeg's libraries cut an Ogg file of one page, always a short one, at the wrong place.
+        # Told not to cut, they also give a first frame from before the first sample.
+        short_ogg = stated is not None and stated < 60 and stream.codec_context.name == "vorbis"
+        if short_ogg:
+            options["flags2"] = "+skip_manual"
+        stream.codec_context.options = options
         frames = container.decode(stream)
         while True:
             try:
@@ -387,32 +398,38 @@ def _decode(path: str, index: int) -> Iterator[tuple[np.ndarray, int]]:
                 ) from error
             if frame is None:
                 break
+            if short_ogg:
+                short_ogg = False
+                continue
             found = frame.sample_rate, frame.layout.nb_channels
-            if last is not None:
-                if found != (rate, channels):
-                    raise _bad(
-                        path,
-                        f"{found[0]} Hz and {found[1]} channels after {count / rate:.1f} s",
-                        f"{rate} Hz and {channels} channels as at the start",
-                    )
-                yield last, rate
-            rate, channels = found
-            last = _frame_samples(frame)
-            count += len(last)
-        if last is None:
-            raise _bad(path, "no samples", "audio")
-        if stated is not None:
-            excess = count - round(stated * rate)
-            if excess < -_DURATION_SLACK * rate:
+            if not count:
+                rate, channels = found
+                end = math.inf if stated is None else round(stated * rate)
+            elif found != (rate, channels):
                 raise _bad(
                     path,
-                    f"{count / rate:.1f} s of audio (truncated or damaged)",
-                    f"the {stated:.1f} s that its header promises",
+                    f"{found[0]} Hz and {found[1]} channels after {count / rate:.1f} s",
+                    f"{rate} Hz and {channels} channels as at the start",
                 )
-            # The coder's padding at the end, which FFmpeg's libraries leave in.
-            if 0 < excess < len(last):
-                last = last[:-excess]
-        yield last, rate
+            samples = _frame_samples(frame)
+            within = max(min(end - count, len(samples)), 0)
+            count += len(samples)
+            if within:
+                yield samples[:within], rate
+            if within < len(samples):
+                late.append(samples[within:])
+            if count - end > _DURATION_SLACK * rate:
+                # Too much for padding: the statement is wrong.
+                yield from ((samples, rate) for samples in late)
+                late, end = [], math.inf
+    if not count:
+        raise _bad(path, "no samples", "audio")
+    if stated is not None and count / rate < stated - _DURATION_SLACK:
+        raise _bad(
+            path,
+            f"{count / rate:.1f} s of audio (truncated or damaged)",
+            f"the {stated:.1f} s that its header promises",
+        )
 
 
 def _frame_samples(frame: Any) -> np.ndarray:

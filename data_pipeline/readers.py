@@ -45,6 +45,9 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
     import tensorflow_io as tfio
 
     fallback = mmap_reader(files, samples)
+    # Its opened file belongs to the graph's node, not to the call (tensorflow/io issues 1647 and
+    # 1764): without this lock two parallel calls of a map read from each other's files.
+    lock = tf.CriticalSection()
 
     def branch(encoding: str):
         if encoding not in _TFIO_TYPES:
@@ -52,8 +55,11 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
         dtype = _TFIO_TYPES[encoding]
 
         def read(index, start):
-            audio = tfio.IOTensor.graph(dtype).from_audio(tf.gather(paths, index))
-            return _to_float(audio[start : start + samples])
+            def open_and_read():
+                audio = tfio.IOTensor.graph(dtype).from_audio(tf.gather(paths, index))
+                return audio[start : start + samples]
+
+            return _to_float(lock.execute(open_and_read, exclusive_resource_access=False))
 
         return read
 

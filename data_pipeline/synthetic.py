@@ -272,24 +272,24 @@ def _fm(rate, ratio, index, decay) -> Timbre:
 
 
 def _organ(rate: int, rng) -> Timbre:
-    drawbars = np.array([1, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1]) / np.arange(1, 13) ** 0.7
+    drawbars = np.array([1, 1, 1, 1, 0, 1, 0, 1, 0, 0, 0, 1]) / np.arange(1, 13) ** 1.2
     return _harmonic(rate, drawbars * rng.uniform(0.1, 1, 12), attack=0.01)
 
 
 def _pluck(rate: int, rng) -> Timbre:
-    levels = np.arange(1.0, 25) ** -rng.uniform(0.5, 1)
+    levels = np.arange(1.0, 25) ** -rng.uniform(1, 1.5)
     return _harmonic(rate, levels, decay=rng.uniform(0.6, 1.5))
 
 
 def _pad(rate: int, rng) -> Timbre:
-    levels, cutoff = 1 / np.arange(1, 25), rng.uniform(800, 2500)
+    levels, cutoff = 1 / np.arange(1, 25), rng.uniform(500, 1500)
     play = _harmonic(rate, levels, cutoff=cutoff, attack=0.1)
     detune = rng.uniform(1.002, 1.005)  # the two beat slowly against each other
     return lambda hertz, seconds: play(hertz, seconds) + play(hertz * detune, seconds)
 
 
 def _piano(rate: int, rng) -> Timbre:
-    return _fm(rate, rng.integers(1, 5), rng.uniform(1, 2.5), rng.uniform(0.6, 1.5))
+    return _fm(rate, rng.integers(1, 5), rng.uniform(0.5, 1.5), rng.uniform(0.6, 1.5))
 
 
 def _chords(song: _Song, rng) -> np.ndarray:
@@ -311,7 +311,7 @@ def _chords(song: _Song, rng) -> np.ndarray:
             sound = pick(_hertz(song.note(tone + lift)), song.seconds(3))
             _place(arpeggio, song.at(bar, step), sound)
     place = rng.choice([-1, 1]) * rng.uniform(0.2, 0.6)
-    return _pan(chords, place) + rng.uniform(0.7, 2) * _pan(arpeggio, -place)
+    return _pan(chords, place) + rng.uniform(0.7, 1.5) * _pan(arpeggio, -place)
 
 
 def _bass(song: _Song, rng) -> np.ndarray:
@@ -372,8 +372,8 @@ def _drums(song: _Song, rng) -> np.ndarray:
 
 def _melody(song: _Song, rng) -> list[tuple[int, int, float]]:
     """(start, end, MIDI note) of each sung note, in samples; two-bar phrases that end in a rest."""
-    # The lowest note that this singer sings is C3 to C4; the highest, 8 degrees up, D4 to D5.
-    lowest = math.ceil((rng.uniform(48, 60) - song.root) * 7 / 12)
+    # The lowest note that this singer sings is E3 to D4; the highest, 8 degrees up, F#4 to E5.
+    lowest = math.ceil((rng.uniform(52, 62) - song.root) * 7 / 12)
     degree, notes = lowest + 4, []
     for bar in range(song.bars):
         for step, length in _steps(_choose(rng, _VOICE_RHYTHMS)):
@@ -408,14 +408,14 @@ def _vocals(song: _Song, rng) -> np.ndarray:
             _place(consonants, max(start - len(burst) // 2, 0), burst, rng.uniform(0.3, 1))
     gate = _smooth(gate, 0.015 * rate)
     time = np.arange(samples) / rate
-    vibrato = rng.uniform(0.3, 0.6) * np.sin(2 * np.pi * rng.uniform(4.8, 6.5) * time)
+    vibrato = rng.uniform(0.4, 0.8) * np.sin(2 * np.pi * rng.uniform(4.8, 6.5) * time)
     pitch = _smooth(pitch, rng.uniform(0.02, 0.05) * rate)  # glides from note to note
     hertz = _hertz(pitch + vibrato * _smooth(ramp, 0.05 * rate))
 
     source = _pulses(hertz, rate) + rng.uniform(0.02, 0.06) * rng.standard_normal(samples)
     bins, _, spectrum = scipy.signal.stft(gate * source, rate, nperseg=size, noverlap=size - hop)
     vowels = _smooth(vowels, 0.04 * rate / hop)[:, : spectrum.shape[1]]
-    response = _formants(bins, vowels, rng.uniform(400, 900))
+    response = _formants(bins, vowels, rng.uniform(1000, 2000))
     sung = scipy.signal.istft(spectrum * response, rate, nperseg=size, noverlap=size - hop)[1]
     sung = sung[:samples] / np.sqrt(np.mean(sung**2))
     corners = np.array([rng.uniform(3e3, 4e3), rng.uniform(8e3, 11e3)])

@@ -20,7 +20,7 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
       takes_files: whether it has arguments besides its flags.
     """
     # TensorFlow's own notes on the machine would bury the one line that matters.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def guarded(argv):
         try:

@@ -115,6 +115,7 @@ def _fit(config, workdir, training, validation, init_from) -> None:
     trainer.fit(
         dataset.training_dataset(training, config, first_step=epoch * steps),
         steps_per_epoch=steps,
+        shuffle=False,  # the stream has its order
         initial_epoch=epoch,
         epochs=config.epochs,
         validation_data=validation_data.cache(),

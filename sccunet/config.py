@@ -27,7 +27,8 @@ class ConfigError(ValueError):
 
 def _check(ok: bool, field: str, found: Any, expected: str) -> None:
     if not ok:
-        raise ConfigError(f"config.{field}: found {found!r}, expected {expected}")
+        where = f"config.{field}".rstrip(".")
+        raise ConfigError(f"{where}: found {found!r}, expected {expected}")
 
 
 def _is_whole(value: Any, least: int) -> bool:
@@ -295,8 +296,16 @@ class Config:
 
     @classmethod
     def from_json(cls, text: str) -> "Config":
-        """Reads what `to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+        """Reads what `to_json` wrote.
+
+        Raises:
+          ConfigError: for other text, and as `from_dict` does.
+        """
+        try:
+            values = json.loads(text)
+        except ValueError as error:
+            raise ConfigError(f"config: found text that is not JSON ({error})") from error
+        return cls.from_dict(values)
 
     def to_json(self) -> str:
         """The resolved config as text."""
@@ -317,12 +326,15 @@ def load_config(path: str | os.PathLike) -> Config:
     """The resolved config of a training workdir or of an exported SavedModel.
 
     Raises:
-      ConfigError: if `path` is neither.
+      ConfigError: if `path` is neither, or its config is damaged.
     """
     path = Path(path)
     for config_path in (path / CONFIG, path / EXPORTED_CONFIG):
         if config_path.is_file():
-            return Config.from_json(config_path.read_text())
+            try:
+                return Config.from_json(config_path.read_text())
+            except ValueError as error:  # a ConfigError, or bytes that are no text
+                raise ConfigError(f"{config_path}: {error}") from error
     raise ConfigError(
         f"{path}: found {'no config.json' if path.is_dir() else 'no such folder'},"
         " expected a training workdir or an exported SavedModel"
@@ -340,6 +352,7 @@ def _plain(values: Any) -> dict[str, Any]:
 def _build(kind: type, values: Mapping[str, Any], prefix: str):
     if isinstance(values, kind):
         return values
+    _check(isinstance(values, Mapping), prefix, values, "a dict of fields")
     known = [field.name for field in dataclasses.fields(kind)]
     for name in values:
         if name not in known:

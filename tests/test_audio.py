@@ -117,12 +117,18 @@ def test_flac_is_exact(tmp_path, name, subtype):
     np.testing.assert_array_equal(found, (x / 2.0 ** (bits - 1)).astype(np.float32))
 
 
-# 10 000 samples fit one page of Ogg, whose padding FFmpeg's libraries leave in.
-@pytest.mark.parametrize("samples", [10_000, 100_001])
+# The shorter ones fit one page of Ogg, whose end FFmpeg's libraries get wrong, either way.
+@pytest.mark.parametrize("samples", [200, 1_000, 10_000, 100_001])
+@pytest.mark.parametrize("sound", ["chirp", "noise", "silence"])
 @pytest.mark.parametrize("ending", ["ogg", "mp3"])
-def test_lossy_files_decode_as_soundfile_decodes_them(tmp_path, ending, samples):
+def test_lossy_files_decode_as_soundfile_decodes_them(tmp_path, ending, sound, samples):
     path = tmp_path / f"x.{ending}"
-    soundfile.write(path, _chirp(samples, 44_100), 44_100)
+    x = {
+        "chirp": _chirp(samples, 44_100),
+        "noise": np.random.default_rng(0).normal(scale=0.1, size=(samples, 2)),
+        "silence": np.zeros((samples, 2)),
+    }[sound]
+    soundfile.write(path, x, 44_100)
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     found, rate = audio.read(path)
     assert rate == 44_100
@@ -136,8 +142,8 @@ def test_m4a_keeps_place_and_length(tmp_path):
     _encode(path, x, 44_100, "aac")
     found, _ = audio.read(path)
     assert len(found) == 44_100  # neither the coder's delay nor its padding
-    middle = slice(5_000, 39_000)
-    assert np.abs(found[middle] - x[middle]).max() < 0.03  # one sample late would be 0.1
+    spectra = np.fft.rfft(found[:, 0], 2 * len(x)), np.fft.rfft(x[:, 0], 2 * len(x))
+    assert np.fft.irfft(spectra[0] * spectra[1].conj()).argmax() == 0
 
 
 def test_streams_are_told_apart(tmp_path):
@@ -145,7 +151,7 @@ def test_streams_are_told_apart(tmp_path):
     _encode(path, _chirp(22_050, 44_100), 44_100, "aac", streams=3)
     assert audio.probe(path) == audio.AudioInfo(44_100, 2, 3, 0.5)
     levels = [np.abs(audio.read(path, stream)[0]).max() for stream in range(3)]
-    np.testing.assert_allclose(levels[0] / np.array(levels), [1, 2, 3], rtol=0.05)
+    np.testing.assert_allclose(levels[0] / np.array(levels), [1, 2, 3], rtol=0.1)
     with pytest.raises(AudioError, match=r"x\.stem\.mp4: found 3 audio streams, expected at leas"):
         audio.read(path, 3)
 
@@ -191,19 +197,27 @@ def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(AudioError, match=r"x\.wav: found NaN or infinite samples"):
         audio.write_wav(path, np.array([[np.nan]]), 44_100)
 
-    def full_disk(name, *args, **kwargs):
-        with open(name, "wb") as file:
-            file.write(b"RIFF")
+    def full_disk(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(soundfile, "write", full_disk)
+    monkeypatch.setattr(soundfile.SoundFile, "write", full_disk)
     with pytest.raises(AudioError, match=r"x\.wav: cannot be written \(.*No space left"):
         audio.write_wav(path, np.ones((10, 1)), 44_100)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["x.wav"]
-    audio.write_whole(tmp_path / "new" / "x.json", b"{}")
-    assert (tmp_path / "new" / "x.json").read_bytes() == b"{}"
-    assert os.listdir(tmp_path / "new") == ["x.json"]
+
+
+def test_writing_in_blocks_is_writing_at_once(tmp_path):
+    x = np.random.default_rng(0).uniform(-1, 1, (1_000, 2))
+    for encoding in ("pcm16", "pcm24", "float32"):
+        audio.write_wav(tmp_path / "once.wav", x, 44_100, encoding)
+        with audio.wav_writer(tmp_path / "blocks.wav", 44_100, 2, encoding) as write:
+            write(x[:300])
+            assert os.listdir(tmp_path).count("blocks.wav") == 0
+            write(x[300:])
+        expected = audio.read_wav(tmp_path / "once.wav")
+        np.testing.assert_array_equal(audio.read_wav(tmp_path / "blocks.wav"), expected)
+        os.remove(tmp_path / "blocks.wav")
 
 
 @pytest.mark.parametrize(
@@ -292,6 +306,15 @@ def test_forbidden_file(tmp_path):
     for reader in (audio.wav_info, audio.probe):
         with pytest.raises(AudioError, match=r"x\.wav: cannot be read \(Permission denied\)"):
             reader(path)
+
+
+def test_tags_in_an_unknown_code_page(tmp_path):
+    path = tmp_path / "x.wav"
+    audio.write_wav(path, np.ones((100, 1)) / 2, 44_100)
+    tag = b"INFOINAM" + struct.pack("<I", 4) + b"\xfc\xff\xe9\0"
+    data = path.read_bytes()
+    path.write_bytes(data[:12] + b"LIST" + struct.pack("<I", len(tag)) + tag + data[12:])
+    assert audio.read(path)[0].shape == (100, 1)
 
 
 def test_wav_that_shrinks_after_its_header_was_read(tmp_path):

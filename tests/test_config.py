@@ -1,0 +1,334 @@
+"""Every message of the configuration, its round trips, and the config files."""
+
+import dataclasses
+import importlib
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import ml_collections
+import pytest
+
+from experiments import configs
+from sccunet.config import (
+    CONFIG,
+    EXPORTED_CONFIG,
+    AugmentConfig,
+    Config,
+    ConfigError,
+    ModelConfig,
+    load_config,
+    model_config,
+)
+
+_CONFIG_FILES = sorted(
+    path.stem for path in Path(configs.__file__).parent.glob("*.py") if path.stem != "__init__"
+)
+
+# Field, a value that cannot work, and a part of what the message says was expected.
+_BAD = [
+    ("model.stems", "vocals", "a list"),
+    ("model.stems", (), "one or more different names"),
+    ("model.stems", ("vocals", ""), "one or more different names"),
+    ("model.stems", ("vocals", 3), "one or more different names"),
+    ("model.stems", ("vocals", "vocals"), "one or more different names"),
+    ("model.stems", ("a", "b/c"), "a name that can be a file's"),
+    ("model.stems", ("a", "b\\c"), "a name that can be a file's"),
+    ("model.stems", ("a", ".."), "a name that can be a file's"),
+    ("model.stems", ("a", "mixture"), "not 'mixture'"),
+    ("model.sample_rate", 0, "Hz, over 0"),
+    ("model.sample_rate", 44_100.0, "Hz, over 0"),
+    ("model.frame_length", 2047, "an even number of samples"),
+    ("model.frame_length", 2, "4 or more"),
+    ("model.frame_length", True, "an even number of samples"),
+    ("model.hop_length", 0, "a divisor of model.frame_length = 2048"),
+    ("model.hop_length", 500, "a divisor of model.frame_length = 2048"),
+    ("model.hop_length", 1024, "at most a quarter of model.frame_length = 2048"),
+    ("model.patch_samples", 8191, "at least 4 frames = 8192 samples"),
+    ("model.patch_samples", 88_200.0, "at least 4 frames = 8192 samples"),
+    ("model.filters", 32, "a list"),
+    ("model.filters", (32,), "two or more whole numbers over 0"),
+    ("model.filters", (32, 0), "two or more whole numbers over 0"),
+    ("model.filters", (32, 6.4), "two or more whole numbers over 0"),
+    ("model.dropout", -0.1, "0 <= dropout < 1"),
+    ("model.dropout", 1, "0 <= dropout < 1"),
+    ("model.dropout", "0.4", "0 <= dropout < 1"),
+    ("augment.gain_db", -1.0, "dB, 0 or more"),
+    ("augment.gain_db", math.inf, "dB, 0 or more"),
+    ("augment.channel_swap", 1, "True or False"),
+    ("augment.channel_swap", True, "downmix = False"),
+    ("augment.mix_tracks", 1.1, "a chance between 0 and 1"),
+    ("augment.mix_tracks", -0.1, "a chance between 0 and 1"),
+    ("sources", ("drums",), "a dict of stem to files"),
+    ("sources", {"piano": ("keys",)}, "one of ('vocals', 'drums', 'bass', 'other')"),
+    ("seed", -1, "a whole number, 0 or more"),
+    ("batch_size", 0, "a whole number, 1 or more"),
+    ("batch_size", 1.5, "a whole number, 1 or more"),
+    ("epochs", 0, "a whole number, 1 or more"),
+    ("steps_per_epoch", -1, "a whole number, 0 or more"),
+    ("validation_crops", -1, "a whole number, 0 or more"),
+    ("random_crops", 1, "a bool"),
+    ("downmix", None, "a bool"),
+    ("jit_compile", "auto", "a bool"),
+    ("learning_rate", 0, "a number over 0"),
+    ("learning_rate", math.nan, "a number over 0"),
+    ("decay", "linear", "'step' or 'cosine'"),
+    ("weight_decay", -1e-6, "a number, 0 or more"),
+    ("loss_weights", (0.5, 0.5), "a weight for each of"),
+    ("loss_weights", (0.5, 0.5, 0.5, 0.5), "that sum to 1"),
+    ("loss_weights", (1.5, -0.5, 0.0, 0.0), "a weight for each of"),
+    ("loss_weights", 1.0, "a weight for each of"),
+    ("precision", "float16", "'float32' or 'mixed_bfloat16'"),
+    ("model", 3, "a dict of fields"),
+    ("augment", None, "a dict of fields"),
+]
+
+
+def _override(field, value):
+    """A whole config as a dict, with one field changed."""
+    values = Config().to_dict()
+    *parents, last = field.split(".")
+    inner = values
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return values
+
+
+@pytest.mark.parametrize(("field", "value", "expected"), _BAD)
+def test_message_names_field_found_and_expected(field, value, expected):
+    with pytest.raises(ConfigError) as caught:
+        Config.from_dict(_override(field, value))
+    message = str(caught.value)
+    assert message.startswith(f"config.{field}: found ")
+    found, _, wanted = message.partition(", expected ")
+    assert expected in wanted
+    # One bad name of a list is named alone.
+    bad = value if repr(value) in found else list(value)[-1]
+    assert repr(bad) in found
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("files", [(), "drums", (3,), ("drums", "")])
+def test_sources_of_a_stem_are_file_names(files):
+    with pytest.raises(ConfigError, match=r"^config\.sources\.other: found .*expected a list of"):
+        Config.from_dict(_override("sources", {"other": files}))
+
+
+def test_file_of_two_stems():
+    with pytest.raises(
+        ConfigError, match=r"^config\.sources: found 'drums', expected each file in"
+    ):
+        Config.from_dict(_override("sources", {"other": ("drums", "keys")}))
+
+
+def test_every_field_is_checked():
+    checked = {field.split(".")[-1] for field, *_ in _BAD}
+    for kind in (Config, ModelConfig, AugmentConfig):
+        assert {field.name for field in dataclasses.fields(kind)} <= checked
+
+
+@pytest.mark.parametrize("prefix", ["", "model.", "augment."])
+def test_unknown_field(prefix):
+    with pytest.raises(ConfigError, match=rf"^config\.{prefix}typo: unknown field, expected one"):
+        Config.from_dict(_override(f"{prefix}typo", 1))
+
+
+@pytest.mark.parametrize("values", [3, None, ["model"]])
+def test_from_dict_of_no_dict(values):
+    with pytest.raises(ConfigError, match=r"^config: found .*expected a dict of fields"):
+        Config.from_dict(values)
+
+
+def _unusual():
+    """Every field differs from its default."""
+    return Config(
+        model=ModelConfig(
+            stems=("voice", "rest"),
+            sample_rate=16_000,
+            frame_length=256,
+            hop_length=64,
+            patch_samples=4096,
+            filters=(3, 5, 7),
+            dropout=0.1,
+        ),
+        augment=AugmentConfig(gain_db=3.0, channel_swap=True, mix_tracks=0.25),
+        sources={"rest": ("drums", "bass")},
+        seed=5,
+        batch_size=3,
+        epochs=7,
+        steps_per_epoch=11,
+        validation_crops=13,
+        random_crops=False,
+        downmix=False,
+        learning_rate=0.02,
+        decay="cosine",
+        weight_decay=0.0,
+        loss_weights=(0.25, 0.75),
+        precision="mixed_bfloat16",
+        jit_compile=True,
+    )
+
+
+def test_unusual_config_has_no_default_left():
+    for kind, values in ((Config, _unusual()), (ModelConfig, _unusual().model)):
+        for field in dataclasses.fields(kind):
+            assert getattr(values, field.name) != getattr(kind(), field.name), field.name
+
+
+@pytest.mark.parametrize("config", [Config(), _unusual()], ids=["defaults", "unusual"])
+def test_round_trips(config):
+    assert Config.from_json(config.to_json()) == config
+    assert Config.from_dict(config.to_dict()) == config
+    assert Config.from_dict(ml_collections.ConfigDict(config.to_dict())) == config
+    assert Config.from_dict({"model": config.model}).model is config.model
+
+
+def test_missing_fields_take_the_papers_values():
+    assert Config.from_dict({}) == Config()
+    assert Config.from_dict({"model": {"dropout": 0.0}}).model == ModelConfig(dropout=0.0)
+
+
+def test_from_json_of_other_text():
+    with pytest.raises(ConfigError, match=r"^config: found text that is not JSON"):
+        Config.from_json('{"model": ')
+
+
+def test_model_config_of_each_kind():
+    config = _unusual()
+    as_dict = ml_collections.ConfigDict(config.to_dict())
+    for given in (config, config.model, config.to_dict(), as_dict, as_dict.model):
+        assert model_config(given) == config.model
+    with pytest.raises(ConfigError, match=r"^config\.model\.typo: unknown field"):
+        model_config({"typo": 1})
+
+
+def test_bins_and_frames():
+    assert (ModelConfig().bins, ModelConfig().frames) == (1025, 173)
+    assert (_unusual().model.bins, _unusual().model.frames) == (129, 65)
+
+
+def test_files_of_a_stem():
+    assert _unusual().files_of("voice") == ("voice",)
+    assert _unusual().files_of("rest") == ("drums", "bass")
+
+
+def _values(name):
+    return importlib.import_module(f"experiments.configs.{name}").get_config()
+
+
+@pytest.mark.parametrize("name", _CONFIG_FILES)
+def test_config_file_is_valid_and_says_how_it_went(name):
+    values = _values(name)
+    config = Config.from_dict(values)
+    assert Config.from_json(config.to_json()) == config
+    # Files do not share mutable values: an override of one leaves the next as it was.
+    values.model.dropout = 0.123
+    assert _values(name).model.dropout != 0.123
+
+
+def test_paper_4stems_has_the_papers_numbers():
+    values = _values("paper_4stems").to_dict()
+    model = values.pop("model")
+    assert model == {
+        "stems": ("vocals", "drums", "bass", "other"),
+        "sample_rate": 44_100,
+        "frame_length": 2048,
+        "hop_length": 512,
+        "patch_samples": 2 * 44_100,
+        "filters": (32, 64, 128, 256, 512),
+        "dropout": 0.4,
+    }
+    assert values.pop("augment") == {"gain_db": 0.0, "channel_swap": False, "mix_tracks": 0.0}
+    assert values == {
+        "sources": {},
+        "seed": 0,
+        "batch_size": 8,
+        "epochs": 40,
+        "steps_per_epoch": 0,
+        "validation_crops": 0,
+        "random_crops": True,
+        "downmix": True,
+        "learning_rate": 1e-3,
+        "decay": "step",
+        "weight_decay": 1e-6,
+        "loss_weights": (),
+        "precision": "float32",
+        "jit_compile": False,
+    }
+
+
+@pytest.mark.parametrize("size", ["paper", "small"])
+def test_2stems_differs_from_4stems_in_its_stems_alone(size):
+    four, two = (_values(f"{size}_{n}stems").to_dict() for n in (4, 2))
+    assert two["model"].pop("stems") == ("vocals", "accompaniment")
+    assert two.pop("sources") == {"accompaniment": ("drums", "bass", "other")}
+    assert four["model"].pop("stems") == ("vocals", "drums", "bass", "other")
+    assert four.pop("sources") == {}
+    assert two == four
+
+
+def test_load_config_of_workdir_and_export(tmp_path):
+    config = _unusual()
+    (tmp_path / CONFIG).write_text(config.to_json())
+    assert load_config(tmp_path) == config
+    exported = tmp_path / "export"
+    (exported / EXPORTED_CONFIG).parent.mkdir(parents=True)
+    (exported / EXPORTED_CONFIG).write_text(config.to_json())
+    assert load_config(str(exported)) == config
+
+
+def test_load_config_names_what_it_did_not_find(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path)
+    expected = "expected a training workdir or an exported SavedModel"
+    assert str(caught.value) == f"{tmp_path}: found no config.json, {expected}"
+    missing = tmp_path / "missing"
+    with pytest.raises(ConfigError) as caught:
+        load_config(missing)
+    assert str(caught.value) == f"{missing}: found no such folder, {expected}"
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "found text that is not JSON"),
+        ('{"seed": 1', "found text that is not JSON"),
+        ("[]", "expected a dict of fields"),
+        (json.dumps(_override("model.dropout", 2)), "config.model.dropout: found 2"),
+    ],
+)
+def test_load_config_names_the_damaged_file(tmp_path, text, reason):
+    (tmp_path / CONFIG).write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / CONFIG}: ")
+    assert reason in str(caught.value)
+
+
+def test_configuration_needs_no_tensorflow():
+    code = """
+import sys
+import sccunet, sccunet.config, experiments.configs.paper_4stems, experiments.configs.small_2stems
+sccunet.Config(), sccunet.ModelConfig(), sccunet.config.load_config
+print([name for name in ("tensorflow", "keras", "torch", "jax") if name in sys.modules])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(configs.__file__).parents[2],
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_package_has_its_names_and_no_other():
+    import sccunet
+
+    assert sccunet.Config is Config
+    assert callable(sccunet.build_model)
+    with pytest.raises(AttributeError, match="no attribute 'missing'"):
+        _ = sccunet.missing

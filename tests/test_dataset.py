@@ -1,0 +1,156 @@
+"""The streams, on stems whose samples say where they come from."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from data_pipeline import dataset, readers, tracks
+from data_pipeline.audio import write_wav
+from data_pipeline.tracks import Segment
+from sccunet.config import AugmentConfig, Config, ModelConfig
+
+_PATCH = 1024
+_MODEL = ModelConfig(
+    stems=("vocals", "rest"), frame_length=256, hop_length=64, patch_samples=_PATCH
+)
+_CONFIG = Config(model=_MODEL, sources={"rest": ("drums", "bass")}, batch_size=2)
+_LENGTHS = {"a": 5 * _PATCH + 100, "b": 3 * _PATCH, "c": _PATCH}
+# Amplitude of each file: a stem's sample is its track's ramp times this.
+_LEVELS = {"vocals": 0.5, "drums": 0.25, "bass": 0.125}
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory):
+    """Track t's sample n is (t + 1) / 4 * n / 8192 times the file's level; right is -left / 2."""
+    root = tmp_path_factory.mktemp("data")
+    for t, (name, frames) in enumerate(_LENGTHS.items()):
+        ramp = (t + 1) / 4 * np.arange(frames) / 8192
+        for file, level in _LEVELS.items():
+            stereo = np.stack([level * ramp, -0.5 * level * ramp], axis=1)
+            write_wav(root / "train" / name / f"{file}.wav", stereo, 44_100, "float32")
+    found = tracks.find_tracks(root, _CONFIG, "train")
+    return [Segment(track, 0, track.frames) for track in found]
+
+
+def _with(**changes):
+    return dataclasses.replace(_CONFIG, **changes)
+
+
+def _take(segments, config, batches, **kwargs):
+    stream = dataset.training_dataset(segments, config, **kwargs).take(batches)
+    return np.concatenate([batch.numpy() for batch in stream])
+
+
+def _origin(crop, level=0.5, downmixed=True):
+    """Track and start of a stem's crop, from its values."""
+    values = (crop / level / (0.25 if downmixed else 1.0)).astype(np.float64)
+    slope = np.diff(values).mean()  # the mean of 1 and -1/2 is 1/4
+    return round(slope * 8192 * 4) - 1, round(values[0] / slope)
+
+
+def test_crops_are_what_the_files_hold(segments):
+    crops = _take(segments, _CONFIG, 6)
+    assert crops.shape == (12, 2, _PATCH)
+    for vocals, rest in crops:
+        track, start = _origin(vocals)
+        assert 0 <= start <= list(_LENGTHS.values())[track] - _PATCH
+        ramp = 0.25 * (track + 1) / 4 * (start + np.arange(_PATCH)) / 8192
+        np.testing.assert_allclose(vocals, 0.5 * ramp, atol=1e-6)
+        np.testing.assert_allclose(rest, 0.375 * ramp, atol=1e-6)  # drums + bass
+
+
+def test_a_pass_takes_every_track_by_its_length(segments):
+    slots = 5 + 3 + 1
+    crops = _take(segments, _with(batch_size=slots), 3).reshape(3, slots, 2, _PATCH)
+    for one_pass in crops:
+        origins = [_origin(vocals)[0] for vocals, _ in one_pass]
+        assert sorted(origins) == [0] * 5 + [1] * 3 + [2]
+    orders = [[_origin(vocals)[0] for vocals, _ in one_pass] for one_pass in crops]
+    assert orders[0] != orders[1] or orders[1] != orders[2]
+
+
+def test_fixed_cuts_are_each_taken_once_in_a_fresh_order(segments):
+    config = _with(random_crops=False, batch_size=9)
+    first, second = (
+        [_origin(v) for v, _ in _take(segments, config, 1, first_step=s)] for s in (0, 1)
+    )
+    cuts = [(t, n * _PATCH) for t, count in enumerate((5, 3, 1)) for n in range(count)]
+    assert sorted(first) == sorted(second) == cuts
+    assert first != second
+
+
+def test_the_same_seed_gives_the_same_crops_and_another_seed_others(segments):
+    np.testing.assert_array_equal(_take(segments, _CONFIG, 4), _take(segments, _CONFIG, 4))
+    assert not np.array_equal(_take(segments, _CONFIG, 4), _take(segments, _with(seed=1), 4))
+
+
+def test_a_stream_continues_where_it_was_left(segments):
+    config = _with(
+        downmix=False,
+        augment=AugmentConfig(gain_db=6.0, channel_swap=True, mix_tracks=0.5),
+    )
+    straight = _take(segments, config, 7)
+    np.testing.assert_array_equal(straight[6:], _take(segments, config, 4, first_step=3))
+
+
+def test_both_readers_give_the_same_stream(segments):
+    infos = [
+        segment.track.files[name] for segment in segments for name in ("vocals", "drums", "bass")
+    ]
+    ours = _take(segments, _CONFIG, 3, reader=readers.mmap_reader(infos, _PATCH))
+    np.testing.assert_array_equal(ours, _take(segments, _CONFIG, 3))
+
+
+def test_segments_bound_the_crops(segments):
+    part = [Segment(segments[0].track, 2 * _PATCH, 2 * _PATCH)]
+    starts = [_origin(vocals)[1] for vocals, _ in _take(part, _CONFIG, 20)]
+    assert min(starts) >= 2 * _PATCH
+    assert max(starts) <= 3 * _PATCH
+    assert max(starts) - min(starts) > _PATCH // 2
+
+
+def test_gain_stays_within_its_range_and_is_each_stems_own(segments):
+    plain = _take(segments, _CONFIG, 30)
+    louder = _take(segments, _with(augment=AugmentConfig(gain_db=6.0)), 30)
+    gains = 20 * np.log10((louder / np.where(plain == 0, np.nan, plain))[..., -1])
+    assert np.abs(gains).max() <= 6.001
+    assert gains.std(axis=0).min() > 2  # uniform over 12 dB: 3.5
+    assert abs(np.corrcoef(gains.T)[0, 1]) < 0.5
+
+
+def test_mixed_stems_come_from_different_tracks(segments):
+    def same(config):
+        origins = [
+            (_origin(vocals)[0], _origin(rest, level=0.375)[0])
+            for vocals, rest in _take(segments, config, 30)
+        ]
+        return np.mean([a == b for a, b in origins])
+
+    assert same(_CONFIG) == 1
+    # Drawn by length 5 : 3 : 1, two tracks agree with chance (25 + 9 + 1) / 81.
+    assert abs(same(_with(augment=AugmentConfig(mix_tracks=1.0))) - 35 / 81) < 0.2
+
+
+@pytest.mark.parametrize("swap", [False, True])
+def test_one_channel_at_a_time(segments, swap):
+    config = _with(downmix=False, augment=AugmentConfig(channel_swap=swap))
+    right = _take(segments, config, 40)[..., -1] < 0  # [crops, stems]
+    assert 0.3 < right.mean() < 0.7
+    together = np.mean(right[:, 0] == right[:, 1])
+    assert together == 1 if not swap else 0.3 < together < 0.7
+
+
+def test_fixed_crops_are_consecutive_whole_and_evenly_spread(segments):
+    every = dataset.fixed_crops(segments, _CONFIG)
+    assert every == [(t, n * _PATCH) for t, count in enumerate((5, 3, 1)) for n in range(count)]
+    assert dataset.fixed_crops(segments, _CONFIG, most=3) == [every[0], every[4], every[8]]
+    batches = [b.numpy() for b in dataset.fixed_dataset(segments, _CONFIG, every, 4)]
+    assert [len(b) for b in batches] == [4, 4, 1]
+    starts = [(_origin(vocals)) for b in batches for vocals, _ in b]
+    assert starts == every
+
+
+def test_steps_per_epoch(segments):
+    assert dataset.steps_per_epoch(segments, _CONFIG) == 9 // 2
+    assert dataset.steps_per_epoch(segments, _with(steps_per_epoch=7)) == 7

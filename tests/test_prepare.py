@@ -1,0 +1,372 @@
+"""The prepare program as its users run it, on a machine without ffmpeg."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipeline import audio, sigsep
+
+_ROOT = Path(__file__).parents[1]
+_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
+
+
+def _environment(tmp_path):
+    empty = tmp_path / "bin"
+    empty.mkdir(exist_ok=True)
+    return {**os.environ, "PATH": str(empty), "PYTHONPATH": str(_ROOT)}
+
+
+def _run(tmp_path, *flags, script=("-m", "experiments.prepare")):
+    """Prepares `tmp_path/in` into `tmp_path/out`."""
+    return subprocess.run(
+        [
+            *(sys.executable, *script),
+            *(f"--musdb_dir={tmp_path / 'in'}", f"--data_dir={tmp_path / 'out'}", *flags),
+        ],
+        cwd=_ROOT,
+        env=_environment(tmp_path),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def _ends_well(done) -> str:
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def _fails(done) -> str:
+    """The message of a program that failed as it should, without `error: `."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stderr.startswith("error: ")
+    return done.stderr.removeprefix("error: ").strip()
+
+
+def _noise(seconds: float, rate: int = 44_100, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(-0.5, 0.5, (round(seconds * rate), 2))
+
+
+def _make(tmp_path, name: str, x: np.ndarray | bytes, rate: int = 44_100, **options) -> Path:
+    """Writes `in/train/<name>`, audio or bytes."""
+    path = tmp_path / "in" / "train" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(x, bytes):
+        path.write_bytes(x)
+    else:
+        soundfile.write(path, x, rate, **options)
+    return path
+
+
+def _tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir())
+
+
+def _excerpt() -> Path:
+    return Path(sigsep.load("stempeg").example_stem_path())
+
+
+def test_help_answers_at_once(tmp_path):
+    start = time.monotonic()
+    done = _run(tmp_path, "--help")
+    assert time.monotonic() - start < 2  # about 0.2 s on an idle machine
+    assert "python -m experiments.prepare --musdb_dir=MUSDB18 --data_dir=DATA" in done.stdout
+    for flag in ("--musdb_dir", "--data_dir", "--tracks", "--jobs", "download", "--sample_rate"):
+        assert flag in done.stdout
+
+
+def test_musdb_excerpt_beside_a_folder_of_compressed_files(tmp_path):
+    stem_mp4 = tmp_path / "in" / "test" / "An Artist - A Song: Mix.stem.mp4"
+    stem_mp4.parent.mkdir(parents=True)
+    shutil.copy(_excerpt(), stem_mp4)
+    x = _noise(1.5, 48_000)
+    _make(tmp_path, "my song/tuba.flac", x, 48_000, subtype="PCM_24")
+    _make(tmp_path, "my song/kazoo.ogg", x / 2, 48_000)
+    _make(tmp_path, "my song/cover.jpg", b"not for us")
+    _make(tmp_path, "my song/._tuba.flac", b"a Macintosh leaves these")
+    (tmp_path / "in" / "train" / "README.txt").touch()
+
+    done = _run(tmp_path)
+    assert _ends_well(done) == f"prepared 2 tracks, skipped 0 finished: {tmp_path / 'out'}"
+    name = "An Artist - A Song: Mix"
+    assert _tree(tmp_path / "out") == sorted(
+        [f"test/{name}/{stem}.wav" for stem in _STREAMS]
+        + ["train/my song/kazoo.wav", "train/my song/tuba.wav"]
+    )
+    for number, stem in enumerate(_STREAMS):
+        info = audio.wav_info(tmp_path / "out" / "test" / name / f"{stem}.wav")
+        assert (info.sample_rate, info.channels, info.encoding) == (44_100, 2, "pcm16")
+        assert info.frames == 268_288
+        decoded, _ = audio.read(stem_mp4, number)
+        clipped = np.clip(np.rint(decoded * 32_768), -32_768, 32_767)
+        np.testing.assert_array_equal(audio.read_wav(info) * 32_768, clipped)
+    tuba = audio.read_wav(tmp_path / "out" / "train" / "my song" / "tuba.wav")
+    assert len(tuba) == round(1.5 * 44_100)
+    expected = audio.resample(x.astype(np.float32), 48_000, 44_100)
+    np.testing.assert_allclose(tuba, expected, atol=0.51 / 32_768 + 1e-6)
+
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
+    assert _ends_well(_run(tmp_path)).startswith("prepared 0 tracks, skipped 2 finished")
+    assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
+
+    # Another rate is not what lies there.
+    path = tmp_path / "out" / "test" / name / "bass.wav"
+    assert (
+        _fails(_run(tmp_path, "--sample_rate=22050")).splitlines()[0]
+        == f"{path}: found 44100 Hz, expected 22050 Hz or no file"
+    )
+
+
+def test_named_tracks_and_rate(tmp_path):
+    for name in ("a", "b", "c"):
+        _make(tmp_path, f"{name}/x.wav", _noise(0.2))
+    assert _fails(_run(tmp_path, "--tracks=a,d")) == (
+        f"{tmp_path / 'in'}: found no track named 'd', expected one of 'a', 'b', 'c'"
+    )
+    done = _run(tmp_path, "--tracks=c,a", "--sample_rate=8000", "--jobs=1")
+    assert _ends_well(done).startswith("prepared 2 tracks, skipped 0 finished")
+    assert _tree(tmp_path / "out") == ["train/a/x.wav", "train/c/x.wav"]
+    info = audio.wav_info(tmp_path / "out" / "train" / "a" / "x.wav")
+    assert (info.sample_rate, info.frames) == (8_000, 1_600)
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_killed_midway_it_leaves_whole_tracks_and_goes_on(tmp_path):
+    x = _noise(15, 48_000)
+    for number in range(6):
+        for stem in ("one", "two"):
+            _make(tmp_path, f"song {number}/{stem}.flac", x, 48_000)
+    out = tmp_path / "out" / "train"
+    # As another, earlier kill may have left it.
+    (out / ".song 3.part").mkdir(parents=True)
+    (out / ".song 3.part" / "junk.wav").touch()
+    where = (f"--musdb_dir={tmp_path / 'in'}", f"--data_dir={tmp_path / 'out'}")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "experiments.prepare", "--jobs=2", *where],
+        cwd=_ROOT,
+        env=_environment(tmp_path),
+        stderr=subprocess.DEVNULL,
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob("song *")):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    workers = _children(process.pid)
+    assert len(workers) >= 2
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    while any(_runs(worker) for worker in workers):
+        assert time.monotonic() < deadline, "the workers live on"
+        time.sleep(0.02)
+    whole = {path.name: _tree(path) for path in out.glob("song *")}
+    assert 0 < len(whole) < 6
+    for name, files in whole.items():
+        assert files == ["one.wav", "two.wav"]
+        for file in files:
+            assert audio.wav_info(out / name / file).frames == 15 * 44_100
+    later = time.time_ns()
+
+    done = _run(tmp_path, "--jobs=2")
+    assert _ends_well(done).startswith(
+        f"prepared {6 - len(whole)} tracks, skipped {len(whole)} finished"
+    )
+    assert sorted(os.listdir(out)) == [f"song {number}" for number in range(6)]
+    for number in range(6):
+        assert _tree(out / f"song {number}") == ["one.wav", "two.wav"]
+        again = (out / f"song {number}" / "one.wav").stat().st_mtime_ns > later
+        assert again == (f"song {number}" not in whole)
+
+
+def test_bad_files_are_all_found_before_anything_is_written(tmp_path):
+    """One line for each bad track, naming the file, what was found and what was expected."""
+    folder = tmp_path / "in" / "train"
+    whole = _make(tmp_path, "good/x.wav", _noise(0.5)).read_bytes()
+    _make(tmp_path, "bad channels/a.wav", _noise(0.5))
+    _make(tmp_path, "bad channels/b.wav", _noise(0.5)[:, :1])
+    _make(tmp_path, "bad cut/x.wav", whole[:-4_000])
+    _make(tmp_path, "bad empty/x.ogg", b"")
+    _make(tmp_path, "bad length/a.flac", _noise(0.5))
+    _make(tmp_path, "bad length/b.ogg", _noise(1))
+    _make(tmp_path, "bad none/x.txt", b"words")
+    _make(tmp_path, "bad noise/x.mp3", np.random.default_rng(0).bytes(9_000))
+    _make(tmp_path, "bad picture/x.m4a", b"\x89PNG\r\n\x1a\n" + bytes(100))
+    (folder / "bad kind" / "x.ogg").mkdir(parents=True)
+    _make(tmp_path, "bad stems.stem.mp4", whole)
+    _make(tmp_path, "bad two/x.flac", _noise(0.5))
+    _make(tmp_path, "bad two/x.wav", whole)
+    lines = _fails(_run(tmp_path)).splitlines()
+    assert lines == [
+        f"{folder}/bad channels/b.wav: found 1 channels, expected 2 as in a.wav",
+        f"{folder}/bad cut/x.wav: found 21050 samples (truncated), expected the 22050 samples"
+        " that its header promises",
+        f"{folder}/bad empty/x.ogg: found an empty file (0 bytes), expected an audio file",
+        f"{folder}/bad kind/x.ogg: cannot be read (Is a directory), expected a readable file",
+        f"{folder}/bad length/b.ogg: found 1.00 s, expected 0.50 s as in a.flac",
+        f"{folder}/bad noise/x.mp3: found no readable audio (Invalid data found when processing"
+        " input), expected an audio file",
+        f"{folder}/bad none: found no audio files, expected <stem>.ogg, .flac, .wav or others",
+        f"{folder}/bad picture/x.m4a: found 0 audio streams, expected at least 1",
+        f"{folder}/bad stems.stem.mp4: found 1 audio streams, expected 5",
+        f"{folder}/bad two/x.wav: found beside x.flac, expected one file named x",
+    ]
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_forbidden_file(tmp_path):
+    path = _make(tmp_path, "a/x.wav", _noise(0.2))
+    path.chmod(0)
+    assert (
+        _fails(_run(tmp_path))
+        == f"{path}: cannot be read (Permission denied), expected a readable file"
+    )
+
+
+def _bad_nan(tmp_path):
+    x = _noise(1)
+    x[22_050] = np.nan
+    path = _make(tmp_path, "bad/x.wav", x, subtype="FLOAT")
+    return f"{path}: found NaN or infinity at 0.50 s, expected numbers"
+
+
+def _bad_length(tmp_path):
+    _make(tmp_path, "bad/a.flac", _noise(1))
+    path = _make(tmp_path, "bad/b.flac", _noise(1)[:-1])
+    return (
+        f"{path}: found 44099 samples at 44100 Hz, expected 44100 as in {path.with_name('a.flac')}"
+    )
+
+
+def _bad_middle(tmp_path):
+    data = bytearray(_excerpt().read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 20_000] = bytes(20_000)
+    path = _make(tmp_path, "bad.stem.mp4", bytes(data))
+    return (
+        f"{path}: found audio that cannot be decoded after 2.9 s (Invalid data found when"
+        " processing input), expected audio that can be to its end"
+    )
+
+
+def _bad_end(tmp_path):
+    data = _excerpt().read_bytes()
+    path = _make(tmp_path, "bad.stem.mp4", data[: len(data) // 2])
+    return (
+        f"{path}: found 2.9 s of audio (truncated or damaged), expected the 6.1 s that its header"
+        " promises"
+    )
+
+
+@pytest.mark.parametrize("make", [_bad_nan, _bad_length, _bad_middle, _bad_end])
+def test_what_only_decoding_finds_leaves_whole_tracks_only(tmp_path, make):
+    message = make(tmp_path)
+    for number in range(9):
+        _make(tmp_path, f"good {number}/x.wav", _noise(0.2))
+    assert _fails(_run(tmp_path, "--jobs=1")) == message
+    done = sorted(os.listdir(tmp_path / "out" / "train"))
+    # No half track; what was waiting when the bad track came up was not begun.
+    assert set(done) < {f"good {number}" for number in range(9)}
+    for name in done:
+        assert audio.wav_info(tmp_path / "out" / "train" / name / "x.wav").frames == 8_820
+
+
+def test_silence_and_clipping_are_warned_of(tmp_path):
+    silent = _make(tmp_path, "a/silent.wav", np.zeros((4_410, 2)))
+    loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
+    done = _run(tmp_path)
+    assert _ends_well(done).startswith("prepared 1 tracks")
+    assert f"warning: {silent}: silent from start to end" in done.stderr
+    assert f"warning: {loud}: peaks at 2.00 of full scale, clipped to 16 bit" in done.stderr
+    found = audio.read_wav(tmp_path / "out" / "train" / "a" / "loud.wav")
+    assert (found.min(), found.max()) == (-1, 32_767 / 32_768)
+
+
+def test_no_input(tmp_path):
+    assert (
+        _fails(_run(tmp_path))
+        == f"{tmp_path / 'in'}: found no such directory, expected a folder with tracks"
+    )
+    (tmp_path / "in" / "train").mkdir(parents=True)
+    assert _fails(_run(tmp_path)) == (
+        f"{tmp_path / 'in'}: found no tracks, expected <split>/<track>.stem.mp4 or"
+        " <split>/<track>/<stem>.*, split being train, valid or test"
+    )
+
+
+def test_a_track_in_both_layouts_and_output_over_input(tmp_path):
+    shutil.copy(_excerpt(), _make(tmp_path, "a/x.wav", _noise(0.2)).parents[1] / "a.stem.mp4")
+    folder = tmp_path / "in" / "train"
+    assert (
+        _fails(_run(tmp_path))
+        == f"{folder}/a.stem.mp4: found the same track as {folder}/a, expected one of the two"
+    )
+    (tmp_path / "out").symlink_to(tmp_path / "in")
+    assert (
+        _fails(_run(tmp_path))
+        == f"--data_dir={tmp_path}/out: found --musdb_dir, expected another folder"
+    )
+
+
+def test_something_else_lies_at_the_target(tmp_path):
+    _make(tmp_path, "a/x.wav", _noise(0.2))
+    target = tmp_path / "out" / "train" / "a"
+    target.mkdir(parents=True)
+    assert (
+        _fails(_run(tmp_path))
+        == f"{target}: found no x.wav in it, expected a prepared track or nothing"
+    )
+
+
+# musdb's own download, with the network put in place of.
+_DOWNLOAD = """
+import email.message, io, pathlib, urllib.error
+from data_pipeline import sigsep
+from experiments import cli, prepare
+
+def urlopen(request):
+    archive = pathlib.Path({archive!r})
+    if not archive.exists():
+        raise urllib.error.URLError("Name or service not known")
+    answer = io.BytesIO(archive.read_bytes())
+    answer.info = email.message.Message
+    return answer
+
+sigsep.load("musdb").urlopen = urlopen
+cli.run(prepare.main)
+"""
+
+
+def test_download(tmp_path):
+    archive = tmp_path / "previews.zip"
+    script = ("-c", _DOWNLOAD.format(archive=str(archive)))
+    assert _fails(_run(tmp_path, "--download", script=script)).splitlines()[-1] == (
+        "--download: musdb's previews cannot be fetched (<urlopen error Name or service not"
+        f" known>), expected internet access and a writable {tmp_path / 'in'}"
+    )
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(_excerpt(), "train/A - B.stem.mp4")
+    done = _run(tmp_path, "--download", script=script)
+    assert _ends_well(done).startswith("prepared 1 tracks")
+    assert _tree(tmp_path / "out") == sorted(f"train/A - B/{stem}.wav" for stem in _STREAMS)

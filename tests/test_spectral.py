@@ -1,0 +1,178 @@
+"""Spectrograms against librosa, and the arithmetic of patches in closed form."""
+
+import numpy as np
+import pytest
+from keras import ops
+
+from sccunet import spectral
+from sccunet.config import Config, ModelConfig
+from sccunet.separation import Separator
+from sccunet.spectral import Patching
+
+librosa = pytest.importorskip("librosa")
+
+_PAPER = ModelConfig()
+_TINY = ModelConfig(stems=("a", "b"), frame_length=256, hop_length=64, patch_samples=2048)
+# A hop that divides no power of two, a patch that is no whole number of hops.
+_ODD = ModelConfig(stems=("a", "b"), frame_length=600, hop_length=120, patch_samples=5003)
+
+
+def _noise(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
+
+
+def _tone(samples, hertz, rate=44_100):
+    return np.sin(2 * np.pi * hertz * np.arange(samples) / rate).astype(np.float32)
+
+
+def _repeat(stems):
+    """A stand-in for the network: each stem is the mixture."""
+    return lambda magnitudes, training: ops.repeat(magnitudes, stems, axis=-1)
+
+
+def _librosa_stft(waveform, model):
+    return librosa.stft(
+        waveform, n_fft=model.frame_length, hop_length=model.hop_length, pad_mode="reflect"
+    )
+
+
+@pytest.mark.parametrize("model", [_PAPER, _TINY, _ODD], ids=["paper", "tiny", "odd"])
+@pytest.mark.parametrize("signal", ["noise", "tone"])
+def test_stft_is_librosas(model, signal):
+    samples = model.patch_samples
+    waveform = _noise(samples) if signal == "noise" else _tone(samples, 1234.5)
+    real, imaginary = (ops.convert_to_numpy(part) for part in spectral.stft(waveform, model))
+    assert real.dtype == imaginary.dtype == np.float32
+    assert real.shape == (model.frames, model.bins)
+    truth = _librosa_stft(waveform, model)
+    assert truth.shape == (model.bins, model.frames)
+    np.testing.assert_allclose((real + 1j * imaginary).T, truth, rtol=0, atol=1e-4)
+
+
+def test_training_patch_is_1025_by_173():
+    mixture, targets = spectral.training_magnitudes(_noise(2, 4, 88_200), _PAPER)
+    assert mixture.shape == (2, 1025, 173, 1)
+    assert targets.shape == (2, 1025, 173, 4)
+
+
+def test_training_magnitudes_are_those_of_the_stems_and_of_their_sum():
+    stems = _noise(3, 2, 2048)
+    mixture, targets = (
+        ops.convert_to_numpy(part) for part in spectral.training_magnitudes(stems, _TINY)
+    )
+    for b in range(3):
+        truth = np.abs(_librosa_stft(stems[b].sum(axis=0), _TINY))
+        np.testing.assert_allclose(mixture[b, :, :, 0], truth, rtol=0, atol=1e-4)
+        for i in range(2):
+            truth = np.abs(_librosa_stft(stems[b, i], _TINY))
+            np.testing.assert_allclose(targets[b, :, :, i], truth, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("model", [_PAPER, _TINY, _ODD], ids=["paper", "tiny", "odd"])
+def test_identity_network_returns_what_is_kept(model):
+    stems = len(model.stems)
+    waveforms = _noise(2, model.patch_samples)
+    found = ops.convert_to_numpy(spectral.separate_patches(waveforms, _repeat(stems), model))
+    assert found.shape == (2, stems, model.patch_samples)
+    patching = Patching.of(model)
+    kept = slice(patching.margin, patching.margin + patching.keep)
+    for i in range(stems):
+        np.testing.assert_allclose(found[:, i, kept], waveforms[:, kept], rtol=0, atol=1e-5)
+
+
+def test_estimates_go_with_the_mixtures_phase_to_their_stems():
+    gains = np.array([0.25, 0.0, 2.0, 1.0], np.float32)
+    waveforms = _noise(1, 88_200)
+    found = spectral.separate_patches(waveforms, lambda x, training: x * gains, _PAPER)
+    kept = slice(1024, 87_000)
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(found)[0, :, kept],
+        gains[:, None] * waveforms[:, kept],
+        rtol=0,
+        atol=2e-5,
+    )
+
+
+def test_silence_stays_silent_whatever_the_network_says():
+    ones = lambda x, training: ops.ones((*x.shape[:3], 2))  # noqa: E731
+    found = ops.convert_to_numpy(
+        spectral.separate_patches(np.zeros((1, 2048), np.float32), ones, _TINY)
+    )
+    assert np.all(found == 0)
+
+
+_MODELS = [_PAPER, _TINY, _ODD, ModelConfig(frame_length=64, hop_length=4, patch_samples=300)]
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("model", _MODELS, ids=lambda model: f"{model.frame_length}")
+def test_windows_sum_to_one(model, overlap):
+    patching = Patching.of(model, overlap)
+    window, step = patching.window, patching.step
+    assert window.shape == (patching.keep,)
+    assert window.dtype == np.float32
+    assert patching.fade <= overlap * patching.keep
+    assert np.all((window > 0) & (window <= 1))
+    total = np.zeros(3 * step + patching.keep)
+    for i in range(4):
+        total[i * step : i * step + patching.keep] += window
+    # One from the end of the first fade-in to the beginning of the last fade-out.
+    np.testing.assert_allclose(total[patching.fade : 4 * step], 1, rtol=0, atol=2e-7)
+    # The fade itself in closed form: sin^2 at the middle of each sample.
+    n = np.arange(patching.fade)
+    fade = 0.5 - 0.5 * np.cos(np.pi * (n + 0.5) / max(patching.fade, 1))
+    np.testing.assert_allclose(window[: patching.fade], fade, rtol=0, atol=1e-6)
+    np.testing.assert_array_equal(window, window[::-1])
+
+
+@pytest.mark.parametrize("model", _MODELS, ids=lambda model: f"{model.frame_length}")
+def test_kept_samples_have_all_of_their_frames(model):
+    patching = Patching.of(model)
+    centres = np.arange(model.frames) * model.hop_length
+    half = model.frame_length // 2
+    for sample in (patching.margin, patching.margin + patching.keep - 1):
+        there = np.sum((centres - half <= sample) & (sample < centres + half))
+        assert there == model.frame_length // model.hop_length
+    assert patching.margin + patching.keep <= model.patch_samples
+    # Every frame lies within the patch: none sees a mirrored edge.
+    first, last = patching.margin - half, patching.margin + patching.keep + half
+    assert first >= 0
+    assert last <= model.patch_samples
+
+
+@pytest.mark.parametrize("overlap", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("model", _MODELS, ids=lambda model: f"{model.frame_length}")
+def test_patches_cover_any_length_and_none_is_idle(model, overlap):
+    patching = Patching.of(model, overlap)
+    step, fade = patching.step, patching.fade
+    near = [m * step + d for m in range(5) for d in range(-fade - 2, -fade + 3)]
+    near += [m * step + d for m in range(5) for d in range(-2, 3)]
+    rng = np.random.default_rng(0)
+    for samples in [0, 1, 2, *near, *rng.integers(0, 50 * step, 200).tolist()]:
+        if samples < 0:
+            continue
+        # Patch i alone gives samples [i * step, (i + 1) * step - fade), and more with the next.
+        count = patching.count(samples)
+        assert count * step - fade >= samples
+        assert count == 0 or (count - 1) * step - fade < samples
+
+
+_LENGTHS = {
+    "paper": (_PAPER, [1, 2, 1000, 88_200, 88_201]),
+    "tiny": (_TINY, [1, 2, 1000, 2048, 2049]),
+    "odd": (_ODD, [1, 2, 1000, 5003, 5004]),
+}
+
+
+@pytest.mark.parametrize("name", _LENGTHS)
+def test_any_length_is_reconstructed_whole(name):
+    model, lengths = _LENGTHS[name]
+    separator = Separator.from_model(_repeat(len(model.stems)), Config(model=model))
+    step, fade = Patching.of(model).step, Patching.of(model).fade
+    lengths = [*lengths, step - 1, step, step + 1, step - fade, step - fade + 1, 3 * step + 17]
+    for samples in lengths:
+        waveform = np.clip(_noise(samples, 1, seed=samples) / 3, -1, 1)
+        for stem, found in separator(waveform, model.sample_rate).items():
+            assert found.shape == waveform.shape, (stem, samples)
+            error = np.abs(found - waveform)
+            assert error.max() < 1e-5, (stem, samples, error.argmax())

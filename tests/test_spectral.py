@@ -151,7 +151,7 @@ def test_patches_cover_any_length_and_none_is_idle(model, overlap):
     for samples in [0, 1, 2, *near, *rng.integers(0, 50 * step, 200).tolist()]:
         if samples < 0:
             continue
-        # Patch i alone gives samples [i * step, (i + 1) * step - fade), and more with the next.
+        # The first `count` patches complete the recording up to here; one fewer does not.
         count = patching.count(samples)
         assert count * step - fade >= samples
         assert count == 0 or (count - 1) * step - fade < samples

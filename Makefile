@@ -1,0 +1,43 @@
+# Two commands do everything: `make demo` and `make test`. Both set up the virtual environment first.
+#   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is there
+#   VENV=...        the virtual environment, .venv by default
+#   STACK=newest    the newest TensorFlow without tensorflow-io (on Python 3.13 always)
+VENV ?= .venv
+PYTHON ?=
+STACK ?= recommended
+
+.PHONY: demo test setup
+demo: $(VENV)/.installed
+	@$(VENV)/bin/python -m experiments.demo
+
+test: $(VENV)/.test_installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/python -m pytest
+
+setup: $(VENV)/.test_installed
+
+$(VENV)/.installed: setup.py
+	@for python in $(PYTHON) $(if $(PYTHON),,python3.12 python3.11 python3.13 python3); do \
+	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	    2>/dev/null && found=$$python && break; \
+	done; \
+	if [ -z "$$found" ]; then \
+	  echo "error: found no $(or $(PYTHON),Python) of version 3.11 to 3.13;" \
+	    "install one (Debian, Ubuntu: apt install python3 python3-venv) or name it: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
+	  echo "error: $$found has no venv module; install it (Debian, Ubuntu: apt install python3-venv)" \
+	    "or name another Python: make $(MAKECMDGOALS) PYTHON=/path/to/python3.12" >&2; exit 1; \
+	fi; \
+	echo "$$("$$found" --version) ($$found) -> $(VENV)"; \
+	"$$found" -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,))"
+	@touch $@
+
+$(VENV)/.test_installed: $(VENV)/.installed
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,test))"
+	@touch $@
+
+# Prints `.[extras]`: tensorflow-io's ops load with TensorFlow 2.17 only, which ends at Python 3.12.
+with = $(VENV)/bin/python -c 'import sys; tfio = "$(STACK)" != "newest" and sys.version_info < (3, 13); print(".[" + ",".join(["tfio"] * tfio + "$(1)".split()) + "]")'

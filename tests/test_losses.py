@@ -1,0 +1,124 @@
+"""The loss and its weights, in closed form."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from sccunet.config import ConfigError
+from sccunet.losses import VolumeBalancedL1, balancing_weights
+
+
+@pytest.mark.parametrize(
+    ("volumes", "alphas"),
+    [
+        ((1, 2.41), (0.707, 0.293)),
+        ((1, 1.13, 1.28, 1.42), (0.297, 0.262, 0.232, 0.209)),
+    ],
+    ids=["2 stems", "4 stems"],
+)
+def test_volumes_of_the_paper_give_its_alphas(volumes, alphas):
+    for unit in (1, 1e-6, 123.4):
+        found = balancing_weights([unit * volume for volume in volumes])
+        np.testing.assert_allclose(found, alphas, rtol=0, atol=0.001)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_alpha_times_volume_is_the_same_for_every_source(seed):
+    rng = np.random.default_rng(seed)
+    volumes = np.exp(rng.uniform(-10, 10, rng.integers(1, 8)))
+    alphas = balancing_weights(volumes)
+    assert alphas.shape == volumes.shape
+    assert alphas.sum() == pytest.approx(1, abs=1e-12)
+    products = alphas * volumes
+    # sum(alpha) = 1 leaves one value: the harmonic mean over the number of sources.
+    np.testing.assert_allclose(products, 1 / np.sum(1 / volumes), rtol=1e-12)
+
+
+def test_equal_volumes_give_plain_l1_over_k():
+    rng = np.random.default_rng(0)
+    for k in (1, 2, 4):
+        y, estimate = rng.uniform(0, 1, (2, 3, 5, 7, k)).astype(np.float32)
+        alphas = balancing_weights([2.5] * k)
+        np.testing.assert_allclose(alphas, 1 / k, rtol=1e-12)
+        # Mean over batch, bins and frames of the sum over k, over k: the mean over all.
+        loss = float(VolumeBalancedL1(alphas)(y, estimate))
+        assert loss == pytest.approx(np.abs(y - estimate).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "volumes",
+    [(1, 0), (1, -2), (1, np.nan), (1, np.inf), (), (0,), ((1, 2), (3, 4)), 3.0],
+)
+def test_volumes_that_are_none(volumes):
+    with pytest.raises(ConfigError, match=r"^volumes: found .*, expected finite numbers over 0$"):
+        balancing_weights(volumes)
+
+
+def test_loss_of_small_tensors_by_hand():
+    # One bin, two frames, two stems; the estimate is off by +1, -3 in stem 0, and by 2, 0 in stem 1.
+    y = np.array([[[[5.0, 4.0], [6.0, 1.0]]]], np.float32)
+    estimate = np.array([[[[6.0, 6.0], [3.0, 1.0]]]], np.float32)
+    loss = VolumeBalancedL1((0.25, 0.75))
+    assert float(loss(y, estimate)) == pytest.approx(0.25 * 2 + 0.75 * 1)
+    assert float(loss(y, y)) == 0
+    # Batch: the mean. Alpha goes with the channel's place.
+    both = float(loss(np.concatenate([y, y]), np.concatenate([estimate, y])))
+    assert both == pytest.approx(0.625)
+    assert float(VolumeBalancedL1((1, 0))(y, estimate)) == pytest.approx(2)
+    assert float(VolumeBalancedL1((0, 1))(y, estimate)) == pytest.approx(1)
+
+
+def test_loss_is_the_papers_sum_over_sources():
+    rng = np.random.default_rng(1)
+    y, estimate = rng.uniform(0, 1, (2, 3, 5, 7, 4)).astype(np.float32)
+    alphas = (0.1, 0.2, 0.3, 0.4)
+    expected = sum(a * np.abs(y[..., i] - estimate[..., i]).mean() for i, a in enumerate(alphas))
+    assert float(VolumeBalancedL1(alphas)(y, estimate)) == pytest.approx(expected, rel=1e-5)
+    per_example = VolumeBalancedL1(alphas).call(y, estimate)
+    assert per_example.shape == (3,)
+
+
+def test_gradient_is_alpha_times_sign_over_count():
+    rng = np.random.default_rng(2)
+    y, estimate = rng.uniform(0, 1, (2, 2, 3, 4, 3)).astype(np.float32)
+    alphas = np.array((0.5, 0.2, 0.3), np.float32)
+    estimate = tf.Variable(estimate)
+    with tf.GradientTape() as tape:
+        loss = VolumeBalancedL1(alphas)(y, estimate)
+    expected = alphas * np.sign(estimate.numpy() - y) / (2 * 3 * 4)
+    np.testing.assert_allclose(tape.gradient(loss, estimate).numpy(), expected, rtol=1e-5)
+
+
+def test_serialisation_round_trip():
+    loss = VolumeBalancedL1(np.array([0.707, 0.293]), name="mine")
+    settings = loss.get_config()
+    assert settings["weights"] == (0.707, 0.293)
+    assert settings["name"] == "mine"
+    copies = [
+        VolumeBalancedL1.from_config(settings),
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(loss)),
+        keras.losses.deserialize(keras.losses.serialize(loss)),
+    ]
+    rng = np.random.default_rng(3)
+    y, estimate = rng.uniform(0, 1, (2, 1, 3, 4, 2)).astype(np.float32)
+    for copy in copies:
+        assert type(copy) is VolumeBalancedL1
+        assert copy.get_config() == settings
+        assert float(copy(y, estimate)) == float(loss(y, estimate))
+    assert keras.saving.get_registered_name(VolumeBalancedL1) == "sccunet>VolumeBalancedL1"
+
+
+def test_balanced_loss_weighs_equally_wrong_sources_equally():
+    # Estimates that are wrong by the same part of each source: every source adds as much.
+    volumes = np.array([1.0, 10.0, 100.0])
+    alphas = balancing_weights(volumes)
+    y = np.ones((1, 4, 4, 3), np.float32) * volumes.astype(np.float32)
+    parts = [
+        float(VolumeBalancedL1(alphas)(y, y * (1 - 0.5 * np.eye(3, dtype=np.float32)[i])))
+        for i in range(3)
+    ]
+    for a, b in itertools.pairwise(parts):
+        assert a == pytest.approx(b, rel=1e-5)

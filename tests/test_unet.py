@@ -1,0 +1,308 @@
+"""The network: layers of the paper, sizes, and parity with an independent PyTorch model."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+from experiments.configs import paper_2stems, paper_4stems, small_4stems
+from sccunet import VolumeBalancedL1, build_model, spectral
+from sccunet.config import Config, ConfigError, ModelConfig
+
+_TINY = ModelConfig(
+    stems=("a", "b", "c"), frame_length=64, hop_length=16, patch_samples=600, filters=(4, 6, 8)
+)
+
+
+@pytest.fixture(scope="module")
+def paper():
+    return build_model(paper_4stems.get_config())
+
+
+@pytest.fixture(scope="module")
+def paper_weights(paper, randomise):
+    return randomise(paper, seed=1)
+
+
+def _count(variables):
+    return sum(int(np.prod(variable.shape)) for variable in variables)
+
+
+def test_paper_has_11_428_996_parameters(paper):
+    assert paper.count_params() == 11_428_996
+    statistics = [v for v in paper.weights if v.name in ("moving_mean", "moving_variance")]
+    assert _count(statistics) == 6_848
+    assert _count(paper.trainable_variables) == 11_428_996 - 6_848
+
+
+def _papers_layers(stems):
+    """PAPER.md as a list: kind, filters, kernel, stride of each layer in order."""
+    conv = lambda filters: [("Conv2D", filters, 3, 1), "BatchNormalization"]  # noqa: E731
+    up = lambda filters, kernel, stride: [  # noqa: E731
+        ("Conv2DTranspose", filters, kernel, stride),
+        "BatchNormalization",
+    ]
+    expected = []
+    for filters in (32, 64, 128, 256):
+        expected += [*conv(filters), *conv(filters), "MaxPooling2D"]
+    expected += [*conv(512), *conv(512)]
+    for filters in (256, 128, 64, 32):
+        expected += [*up(filters, 5, 2), "Dropout", "Concatenate"]
+        expected += [*up(filters, 3, 1), *up(filters, 3, 1)]
+    return [*expected, ("Conv2D", stems, 1, 1)]
+
+
+def _layers(model):
+    """The same list of a Keras model, in the order of computation; input and padding left out."""
+    found = []
+    for layer in model.layers:
+        kind = type(layer).__name__
+        if isinstance(layer, layers.Conv2D | layers.Conv2DTranspose):
+            assert layer.kernel_size[0] == layer.kernel_size[1]
+            assert layer.strides[0] == layer.strides[1]
+            assert layer.padding == "same"
+            assert layer.activation is keras.activations.relu
+            assert layer.use_bias
+            found.append((kind, layer.filters, layer.kernel_size[0], layer.strides[0]))
+        elif kind not in ("InputLayer", "ZeroPadding2D", "Cropping2D"):
+            found.append(kind)
+    return found
+
+
+def test_paper_has_the_layers_of_the_paper_in_order(paper):
+    assert _layers(paper) == _papers_layers(4)
+    # Keras lists a functional model's layers by depth: the main path is one chain.
+    chain = [layer for layer in paper.layers if not isinstance(layer, layers.InputLayer)]
+    for before, after in zip(chain, chain[1:], strict=False):
+        inputs = after.input if isinstance(after.input, list) else [after.input]
+        assert inputs[0] is before.output, after.name
+
+
+def test_paper_details(paper):
+    assert {x.rate for x in paper.layers if isinstance(x, layers.Dropout)} == {0.4}
+    for pool in (x for x in paper.layers if isinstance(x, layers.MaxPooling2D)):
+        assert pool.pool_size == pool.strides == (2, 2)
+    # Each skip joins a decoder level with the normalised second convolution of its encoder level.
+    joins = [x for x in paper.layers if isinstance(x, layers.Concatenate)]
+    assert [join.axis for join in joins] == [-1] * 4
+    for join, level in zip(joins, (4, 3, 2, 1), strict=True):
+        assert join.input[0] is paper.get_layer(f"decoder{level}_dropout").output
+        assert join.input[1] is paper.get_layer(f"encoder{level}_conv2_norm").output
+    assert paper.get_layer("pad").output.shape == (None, 1040, 176, 1)
+    assert paper.input_shape == (None, 1025, 173, 1)
+    assert paper.output_shape == (None, 1025, 173, 4)
+
+
+def test_2_stems_differ_in_the_last_layer_alone(paper):
+    two = build_model(paper_2stems.get_config())
+    assert _layers(two) == _papers_layers(2)
+    assert two.count_params() == 11_428_996 - 2 * (32 + 1)
+    assert [w.path for w in two.weights] == [w.path for w in paper.weights]
+    shapes = [
+        (mine.shape, other.shape) for mine, other in zip(two.weights, paper.weights, strict=True)
+    ]
+    assert [i for i, (mine, other) in enumerate(shapes) if mine != other] == [
+        len(shapes) - 2,
+        len(shapes) - 1,
+    ]
+    assert shapes[-2:] == [((1, 1, 32, 2), (1, 1, 32, 4)), ((2,), (4,))]
+
+
+@pytest.mark.parametrize(
+    ("frame_length", "patch_samples", "filters"),
+    [
+        (64, 600, (4, 6)),  # 33 x 38
+        (64, 256, (2, 3, 4, 5, 6, 7)),  # 33 x 17, padded to multiples of 32
+        (60, 1300, (3, 3, 3)),  # 31 x 87
+        (126, 32 * 15, (5, 1, 2)),  # 64 bins: nothing to pad there
+    ],
+)
+@pytest.mark.parametrize("stems", [1, 5])
+def test_any_size_depth_and_width(frame_length, patch_samples, filters, stems, randomise):
+    model = ModelConfig(
+        stems=tuple(f"stem{i}" for i in range(stems)),
+        frame_length=frame_length,
+        hop_length=frame_length // (6 if frame_length == 126 else 4),
+        patch_samples=max(patch_samples, 4 * frame_length),
+        filters=filters,
+    )
+    unet = randomise(build_model(model))
+    x = np.random.default_rng(0).uniform(0, 1, (2, model.bins, model.frames, 1)).astype(np.float32)
+    y = unet.predict(x, verbose=0)
+    assert y.shape == (2, model.bins, model.frames, stems)
+    assert np.all(y >= 0)
+    assert np.all(np.isfinite(y))
+    assert y.std() > 0
+    # A convolution's first and last filters are the config's.
+    kinds = [type(layer).__name__ for layer in unet.layers]
+    assert kinds.count("MaxPooling2D") == len(filters) - 1
+    assert unet.get_layer("bottom_conv2").filters == filters[-1]
+
+
+def test_last_layer_is_relu(randomise):
+    unet = randomise(build_model(_TINY))
+    kernel, bias = unet.get_layer("stem_magnitudes").weights
+    kernel.assign(-kernel)
+    bias.assign([-1.0, 0.0, 1.0])
+    x = np.random.default_rng(0).uniform(0, 1, (1, _TINY.bins, _TINY.frames, 1))
+    assert unet.predict(x, verbose=0).min() == 0
+
+
+def test_takes_every_kind_of_config():
+    values = small_4stems.get_config()
+    config = Config.from_dict(values)
+    names = [
+        [w.path for w in build_model(given).weights]
+        for given in (values, values.model, values.to_dict(), config, config.model)
+    ]
+    assert all(name == names[0] for name in names)
+    with pytest.raises(ConfigError, match=r"config\.model\.dropout: found 2"):
+        build_model({"dropout": 2})
+
+
+def test_small_config_has_0_7_million_parameters():
+    assert build_model(small_4stems.get_config()).count_params() == pytest.approx(0.7e6, rel=0.05)
+
+
+def test_dropout_is_for_training_only():
+    unet = build_model(_TINY)
+    x = np.random.default_rng(0).uniform(0, 1, (1, _TINY.bins, _TINY.frames, 1))
+    first, second = (ops.convert_to_numpy(unet(x, training=False)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    first, second = (ops.convert_to_numpy(unet(x, training=True)) for _ in range(2))
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_mixed_bfloat16_keeps_weights_and_last_layer_in_float32():
+    unet = build_model(_TINY, dtype="mixed_bfloat16")
+    assert {weight.dtype for weight in unet.trainable_variables} == {"float32"}
+    last = unet.get_layer("stem_magnitudes")
+    assert last.compute_dtype == "float32"
+    assert last.output.dtype == unet.output.dtype == "float32"
+    inner = [x for x in unet.layers if x.name not in ("mixture_magnitudes", last.name, "crop")]
+    assert {layer.compute_dtype for layer in inner} == {"bfloat16"}
+
+
+def _torch_model(unet, config):
+    """PAPER.md in PyTorch, written on its own; weights are a Keras model's, by name."""
+    torch = pytest.importorskip("torch")
+    functional = torch.nn.functional
+    weights = {
+        layer.name: {w.name: torch.tensor(np.array(w.numpy())) for w in layer.weights}
+        for layer in unet.layers
+    }
+
+    def normalised(x, name):
+        w = weights[f"{name}_norm"]
+        return functional.batch_norm(
+            torch.relu(x), w["moving_mean"], w["moving_variance"], w["gamma"], w["beta"], eps=1e-3
+        )
+
+    def conv(x, name):
+        w = weights[name]  # Keras [h, w, in, out]
+        x = functional.conv2d(x, w["kernel"].permute(3, 2, 0, 1), w["bias"], padding=1)
+        return normalised(x, name)
+
+    def deconv(x, name):
+        w = weights[name]  # Keras [h, w, out, in]
+        kernel = w["kernel"].permute(3, 2, 0, 1)
+        return normalised(functional.conv_transpose2d(x, kernel, w["bias"], padding=1), name)
+
+    def up(x, name):
+        w = weights[name]
+        kernel = w["kernel"].permute(3, 2, 0, 1)
+        x = functional.conv_transpose2d(x, kernel, w["bias"], stride=2)
+        # [2n + 3] -> [2n]: TensorFlow's "same" crops 1 before and 2 after.
+        return normalised(x[:, :, 1:-2, 1:-2], name)
+
+    def forward(magnitudes):  # [batch, bins, frames, 1] -> [batch, bins, frames, stems]
+        levels = len(config.filters) - 1
+        x = torch.tensor(magnitudes).permute(0, 3, 1, 2)
+        bins, frames = x.shape[2:]
+        x = functional.pad(x, (0, -frames % 2**levels, 0, -bins % 2**levels))
+        skips = {}
+        for level in range(1, levels + 1):
+            x = conv(conv(x, f"encoder{level}_conv1"), f"encoder{level}_conv2")
+            skips[level] = x
+            x = functional.max_pool2d(x, 2)
+        x = conv(conv(x, "bottom_conv1"), "bottom_conv2")
+        for level in range(levels, 0, -1):
+            x = torch.cat([up(x, f"decoder{level}_up"), skips[level]], dim=1)
+            x = deconv(deconv(x, f"decoder{level}_conv1"), f"decoder{level}_conv2")
+        w = weights["stem_magnitudes"]
+        x = functional.conv2d(x, w["kernel"].permute(3, 2, 0, 1), w["bias"])
+        return torch.relu(x)[:, :, :bins, :frames].permute(0, 2, 3, 1).numpy()
+
+    with torch.no_grad():
+        return torch.no_grad()(forward)
+
+
+def _assert_parity(unet, config, batch):
+    x = np.abs(np.random.default_rng(2).standard_normal((batch, config.bins, config.frames, 1)))
+    x = x.astype(np.float32)
+    truth = _torch_model(unet, config)(x)
+    found = ops.convert_to_numpy(unet(x, training=False))
+    assert found.shape == truth.shape == (batch, config.bins, config.frames, len(config.stems))
+    for i in range(len(config.stems)):
+        scale = np.abs(truth[..., i]).max()
+        # A channel that hardly moves, or is mostly cut off by the ReLU, would prove nothing.
+        assert truth[..., i].std() > 0.02 * scale
+        assert np.mean(truth[..., i] > 0) > 0.3
+        assert np.abs(found[..., i] - truth[..., i]).max() < 1e-4 * scale
+
+
+def test_parity_with_torch_on_a_small_network(randomise):
+    for seed in range(3):
+        _assert_parity(randomise(build_model(_TINY), seed), _TINY, batch=2)
+
+
+@pytest.mark.slow
+def test_parity_with_torch_on_the_papers_network(paper_weights):
+    _assert_parity(paper_weights, ModelConfig(), batch=1)
+
+
+_OTHER_BACKEND = """
+import sys
+import numpy as np
+from keras import ops
+import keras
+from sccunet import VolumeBalancedL1, build_model, spectral
+from sccunet.config import ModelConfig
+
+assert keras.backend.backend() == sys.argv[1]
+config = ModelConfig(
+    stems=("a", "b", "c"), frame_length=64, hop_length=16, patch_samples=600, filters=(4, 6, 8)
+)
+unet = build_model(config)
+unet.load_weights(sys.argv[2] + "/unet.weights.h5")
+waveforms = np.load(sys.argv[2] + "/waveforms.npy")
+mixture, targets = spectral.training_magnitudes(ops.convert_to_tensor(waveforms), config)
+loss = VolumeBalancedL1((0.2, 0.3, 0.5))(targets, unet(mixture))
+found = spectral.separate_patches(ops.convert_to_tensor(waveforms.sum(axis=1)), unet, config)
+np.savez(sys.argv[2] + "/found.npz", loss=ops.convert_to_numpy(ops.stop_gradient(loss)),
+         found=ops.convert_to_numpy(ops.stop_gradient(found)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_device_code_runs_on_other_backends(backend, tmp_path, randomise, monkeypatch):
+    pytest.importorskip(backend)
+    unet = randomise(build_model(_TINY))
+    unet.save_weights(tmp_path / "unet.weights.h5")
+    waveforms = np.random.default_rng(0).standard_normal((2, 3, 600)).astype(np.float32)
+    np.save(tmp_path / "waveforms.npy", waveforms)
+    monkeypatch.setenv("KERAS_BACKEND", backend)
+    subprocess.run([sys.executable, "-c", _OTHER_BACKEND, backend, tmp_path], check=True)
+    other = np.load(tmp_path / "found.npz")
+    mixture, targets = spectral.training_magnitudes(waveforms, _TINY)
+    loss = float(VolumeBalancedL1((0.2, 0.3, 0.5))(targets, unet(mixture)))
+    assert float(other["loss"]) == pytest.approx(loss, rel=1e-5)
+    here = ops.convert_to_numpy(spectral.separate_patches(waveforms.sum(axis=1), unet, _TINY))
+    kept = slice(32, 600 - 64)
+    np.testing.assert_allclose(
+        other["found"][..., kept], here[..., kept], rtol=0, atol=1e-5 * np.abs(here).max()
+    )

@@ -1,4 +1,4 @@
-"""Augmentation of training crops, in graph. Mixing tracks is a matter of where to read: `dataset`."""
+"""Augmentation of training crops, in graph. Stems are mixed across tracks in `dataset`."""
 
 import tensorflow as tf
 

@@ -1,8 +1,8 @@
 """The tf.data graphs: waveforms [batch, stems, samples] of training, validation and survey crops.
 
-Crop number i of a run is a pure function of (seed, i): where it is cut and how it is augmented comes
-from stateless random ops. So the stream is reproducible, is the same however many threads make it,
-and starts again in its middle without being replayed.
+Crop number i of a run is a pure function of (seed, i): where it is cut and how it is augmented
+comes from stateless random ops. So the stream is reproducible, is the same however many threads
+make it, and starts again in its middle without being replayed.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Read crops of WAV files inside a tf.data graph: by tensorflow-io, or by memory maps where it is not.
+"""Read crops of WAV files inside a tf.data graph, by tensorflow-io or by memory maps.
 
 tensorflow-io's last release loads its ops with TensorFlow 2.16 and 2.17 only, and misreads some
 encodings without a word; both cases go to the memory maps. A reader reads only the crop's bytes.

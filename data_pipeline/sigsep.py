@@ -10,8 +10,8 @@ def load(name: str) -> ModuleType:
     """Imports `musdb`, `museval` or `stempeg`, whether or not ffmpeg is on PATH.
 
     stempeg, which the other two import, refuses to be imported unless it finds programs named
-    ffmpeg and ffprobe, though nothing that is used of it here runs either: audio is decoded by PyAV.
-    A stand-in answers that look-up for the time of the import.
+    ffmpeg and ffprobe, though nothing that is used of it here runs either: PyAV decodes audio. A
+    stand-in answers that look-up for the time of the import.
     """
     find = shutil.which
 

@@ -68,7 +68,8 @@ def training_volumes(
     for stem, volume in zip(config.model.stems, volumes, strict=True):
         if volume == 0:
             raise AudioError(
-                f"stem '{stem}': silent in all {len(segments)} training tracks, expected sound in it"
+                f"stem '{stem}': found silence in all {len(segments)} training tracks,"
+                " expected sound in one at least"
             )
     return volumes
 
@@ -115,7 +116,10 @@ def _fingerprint(segments: Sequence[Segment], config: Config) -> str:
         parts.append(
             [
                 [segment.track.split, segment.track.name, segment.start, segment.frames],
-                [[name, stat.st_size, stat.st_mtime_ns] for (name, _), stat in zip(files, stats)],
+                [
+                    [name, stat.st_size, stat.st_mtime_ns]
+                    for (name, _), stat in zip(files, stats, strict=True)
+                ],
             ]
         )
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()

@@ -38,7 +38,8 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, with one line for a mistake in place of its usage text.
 
-    A config file or an override that cannot be read raises many kinds of errors; all are the user's.
+    A config file or an override that cannot be read raises many kinds of errors; each is the
+    user's.
     """
     if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
         return app.parse_flags_with_usage(argv)

@@ -1,7 +1,8 @@
-"""Draws the spectrograms of true and estimated stems beside each other, as a PNG.
+r"""Draws the spectrograms of true and estimated stems beside each other, as a PNG.
 
 Example:
-  python -m experiments.plot --truth_dir=DATA/test/TRACK --estimates_dir=OUT/TRACK --output=TRACK.png
+  python -m experiments.plot --truth_dir=DATA/test/TRACK --estimates_dir=OUT/TRACK \
+      --output=TRACK.png
 """
 
 from collections.abc import Sequence
@@ -50,6 +51,8 @@ def spectrograms(
     def read(path):
         return audio.read_wav(path, start, length).mean(axis=1)
 
+    # At -140 dB it keeps the logarithm of digital silence finite.
+    silence = 1e-7 * np.random.default_rng(0).standard_normal(length)
     files = {path.stem for path in truth_dir.glob("*.wav")} - {"mixture"}
     left_over = sorted(files - set(stems))
     truth = {
@@ -68,7 +71,7 @@ def spectrograms(
         for axis, what, samples in zip(row, ("truth", "estimate"), pair, strict=True):
             # Scaled so that a full-scale sine is at 0 dB.
             *_, image = axis.specgram(
-                np.maximum(np.abs(samples), 0) * np.sign(samples) + 1e-9,
+                samples + silence[: len(samples)],
                 NFFT=_FRAME,
                 noverlap=_FRAME - _HOP,
                 Fs=rate,
@@ -96,7 +99,7 @@ def spectrograms(
 
 
 def main(_: Sequence[str]) -> None:
-    """Draws one track."""
+    r"""Draws one track."""
     spectrograms(_TRUTH_DIR.value, _ESTIMATES_DIR.value, _OUTPUT.value)
     print(_OUTPUT.value)
 

@@ -4,8 +4,8 @@ Examples:
   python -m experiments.separate --model=RUN --output_dir=OUT song.wav
   python -m experiments.separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3"
 
-Each file's stems are written to OUT/<file name without its ending>/<stem>.wav, as long as the file, at
-its sample rate and with its channels.
+Each file's stems are written to OUT/<file name without its ending>/<stem>.wav, as long as the
+file, at its sample rate and with its channels.
 """
 
 import contextlib

@@ -39,7 +39,7 @@ class VolumeBalancedL1(keras.losses.Loss):
     runs over batch, bins and frames.
 
     Args:
-      weights: alpha_i, one per stem in the order of the channels; `balancing_weights` of the volumes.
+      weights: alpha_i, one per stem in the order of the channels; from `balancing_weights`.
     """
 
     def __init__(self, weights: Sequence[float], name: str = "volume_balanced_l1", **kwargs):

@@ -70,7 +70,7 @@ def training_magnitudes(waveforms, model: ModelConfig):
       model: gives frame_length and hop_length.
 
     Returns:
-      Mixture magnitudes [batch, bins, frames, 1] and target magnitudes [batch, bins, frames, stems].
+      Magnitudes of the mixture [batch, bins, frames, 1] and targets [batch, bins, frames, stems].
     """
     real, imaginary = stft(waveforms, model)  # [batch, stems, frames, bins]
     mixture = magnitude(ops.sum(real, axis=1), ops.sum(imaginary, axis=1))  # [batch, frames, bins]

@@ -11,10 +11,10 @@ from sccunet.config import model_config
 def build_model(config: Any, dtype: str = "float32") -> keras.Model:
     """Builds the network of the paper (Oh, Kim, Yun 2018), of any depth and width.
 
-    Encoder level: two 3x3 convolutions, 2x2 max-pooling. Bottom: two 3x3 convolutions. Decoder level:
-    5x5 transposed convolution of stride 2, dropout, concatenation with the encoder's features, two
-    3x3 transposed convolutions of stride 1. Each convolution: ReLU, then batch normalisation.
-    Last: 1x1 convolution to one channel per stem, ReLU.
+    Encoder level: two 3x3 convolutions, 2x2 max-pooling. Bottom: two 3x3 convolutions. Decoder
+    level: 5x5 transposed convolution of stride 2, dropout, concatenation with the encoder's
+    features, two 3x3 transposed convolutions of stride 1. Each convolution: ReLU, then batch
+    normalisation. Last: 1x1 convolution to one channel per stem, ReLU.
 
     Args:
       config: what a config file's `get_config()` returns, or its `.model` part.

@@ -63,7 +63,7 @@ def _layers(model):
         if isinstance(layer, layers.Conv2D | layers.Conv2DTranspose):
             assert layer.kernel_size[0] == layer.kernel_size[1]
             assert layer.strides[0] == layer.strides[1]
-            assert layer.padding == "same"
+            assert layer.padding == "same" or layer.kernel_size == (1, 1)
             assert layer.activation is keras.activations.relu
             assert layer.use_bias
             found.append((kind, layer.filters, layer.kernel_size[0], layer.strides[0]))

@@ -1,0 +1,252 @@
+"""Whole recordings to stems: what goes in comes out, however it comes in."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from keras import ops
+
+from sccunet import build_model
+from sccunet.config import CONFIG, Config, ConfigError, ModelConfig
+from sccunet.separation import Separator, load_unet
+from sccunet.spectral import Patching
+from sccunet.training import BEST, save_whole
+
+_MODEL = ModelConfig(
+    stems=("a", "b"), frame_length=256, hop_length=64, patch_samples=4096, filters=(4, 8)
+)
+_CONFIG = Config(model=_MODEL)
+_RATE = _MODEL.sample_rate
+_PATCHING = Patching.of(_MODEL)
+
+
+def _noise(samples, channels=1, seed=0):
+    noise = np.random.default_rng(seed).uniform(-1, 1, (samples, channels))
+    return noise.astype(np.float32)
+
+
+def _make_identity(unet):
+    """Sets weights so that every stem is the mixture: it takes the first skip connection."""
+    for layer in unet.layers:
+        for weight in layer.weights:
+            if weight.name in ("kernel", "bias", "beta", "moving_mean"):
+                weight.assign(np.zeros(weight.shape))
+            elif weight.name == "moving_variance":
+                weight.assign(np.ones(weight.shape))
+            elif weight.name == "gamma":
+                weight.assign(np.full(weight.shape, np.sqrt(1 + layer.epsilon)))
+    width = unet.get_layer("encoder1_conv1").filters
+    places = {  # of the one weight of 1: [height, width, in, out], transposed [.., out, in]
+        "encoder1_conv1": (1, 1, 0, 0),
+        "encoder1_conv2": (1, 1, 0, 0),
+        "decoder1_conv1": (1, 1, 0, width),  # behind the up-convolution's channels
+        "decoder1_conv2": (1, 1, 0, 0),
+        "stem_magnitudes": (0, 0, 0, slice(None)),
+    }
+    for name, place in places.items():
+        kernel = unet.get_layer(name).kernel
+        value = np.zeros(kernel.shape)
+        value[place] = 1
+        kernel.assign(value)
+    return unet
+
+
+@pytest.fixture(scope="module")
+def identity():
+    return Separator.from_model(_make_identity(build_model(_CONFIG)), _CONFIG)
+
+
+@pytest.fixture(scope="module")
+def random(randomise):
+    """Stems that depend on every sample of a patch."""
+    return Separator.from_model(randomise(build_model(_CONFIG)), _CONFIG)
+
+
+def _around(*lengths):
+    return sorted({length + d for length in lengths for d in (-1, 0, 1)})
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_identity_network_gives_the_recording_back(identity, channels):
+    step, fade, patch = _PATCHING.step, _PATCHING.fade, _MODEL.patch_samples
+    lengths = _around(1, 64, 256, step, step - fade, 2 * step - fade, patch, 3 * step, 2 * patch)
+    for samples in lengths:
+        recording = _noise(samples, channels, seed=samples)
+        stems = identity(recording, _RATE)
+        assert list(stems) == ["a", "b"]
+        for stem in stems.values():
+            assert stem.dtype == np.float32
+            assert stem.shape == recording.shape
+            np.testing.assert_allclose(stem, recording, rtol=0, atol=1e-4, err_msg=f"{samples}")
+
+
+def test_real_network_of_the_papers_patch_gives_the_recording_back():
+    config = Config(model=ModelConfig(filters=(1, 1, 1, 1, 1)))  # padded to 1040 x 176
+    separator = Separator.from_model(_make_identity(build_model(config)), config)
+    recording = _noise(88_201, 2)
+    for stem in separator(recording, 44_100).values():
+        np.testing.assert_allclose(stem, recording, rtol=0, atol=1e-4)
+
+
+def test_every_length_but_zero_needs_no_special_care(identity):
+    stems = identity(np.zeros((0, 2), np.float32), _RATE)
+    assert {stem.shape for stem in stems.values()} == {(0, 2)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_blocks_of_any_sizes_give_the_same(random, seed):
+    rng = np.random.default_rng(seed)
+    recording = _noise(30_011, 2)
+    whole = random(recording, _RATE)
+    largest = (50, 3000, 20_000)[seed]
+    cuts = np.cumsum(rng.integers(0, largest, 2 * len(recording) // largest))  # some are empty
+    blocks = np.split(recording, cuts[cuts < len(recording)])
+    assert len(blocks) > 1
+    parts = list(random.stream(iter(blocks), _RATE))
+    for stem, truth in whole.items():
+        assert truth.std() > 0.01
+        joined = np.concatenate([part[stem] for part in parts])
+        assert joined.shape == truth.shape
+        np.testing.assert_allclose(joined, truth, rtol=0, atol=1e-6)
+
+
+def test_stems_come_as_soon_as_they_can(identity):
+    """One patch's worth of stems per step: memory does not depend on the length."""
+    fed = 0
+
+    def blocks():
+        nonlocal fed
+        for _ in range(200):
+            fed += 500
+            yield _noise(500)
+
+    given = 0
+    for part in identity.stream(blocks(), _RATE):
+        given += len(part["a"])
+        assert len(part["a"]) <= _PATCHING.step
+        if fed < 200 * 500:
+            assert fed - given <= _MODEL.patch_samples + 500
+    assert given == 200 * 500
+
+
+def test_recording_cut_on_the_patch_grid_is_separated_alike(random):
+    # From the second patch on, patches of the later part are the same as those of the whole.
+    step, fade = _PATCHING.step, _PATCHING.fade
+    recording = _noise(6 * step + 100)
+    whole, late = (random(part, _RATE) for part in (recording, recording[2 * step :]))
+    for stem in _MODEL.stems:
+        # Its first patch sees zeros in front; from where the second one alone counts they agree.
+        np.testing.assert_allclose(
+            late[stem][step:], whole[stem][3 * step :], rtol=0, atol=1e-6, err_msg=stem
+        )
+        assert np.abs(late[stem][:fade] - whole[stem][2 * step :][:fade]).max() > 1e-3
+
+
+def test_each_channel_is_separated_on_its_own(random):
+    recording = _noise(5000, 3)
+    together = random(recording, _RATE)
+    for c in range(3):
+        alone = random(recording[:, c : c + 1], _RATE)
+        for stem in _MODEL.stems:
+            np.testing.assert_allclose(together[stem][:, c : c + 1], alone[stem], atol=1e-5)
+
+
+def test_stems_are_not_mistaken_for_one_another():
+    def halves(patches):  # stem a is half of the mixture, b a quarter
+        return np.stack([patches / 2, patches / 4], axis=1)
+
+    recording = _noise(9000, 2)
+    for rate in (_RATE, 2 * _RATE):
+        stems = Separator(halves, _CONFIG)(recording, rate)
+        assert np.std(stems["a"]) == pytest.approx(2 * np.std(stems["b"]), rel=1e-5)
+        for c in range(2):
+            assert np.corrcoef(stems["a"][:, c], recording[:, c])[0, 1] > (
+                0.99 if rate == _RATE else 0.6
+            )
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000])
+def test_other_sample_rates_keep_length_and_tone(identity, rate):
+    for samples in (1, rate // 10 + 1, rate // 3 + 7):
+        time = np.arange(samples) / rate
+        tone = np.stack([np.sin(2 * np.pi * f * time) for f in (440, 1000)], axis=1)
+        stems = identity(tone.astype(np.float32), rate)
+        for stem in stems.values():
+            assert stem.shape == tone.shape
+            assert stem.dtype == np.float32
+            if samples > 1:
+                for c in range(2):
+                    assert np.corrcoef(stem[:, c], tone[:, c])[0, 1] > 0.999
+                # Same level and place, away from the ends.
+                inner = slice(samples // 4, -samples // 4)
+                np.testing.assert_allclose(stem[inner], tone[inner], rtol=0, atol=2e-3)
+
+
+def test_blocks_at_another_sample_rate_give_the_same(identity):
+    recording = _noise(20_000, 2)
+    whole = identity(recording, 48_000)
+    parts = list(identity.stream(np.split(recording, [1, 300, 7000, 7001]), 48_000))
+    for stem, truth in whole.items():
+        joined = np.concatenate([part[stem] for part in parts])
+        np.testing.assert_allclose(joined, truth, rtol=0, atol=1e-4)
+
+
+def _workdir(path, unet):
+    (path / CONFIG).write_text(_CONFIG.to_json())
+    save_whole(unet, path / BEST)
+    return path
+
+
+def test_workdir_separates_as_the_model_in_memory(tmp_path, randomise):
+    unet = randomise(build_model(_CONFIG))
+    recording = _noise(7000, 2)
+    truth = Separator.from_model(unet, _CONFIG)(recording, _RATE)
+    loaded = Separator.load(_workdir(tmp_path, unet))
+    assert loaded.config == _CONFIG
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CONFIG, BEST])
+    for stem, found in loaded(recording, _RATE).items():
+        np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-6)
+
+
+def test_missing_weights(tmp_path):
+    (tmp_path / CONFIG).write_text(_CONFIG.to_json())
+    with pytest.raises(ConfigError) as caught:
+        Separator.load(tmp_path)
+    assert str(caught.value) == f"{tmp_path / BEST}: found no such file, expected weights"
+
+
+def test_missing_workdir(tmp_path):
+    with pytest.raises(ConfigError, match="found no such folder, expected a training workdir or"):
+        Separator.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
+def test_damaged_weights(tmp_path, damage):
+    path = _workdir(tmp_path, build_model(_CONFIG)) / BEST
+    whole = path.read_bytes()
+    content = {"empty": b"", "text": b"no weights\n", "truncated": whole[: len(whole) // 2]}
+    path.write_bytes(content[damage])
+    with pytest.raises(ConfigError) as caught:
+        Separator.load(tmp_path)
+    assert str(caught.value).startswith(f"{path}: found weights that do not load (")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("change", [{"filters": (3, 8)}, {"filters": (4, 4, 8)}, {"stems": ("a",)}])
+def test_weights_of_another_network(tmp_path, change):
+    other = dataclasses.replace(_CONFIG, model=dataclasses.replace(_MODEL, **change))
+    save_whole(build_model(other), tmp_path / BEST)
+    with pytest.raises(ConfigError) as caught:
+        load_unet(tmp_path, _CONFIG)
+    assert str(caught.value).startswith(f"{tmp_path / BEST}: found weights that do not load (")
+    assert "\n" not in str(caught.value)
+
+
+def test_from_model_takes_any_callable():
+    def twice(magnitudes, training):
+        assert not training
+        return ops.repeat(2 * magnitudes, 2, axis=-1)
+
+    recording = _noise(5000)
+    for stem in Separator.from_model(twice, _CONFIG)(recording, _RATE).values():
+        np.testing.assert_allclose(stem, 2 * recording, rtol=0, atol=1e-4)

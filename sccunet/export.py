@@ -107,13 +107,15 @@ def export_saved_model(
         [tf.TensorSpec([None, model.patch_samples], tf.float32, name="waveforms")],
     )
     archive.add_endpoint("config", lambda: {"config": tf.constant(config.to_json())}, [])
-    archive.write_out(str(partial), verbose=False)
-    extra = partial / EXPORTED_CONFIG
-    extra.parent.mkdir(exist_ok=True)
-    extra.write_text(config.to_json())
-
-    _check(partial, unet, config)
-    os.replace(partial, export_dir)
+    try:
+        archive.write_out(str(partial), verbose=False)
+        extra = partial / EXPORTED_CONFIG
+        extra.parent.mkdir(exist_ok=True)
+        extra.write_text(config.to_json())
+        _check(partial, unet, config)
+        os.replace(partial, export_dir)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _check(export_dir: Path, unet: keras.Model, config: Config) -> None:

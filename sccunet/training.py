@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -89,8 +90,9 @@ def learning_rate_schedule(config: Config, steps_per_epoch: int):
         return keras.optimizers.schedules.CosineDecay(
             config.learning_rate, config.epochs * steps_per_epoch
         )
+    # A boundary is the last step of its rate.
     return keras.optimizers.schedules.PiecewiseConstantDecay(
-        [math.ceil(config.epochs / 2) * steps_per_epoch],
+        [math.ceil(config.epochs / 2) * steps_per_epoch - 1],
         [config.learning_rate, config.learning_rate / 10],
     )
 
@@ -114,7 +116,10 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
     if not path.is_file():
         raise ConfigError(f"{path}: found no such file, expected weights")
     try:
-        model.load_weights(path)
+        with warnings.catch_warnings():
+            # One for every layer that does not fit, ahead of the error that says so.
+            warnings.filterwarnings("ignore", message="Skipping nested container")
+            model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{path}: found weights that do not load ({reason})") from error
@@ -189,9 +194,10 @@ class TensorBoard(keras.callbacks.TensorBoard):
         shade = np.clip(1 + (level - 20 * np.log10(model.frame_length / 4)) / 80, 0, 1)
         for i, stem in enumerate(model.stems):
             image = shade[:, i].transpose(0, 2, 1)[:, ::-1, :, None]  # [crops, bins, frames, 1]
-            tf.summary.image(f"{what}/{stem}", image, step, max_outputs=len(image))
+            # TensorBoard shows one kind of data per name.
+            tf.summary.image(f"{what}/{stem}/spectrogram", image, step, max_outputs=len(image))
             tf.summary.audio(
-                f"{what}/{stem}",
+                f"{what}/{stem}/audio",
                 waveforms[:, i, :, None],
                 model.sample_rate,
                 step,

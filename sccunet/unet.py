@@ -3,9 +3,44 @@
 from typing import Any
 
 import keras
-from keras import layers
+from keras import layers, ops
 
 from sccunet.config import model_config
+
+# As PyTorch has it (0.1 there). Keras's 0.99 takes hundreds of steps to forget where it started.
+_MOMENTUM = 0.9
+
+
+@keras.saving.register_keras_serializable(package="sccunet")
+class BatchNormalization(layers.BatchNormalization):
+    """Keras's layer, using TensorFlow's fused kernel in training where there is one.
+
+    Keras computes the moments, the normalisation and all their gradients op by op: on two CPU cores
+    that was 0.4 of a small network's training step, and the fused kernel took 0.3 off the step.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Normalises over all axes but the last; [batch, bins, frames, filters]."""
+        fused = (
+            training
+            and keras.backend.backend() == "tensorflow"
+            and self.compute_dtype == "float32"  # the kernel is slower than Keras in bfloat16
+            and not self.synchronized
+        )
+        if not fused:
+            return super().call(inputs, training=training, mask=mask)
+        import tensorflow as tf
+
+        normalised, mean, variance = tf.compat.v1.nn.fused_batch_norm(
+            inputs,
+            ops.convert_to_tensor(self.gamma),
+            ops.convert_to_tensor(self.beta),
+            epsilon=self.epsilon,
+            is_training=True,
+        )
+        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
+        return normalised
 
 
 def build_model(config: Any, dtype: str = "float32") -> keras.Model:
@@ -41,7 +76,7 @@ def build_model(config: Any, dtype: str = "float32") -> keras.Model:
             dtype=dtype,
             name=name,
         )(x)
-        return layers.BatchNormalization(dtype=dtype, name=f"{name}_norm")(x)
+        return BatchNormalization(momentum=_MOMENTUM, dtype=dtype, name=f"{name}_norm")(x)
 
     # Each pooling halves both axes: zeros are added behind so that no bin or frame is lost.
     multiple = 2 ** len(encoder_filters)

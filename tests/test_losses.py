@@ -58,7 +58,7 @@ def test_volumes_that_are_none(volumes):
 
 
 def test_loss_of_small_tensors_by_hand():
-    # One bin, two frames, two stems; the estimate is off by +1, -3 in stem 0, and by 2, 0 in stem 1.
+    # One bin, two frames, two stems; the estimate is off by 1, -3 in stem 0 and 2, 0 in stem 1.
     y = np.array([[[[5.0, 4.0], [6.0, 1.0]]]], np.float32)
     estimate = np.array([[[[6.0, 6.0], [3.0, 1.0]]]], np.float32)
     loss = VolumeBalancedL1((0.25, 0.75))

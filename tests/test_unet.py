@@ -1,11 +1,13 @@
 """The network: layers of the paper, sizes, and parity with an independent PyTorch model."""
 
+import itertools
 import subprocess
 import sys
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from keras import layers, ops
 
 from experiments.configs import paper_2stems, paper_4stems, small_4stems
@@ -76,7 +78,7 @@ def test_paper_has_the_layers_of_the_paper_in_order(paper):
     assert _layers(paper) == _papers_layers(4)
     # Keras lists a functional model's layers by depth: the main path is one chain.
     chain = [layer for layer in paper.layers if not isinstance(layer, layers.InputLayer)]
-    for before, after in zip(chain, chain[1:], strict=False):
+    for before, after in itertools.pairwise(chain):
         inputs = after.input if isinstance(after.input, list) else [after.input]
         assert inputs[0] is before.output, after.name
 
@@ -174,6 +176,31 @@ def test_dropout_is_for_training_only():
     np.testing.assert_array_equal(first, second)
     first, second = (ops.convert_to_numpy(unet(x, training=True)) for _ in range(2))
     assert np.abs(first - second).max() > 1e-3
+
+
+def test_normalisation_in_training_is_keras_s():
+    layer = build_model(_TINY).get_layer("encoder1_conv1_norm")
+    plain = layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon)
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(3, 2, (2, 17, 19, 4)).astype(np.float32))
+    toward = rng.standard_normal(x.shape).astype(np.float32)
+    plain.build(x.shape)
+    for variable, other in zip(layer.weights, plain.weights, strict=True):
+        variable.assign(rng.uniform(0.5, 1.5, 4))
+        other.assign(variable)
+    results = []
+    for normalise in (layer, plain):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = normalise(x, training=True)
+            loss = tf.reduce_sum(y * toward)
+        variables = [x, *normalise.trainable_variables]
+        results.append((y, *tape.gradient(loss, variables), normalise.moving_mean))
+    for found, truth in zip(*results, strict=True):
+        scale = float(ops.max(ops.abs(truth)))
+        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * scale)
+    # Fused kernels divide the variance by n - 1.
+    np.testing.assert_allclose(layer.moving_variance, plain.moving_variance, rtol=1 / 645 + 1e-5)
 
 
 def test_mixed_bfloat16_keeps_weights_and_last_layer_in_float32():

@@ -1,0 +1,331 @@
+"""The training step, its schedule, and what a run writes and continues from."""
+
+import dataclasses
+import math
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from sccunet import build_model, spectral, training
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.training import BEST, CHECKPOINT, Checkpoint, compile_trainer, load_weights, save_whole
+
+_CONFIG = Config(
+    model=ModelConfig(
+        stems=("a", "b"), frame_length=512, hop_length=128, patch_samples=8192, filters=(4, 8)
+    ),
+    loss_weights=(0.7, 0.3),
+    batch_size=2,
+    epochs=4,
+)
+_STEPS = 3
+
+
+def _with(config=_CONFIG, **changes):
+    inner = {k: changes.pop(k) for k in ("dropout",) if k in changes}
+    model = dataclasses.replace(config.model, **inner)
+    return dataclasses.replace(config, model=model, **changes)
+
+
+def _batch(config, batch=2, seed=0):
+    """Stems that differ: tones with vibrato, and bursts of noise."""
+    rng = np.random.default_rng(seed)
+    stems, samples = len(config.model.stems), config.model.patch_samples
+    time = np.arange(samples) / config.model.sample_rate
+    waveforms = np.zeros((batch, stems, samples), np.float32)
+    for b in range(batch):
+        for i in range(stems):
+            if i % 2:
+                waveforms[b, i] = rng.standard_normal(samples) * (np.sin(2 * np.pi * 9 * time) > 0)
+            else:
+                pitch = rng.uniform(200, 2000)
+                waveforms[b, i] = np.sin(2 * np.pi * pitch * time + np.sin(30 * time))
+    return 0.2 * waveforms
+
+
+def _trainer(config, seed=0, steps=_STEPS):
+    keras.utils.set_random_seed(seed)
+    unet = build_model(config, dtype=config.precision)
+    return compile_trainer(unet, config, config.loss_weights, steps)
+
+
+def _falls(trainer, batch, steps):
+    losses = [float(trainer.train_on_batch(batch, return_dict=True)["loss"])]
+    for _ in range(steps):
+        trainer.reset_metrics()
+        losses.append(float(trainer.train_on_batch(batch, return_dict=True)["loss"]))
+    assert all(map(math.isfinite, losses))
+    return losses
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_loss_on_one_repeated_batch_falls(precision, jit_compile):
+    trainer = _trainer(_with(precision=precision, jit_compile=jit_compile), steps=100)
+    losses = _falls(trainer, _batch(_CONFIG), 40)
+    assert min(losses[-3:]) < 0.7 * losses[0]
+
+
+def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
+    trainer = _trainer(_with(dropout=0.0))
+    batch = _batch(_CONFIG)
+    logs = trainer.evaluate(batch, batch_size=2, return_dict=True, verbose=0)
+    assert set(logs) == {"loss", "a_loss", "b_loss"}
+    assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
+    # And these are the mean |Y_i - Yhat_i| of what the network makes of the mixture.
+    mixture, targets = spectral.training_magnitudes(batch, _CONFIG.model)
+    wrong = np.abs(ops.convert_to_numpy(targets) - ops.convert_to_numpy(trainer.unet(mixture)))
+    np.testing.assert_allclose(
+        [logs["a_loss"], logs["b_loss"]], wrong.mean(axis=(0, 1, 2)), rtol=1e-4
+    )
+
+
+def test_training_reports_every_stem():
+    trainer = _trainer(_CONFIG)
+    history = trainer.fit(
+        tf.data.Dataset.from_tensors(_batch(_CONFIG)),
+        validation_data=tf.data.Dataset.from_tensors(_batch(_CONFIG, seed=1)),
+        shuffle=False,
+        verbose=0,
+    ).history
+    names = {"loss", "a_loss", "b_loss"}
+    assert names | {f"val_{name}" for name in names} <= set(history)
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_spectrograms_are_float32_under_every_precision(precision):
+    trainer = _trainer(_with(precision=precision))
+    batch = _batch(_CONFIG)
+    estimates, targets = trainer(batch, training=True)
+    assert estimates.dtype == targets.dtype == tf.float32
+    assert trainer.unet.get_layer("encoder1_conv1").compute_dtype == precision.replace("mixed_", "")
+    # bfloat16 has 8 bits: had the STFT been in it, targets would be off by 1e-3 of their scale.
+    _, truth = spectral.training_magnitudes(batch, _CONFIG.model)
+    np.testing.assert_allclose(targets, truth, rtol=0, atol=1e-6 * float(ops.max(truth)))
+
+
+def _rates(config, steps_per_epoch):
+    schedule = training.learning_rate_schedule(config, steps_per_epoch)
+    return [float(schedule(step)) for step in range(config.epochs * steps_per_epoch)]
+
+
+@pytest.mark.parametrize("epochs", [1, 5, 40])
+def test_step_schedule_is_the_papers(epochs):
+    rates = _rates(_with(epochs=epochs), 10)
+    half = 10 * math.ceil(epochs / 2)
+    # Step `half` is the first of the second half.
+    np.testing.assert_allclose(rates[:half], 1e-3, rtol=1e-6)
+    np.testing.assert_allclose(rates[half:], 1e-4, rtol=1e-6)
+
+
+def test_cosine_schedule_ends_at_zero():
+    config = _with(epochs=4, decay="cosine", learning_rate=0.02)
+    rates = _rates(config, 10)
+    expected = 0.01 * (1 + np.cos(np.pi * np.arange(40) / 40))
+    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-7)
+    assert float(training.learning_rate_schedule(config, 10)(40)) == pytest.approx(0, abs=1e-9)
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_weight_decay_is_decoupled(weight_decay):
+    """It takes learning rate times decay off every weight, whatever the gradient."""
+    trainer = _trainer(_with(weight_decay=weight_decay))
+    before = [v.numpy() for v in trainer.trainable_variables]
+    trainer.optimizer.apply([tf.zeros(v.shape) for v in trainer.trainable_variables])
+    for variable, old in zip(trainer.trainable_variables, before, strict=True):
+        np.testing.assert_allclose(variable.numpy(), old * (1 - 1e-3 * weight_decay), rtol=1e-6)
+
+
+def _data(config, first_step=0):
+    """Batches that depend on the step alone, as the pipeline's do."""
+    batches = np.stack([_batch(config, seed=step) for step in range(config.epochs * _STEPS)])
+    return tf.data.Dataset.from_tensor_slices(batches[first_step:])
+
+
+def _fit(trainer, config, workdir, initial_epoch, epochs, callbacks=()):
+    workdir.mkdir(exist_ok=True)
+    return trainer.fit(
+        _data(config, initial_epoch * _STEPS),
+        steps_per_epoch=_STEPS,
+        initial_epoch=initial_epoch,
+        epochs=epochs,
+        validation_data=tf.data.Dataset.from_tensors(_batch(config, seed=99)),
+        shuffle=False,
+        callbacks=[Checkpoint(workdir), *callbacks],
+        verbose=0,
+    )
+
+
+def _state(trainer):
+    """Names (without the numbers that Keras counts objects of the process by) and values."""
+    variables = [*trainer.variables, *trainer.optimizer.variables]
+    return [re.sub(r"_\d+/", "/", v.path) for v in variables], [v.numpy() for v in variables]
+
+
+def test_continued_training_is_the_same_training(tmp_path):
+    """Two epochs, then two from the checkpoint: as four at once, dropout's draws included."""
+    config = _with(dropout=0.4)
+    whole = _trainer(config)
+    _fit(whole, config, tmp_path / "whole", 0, 4)
+
+    _fit(_trainer(config), config, tmp_path / "parts", 0, 2)
+    continued = _trainer(config, seed=123)  # nothing may come from the new start
+    load_weights(continued, tmp_path / "parts" / CHECKPOINT)
+    assert int(continued.optimizer.iterations) == 2 * _STEPS
+    _fit(continued, config, tmp_path / "parts", 2, 4)
+
+    assert int(continued.optimizer.iterations) == int(whole.optimizer.iterations) == 4 * _STEPS
+    names, truth = _state(whole)
+    assert _state(continued)[0] == names
+    assert any("momentum" in name for name in names)
+    assert any("seed_generator_state" in name for name in names)
+    for name, there, here in zip(names, truth, _state(continued)[1], strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-6, err_msg=name)
+    assert float(continued.best_loss) < math.inf
+
+
+def test_dropout_draws_matter_to_the_test_above(tmp_path):
+    """Another state of the random generators does lead elsewhere."""
+    config = _with(dropout=0.4)
+    kernels = []
+    for state in (1, 2):
+        trainer = _trainer(config)
+        for variable in trainer.non_trainable_variables:
+            if "seed_generator_state" in variable.path:
+                variable.assign([state, 0])
+        _fit(trainer, config, tmp_path, 0, 1)
+        kernels.append(trainer.unet.get_layer("encoder1_conv1").kernel.numpy())
+    assert np.abs(kernels[0] - kernels[1]).max() > 1e-5
+
+
+def test_checkpoint_keeps_the_best_and_the_last(tmp_path):
+    trainer = _trainer(_CONFIG)
+    callback = Checkpoint(tmp_path)
+    callback.set_model(trainer)
+    kernel, bias = trainer.unet.get_layer("stem_magnitudes").weights
+    for epoch, loss in enumerate((3.0, 2.0, 2.5, math.nan)):
+        bias.assign([epoch, epoch])
+        callback.on_epoch_end(epoch, {"val_loss": loss})
+    assert float(trainer.best_loss) == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, CHECKPOINT]
+
+    best = build_model(_CONFIG)
+    load_weights(best, tmp_path / BEST)
+    np.testing.assert_array_equal(best.get_layer("stem_magnitudes").bias.numpy(), [1, 1])
+    last = _trainer(_CONFIG, seed=1)
+    load_weights(last, tmp_path / CHECKPOINT)
+    np.testing.assert_array_equal(last.unet.get_layer("stem_magnitudes").bias.numpy(), [3, 3])
+    np.testing.assert_array_equal(
+        last.unet.get_layer("stem_magnitudes").kernel.numpy(), kernel.numpy()
+    )
+
+    # A continued run knows what it has to beat.
+    callback = Checkpoint(tmp_path)
+    callback.set_model(last)
+    callback.on_epoch_end(4, {"val_loss": 2.2})
+    load_weights(best, tmp_path / BEST)
+    np.testing.assert_array_equal(best.get_layer("stem_magnitudes").bias.numpy(), [1, 1])
+
+
+def test_interrupted_write_leaves_the_old_weights(tmp_path, monkeypatch):
+    unet = build_model(_CONFIG)
+    path = tmp_path / BEST
+    save_whole(unet, path)
+    before = path.read_bytes()
+
+    def dies(filepath, **kwargs):
+        filepath.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(unet, "save_weights", dies)
+    with pytest.raises(KeyboardInterrupt):
+        save_whole(unet, path)
+    assert path.read_bytes() == before
+    monkeypatch.undo()
+    save_whole(unet, path)  # what is left of it is in nobody's way
+    assert [p.name for p in tmp_path.iterdir()] == [BEST]
+
+
+@pytest.mark.filterwarnings("error")  # one line, and no warnings ahead of it
+def test_weights_of_a_network_are_no_checkpoint(tmp_path):
+    trainer = _trainer(_CONFIG)
+    save_whole(trainer.unet, tmp_path / CHECKPOINT)
+    with pytest.raises(ConfigError, match="found weights that do not load") as caught:
+        load_weights(trainer, tmp_path / CHECKPOINT)
+    assert "\n" not in str(caught.value)
+
+
+def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    crops = _batch(_CONFIG)
+    model = _CONFIG.model
+    line = 40  # of 257 bins
+    time = np.arange(model.patch_samples) / model.sample_rate
+    crops[:, 0] = np.sin(2 * np.pi * line * model.sample_rate / model.frame_length * time)
+    trainer = _trainer(_CONFIG)
+    _fit(
+        trainer,
+        _CONFIG,
+        tmp_path / "run",
+        0,
+        2,
+        [training.TensorBoard(str(tmp_path / "logs"), crops)],
+    )
+
+    def events(folder):
+        found = accumulator.EventAccumulator(
+            str(tmp_path / "logs" / folder), size_guidance={"tensors": 0}
+        )
+        return found.Reload()
+
+    train, validation = events("train"), events("validation")
+    names = ("epoch_loss", "epoch_a_loss", "epoch_b_loss")
+    assert {*names, "epoch_learning_rate"} <= set(train.Tags()["tensors"])
+    assert set(names) <= set(validation.Tags()["tensors"])
+    rate = [tf.make_ndarray(event.tensor_proto) for event in train.Tensors("epoch_learning_rate")]
+    # Read after the epoch, so it is the next step's: half of 4 epochs are done.
+    np.testing.assert_allclose(rate, [1e-3, 1e-4], rtol=1e-6)
+
+    def shown(tag, plugin):
+        """Encoded pictures or sounds of each step; every name is of one plugin."""
+        assert validation.SummaryMetadata(tag).plugin_data.plugin_name == plugin
+        return {e.step: tf.make_ndarray(e.tensor_proto) for e in validation.Tensors(tag)}
+
+    for stem in model.stems:
+        assert list(shown(f"truth/{stem}/spectrogram", "images")) == [0]
+        assert list(shown(f"estimate/{stem}/spectrogram", "images")) == [1, 2]
+        assert list(shown(f"estimate/{stem}/audio", "audio")) == [1, 2]
+
+    width, height, *pictures = shown("truth/a/spectrogram", "images")[0]
+    assert (int(width), int(height)) == (model.frames, model.bins)
+    assert len(pictures) == len(crops)
+    picture = tf.io.decode_png(pictures[0]).numpy()[..., 0]
+    # The tone is one bright line, that far from the bottom.
+    assert np.all(picture[:, 5:-5].argmax(axis=0) == model.bins - 1 - line)
+
+    sounds = shown("truth/b/audio", "audio")[0]
+    for crop, sound in zip(crops, sounds.reshape(len(crops), -1)[:, 0], strict=True):
+        waveform, rate = tf.audio.decode_wav(sound)
+        assert int(rate) == model.sample_rate
+        np.testing.assert_allclose(waveform[:, 0], np.clip(crop[1], -1, 1), rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"precision": "mixed_bfloat16"}, {"jit_compile": True}],
+    ids=["float32", "mixed_bfloat16", "xla"],
+)
+def test_papers_network_trains_on_one_real_patch(changes):
+    config = dataclasses.replace(
+        Config(loss_weights=(0.297, 0.262, 0.232, 0.209), batch_size=1), **changes
+    )
+    trainer = _trainer(config, steps=100)
+    assert trainer.unet.count_params() == 11_428_996
+    losses = _falls(trainer, _batch(config, batch=1), 3)
+    assert losses[-1] < 0.9 * losses[0]
+    assert int(trainer.optimizer.iterations) == 4

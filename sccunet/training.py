@@ -42,6 +42,27 @@ class Trainer(keras.Model):
             trainable=False,
         )
 
+    @property
+    def _random_states(self) -> list:
+        """Of the dropout layers; Keras leaves them out of saved weights."""
+        return [
+            layer.seed_generator.state
+            for layer in self.unet.layers
+            if hasattr(layer, "seed_generator")
+        ]
+
+    def save_own_variables(self, store):
+        """What a continued run needs besides weights and optimizer."""
+        store["best_loss"] = ops.convert_to_numpy(self.best_loss)
+        for i, state in enumerate(self._random_states):
+            store[f"random_state_{i}"] = ops.convert_to_numpy(state)
+
+    def load_own_variables(self, store):
+        """The inverse of `save_own_variables`."""
+        self.best_loss.assign(store["best_loss"])
+        for i, state in enumerate(self._random_states):
+            state.assign(store[f"random_state_{i}"])
+
     def call(self, waveforms, training=False):
         """Estimates and targets, each [batch, bins, frames, stems]."""
         mixture, targets = spectral.training_magnitudes(waveforms, self.config)

@@ -22,6 +22,8 @@ setup(
         "av>=14",
         "soundfile",
         "soxr",
+        "scipy",
+        "pyyaml",
         "musdb",
         "museval",
         "matplotlib",

@@ -51,3 +51,15 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         reason = f"--config or an override of it cannot be read: {type(error).__name__}: {error}"
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(1)
+
+
+def end_with_parent() -> None:
+    """For worker processes: ends this one with its parent, which may be killed without a word."""
+    import multiprocessing
+    import threading
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -123,7 +123,7 @@ def main(_: Sequence[str]) -> None:
     for what, (*_, png) in plots.items():
         print(f"plot of the {what}: {root / png}")
     print(f"SavedModel: {exported}")
-    print(f"figures: {root / "summary.json"} ({result["seconds"]:.0f} s in all)")
+    print(f"figures: {root / 'summary.json'} ({result['seconds']:.0f} s in all)")
 
 
 def report(result: dict, summary: dict) -> str:
@@ -139,8 +139,8 @@ def report(result: dict, summary: dict) -> str:
         row = ("    none" if cell is None else f"{cell:8.2f}" for cell in cells)
         lines.append(stem.ljust(10) + "".join(row))
     lines += [
-        "mixture: the mixture as every stem; scaled: the mixture times the constant that suits each",
-        "stem of each track best; irm: the ideal ratio mask, an oracle.",
+        "mixture: the mixture as every stem; scaled: the mixture times the one constant that suits",
+        "each stem of each track best; irm: the ideal ratio mask, an oracle.",
         "The model was trained on synthetic audio alone, for a few minutes: what it makes of real",
         "music shows that the chain works, not how well the method separates.",
         "",

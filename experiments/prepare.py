@@ -114,7 +114,7 @@ def prepare(
             # Forking a process whose libraries run threads can hang.
             jobs,
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=_end_with_parent,
+            initializer=cli.end_with_parent,
         ) as pool,
         tqdm(total=len(todo), unit="track", disable=None) as bar,
     ):
@@ -268,18 +268,6 @@ def _prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return warnings
-
-
-def _end_with_parent() -> None:
-    """Ends a worker when the program is killed: it would wait for work for ever."""
-    import multiprocessing
-    import threading
-
-    def watch():
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _download(musdb_dir: str) -> None:

@@ -14,6 +14,7 @@ import pytest
 from data_pipeline import audio, sigsep
 from data_pipeline.audio import AudioError
 from experiments import evaluate as program
+from experiments import scoring, systems
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000  # museval's time goes with it
@@ -123,12 +124,12 @@ def test_json_is_the_file_that_museval_writes(tmp_path):
 
 
 def test_scores_are_those_of_bss_eval():
-    references = program.as_16_bit(np.stack([noise(0, 2.5, 2), noise(1, 2.5, 2)]))
+    references = scoring.as_16_bit(np.stack([noise(0, 2.5, 2), noise(1, 2.5, 2)]))
     estimates = references + 0.3 * references[::-1]
     sdr, isr, sir, sar, _ = sigsep.load("museval").metrics.bss_eval(
         references.astype(float), estimates.astype(float), window=RATE, hop=RATE
     )
-    scores = program.museval_scores(references, estimates, RATE)
+    scores = scoring.museval_scores(references, estimates, RATE)
     for metric, expected in {"SDR": sdr, "ISR": isr, "SIR": sir, "SAR": sar}.items():
         assert scores[metric].shape == (2, 2)
         np.testing.assert_allclose(scores[metric], expected, atol=1e-6)
@@ -144,7 +145,7 @@ def test_museval_reads_the_scores_and_has_the_same_medians(scaled):
     methods.add_eval_dir(output_dir)
     by_method = methods.agg_frames_tracks_scores()
     for stem in ("vocals", "other"):
-        for metric in program.METRICS:
+        for metric in scoring.METRICS:
             ours = summary["stems"][stem][metric]["median"]
             assert ours == pytest.approx(medians[stem][metric], abs=1e-9)
             assert ours == pytest.approx(by_method["scaled"][stem][metric], abs=1e-9)
@@ -153,7 +154,7 @@ def test_museval_reads_the_scores_and_has_the_same_medians(scaled):
 
 def test_summary_counts_and_is_made_of_the_files_alone(scaled):
     output_dir, summary = scaled
-    assert summary == program.summarise(output_dir)
+    assert summary == scoring.summarise(output_dir)
     assert summary == json.loads((output_dir / "summary.json").read_text())
     assert summary["tracks"] == [f"test/song {i}" for i in range(3)]
     vocals = summary["stems"]["vocals"]
@@ -161,9 +162,9 @@ def test_summary_counts_and_is_made_of_the_files_alone(scaled):
     assert vocals["SDR"]["p25"] <= vocals["SDR"]["median"] <= vocals["SDR"]["p75"]
     assert summary["never_scored"] == {}
     assert summary["empty_bands"] == {}
-    one = program.summarise(output_dir, ["test/song 1"])
+    one = scoring.summarise(output_dir, ["test/song 1"])
     assert one["stems"]["vocals"]["SDR"]["p25"] == one["stems"]["vocals"]["SDR"]["median"]
-    assert program.MUSEVAL in program.table(summary)
+    assert scoring.MUSEVAL in scoring.table(summary)
 
 
 def test_references_of_equal_energy(tmp_path):
@@ -193,7 +194,7 @@ def test_ideal_ratio_mask_beats_scaled(data_dir, run, scaled, tmp_path):
 def test_ideal_ratio_masks_sum_to_the_mixture(samples):
     references = np.random.default_rng(0).standard_normal((3, samples, 2)).astype(np.float32)
     mixture = references.sum(axis=0)
-    estimates = program.ideal_ratio_mask(mixture, references, 2048, 512)
+    estimates = systems.ideal_ratio_mask(mixture, references, 2048, 512)
     assert estimates.shape == references.shape
     np.testing.assert_allclose(estimates.sum(axis=0), mixture, atol=1e-5)
 
@@ -205,14 +206,14 @@ def test_whole_track_sdr():
     estimates = np.stack([0.9 * references[0], references[1] + [[0.0, 0.1]], references[2]])
     # 20 dB: a tenth of the amplitude is missing; 20 dB: a tenth of it in the other channel.
     np.testing.assert_allclose(
-        program.whole_track_sdr(references, estimates), [20, 20, 0], atol=1e-4
+        scoring.whole_track_sdr(references, estimates), [20, 20, 0], atol=1e-4
     )
 
 
 def test_references_are_rounded_to_16_bit():
     whole = np.arange(-32768, 32768, dtype=np.float32) / 32768
-    np.testing.assert_array_equal(program.as_16_bit(whole), whole)
-    np.testing.assert_array_equal(program.as_16_bit(whole[:-1] + 0.4 / 32768), whole[:-1])
+    np.testing.assert_array_equal(scoring.as_16_bit(whole), whole)
+    np.testing.assert_array_equal(scoring.as_16_bit(whole[:-1] + 0.4 / 32768), whole[:-1])
 
 
 @pytest.fixture(scope="module")
@@ -229,37 +230,37 @@ def odd_scores(run, tmp_path_factory):
 
 
 def test_silent_seconds_are_counted(odd_scores):
-    summary = program.summarise(odd_scores, ["test/pause", "test/silent"])
+    summary = scoring.summarise(odd_scores, ["test/pause", "test/silent"])
     # museval leaves the second out of the stem that does sound, too.
     for stem in ("vocals", "other"):
         scores = summary["stems"][stem]
         assert (scores["tracks"], scores["frames_scored"], scores["frames"]) == (1, 2, 3 + 2)
     assert summary["never_scored"] == {"test/silent": ["vocals", "other"]}
-    text = program.table(summary)
+    text = scoring.table(summary)
     assert "any stem is silent" in text
     assert "Never scored: test/silent (vocals, other)" in text
     assert "1 of 2 tracks, 2 of 5 s" in text
 
 
 def test_nothing_scored_at_all_is_said_not_raised(odd_scores):
-    summary = program.summarise(odd_scores, ["test/silent"])
+    summary = scoring.summarise(odd_scores, ["test/silent"])
     assert summary["stems"]["other"]["SDR"]["median"] is None
-    assert "no score" in program.table(summary)
+    assert "no score" in scoring.table(summary)
 
 
 def test_empty_bands_are_warned_of(odd_scores):
     # Rounding leaves noise of 1 / 12 steps^2; the emptiest 2 of the 4 kHz get half of it.
-    band = program.empty_band(program.as_16_bit(TONE), RATE)
+    band = scoring.empty_band(scoring.as_16_bit(TONE), RATE)
     assert band["db"] == pytest.approx(10 * np.log10(1 / 24 / (0.9**2 / 2 * 2**30)), abs=1)
     assert 500 < band["from_hz"] < band["to_hz"] <= RATE / 2
-    assert program.empty_band(program.as_16_bit(TONE + 0.001 * noise(0)), RATE) is None
-    assert program.empty_band(0 * TONE, RATE) is None
+    assert scoring.empty_band(scoring.as_16_bit(TONE + 0.001 * noise(0)), RATE) is None
+    assert scoring.empty_band(0 * TONE, RATE) is None
 
-    summary = program.summarise(odd_scores)
+    summary = scoring.summarise(odd_scores)
     assert {track: list(bands) for track, bands in summary["empty_bands"].items()} == {
         "test/tone": ["vocals"]
     }
-    assert "trust this track's SDR alone" in program.table(summary)
+    assert "trust this track's SDR alone" in scoring.table(summary)
 
 
 def start(run, data_dir, output_dir):
@@ -339,9 +340,9 @@ def test_estimates_that_are_not_numbers(data_dir, run, tmp_path, monkeypatch):
 def test_scoring_needs_no_tensorflow(tmp_path):
     code = (
         "import sys, numpy as np\n"
-        "from experiments import evaluate\n"
+        "from experiments import scoring\n"
         "x = np.random.default_rng(0).standard_normal((2, 8000, 1)).astype(np.float32)\n"
-        f"evaluate.score_track(x, x[::-1] + x, ('a', 'b'), 8000, {str(tmp_path)!r}, 'test/x')\n"
+        f"scoring.score_track(x, x[::-1] + x, ('a', 'b'), 8000, {str(tmp_path)!r}, 'test/x')\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)

@@ -63,7 +63,7 @@ def _falls(trainer, batch, steps):
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_loss_on_one_repeated_batch_falls(precision, jit_compile):
     trainer = _trainer(_with(precision=precision, jit_compile=jit_compile), steps=100)
     losses = _falls(trainer, _batch(_CONFIG), 40)
@@ -166,6 +166,7 @@ def _state(trainer):
     return [re.sub(r"_\d+/", "/", v.path) for v in variables], [v.numpy() for v in variables]
 
 
+@pytest.mark.slow
 def test_continued_training_is_the_same_training(tmp_path):
     """Two epochs, then two from the checkpoint: as four at once, dropout's draws included."""
     config = _with(dropout=0.4)

@@ -1,8 +1,6 @@
 """The network: layers of the paper, sizes, and parity with an independent PyTorch model."""
 
 import itertools
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -11,7 +9,7 @@ import tensorflow as tf
 from keras import layers, ops
 
 from experiments.configs import paper_2stems, paper_4stems, small_4stems
-from sccunet import VolumeBalancedL1, build_model, spectral
+from sccunet import build_model
 from sccunet.config import Config, ConfigError, ModelConfig
 
 _TINY = ModelConfig(
@@ -289,47 +287,3 @@ def test_parity_with_torch_on_a_small_network(randomise):
 @pytest.mark.slow
 def test_parity_with_torch_on_the_papers_network(paper_weights):
     _assert_parity(paper_weights, ModelConfig(), batch=1)
-
-
-_OTHER_BACKEND = """
-import sys
-import numpy as np
-from keras import ops
-import keras
-from sccunet import VolumeBalancedL1, build_model, spectral
-from sccunet.config import ModelConfig
-
-assert keras.backend.backend() == sys.argv[1]
-config = ModelConfig(
-    stems=("a", "b", "c"), frame_length=64, hop_length=16, patch_samples=600, filters=(4, 6, 8)
-)
-unet = build_model(config)
-unet.load_weights(sys.argv[2] + "/unet.weights.h5")
-waveforms = np.load(sys.argv[2] + "/waveforms.npy")
-mixture, targets = spectral.training_magnitudes(ops.convert_to_tensor(waveforms), config)
-loss = VolumeBalancedL1((0.2, 0.3, 0.5))(targets, unet(mixture))
-found = spectral.separate_patches(ops.convert_to_tensor(waveforms.sum(axis=1)), unet, config)
-np.savez(sys.argv[2] + "/found.npz", loss=ops.convert_to_numpy(ops.stop_gradient(loss)),
-         found=ops.convert_to_numpy(ops.stop_gradient(found)))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("backend", ["torch", "jax"])
-def test_device_code_runs_on_other_backends(backend, tmp_path, randomise, monkeypatch):
-    pytest.importorskip(backend)
-    unet = randomise(build_model(_TINY))
-    unet.save_weights(tmp_path / "unet.weights.h5")
-    waveforms = np.random.default_rng(0).standard_normal((2, 3, 600)).astype(np.float32)
-    np.save(tmp_path / "waveforms.npy", waveforms)
-    monkeypatch.setenv("KERAS_BACKEND", backend)
-    subprocess.run([sys.executable, "-c", _OTHER_BACKEND, backend, tmp_path], check=True)
-    other = np.load(tmp_path / "found.npz")
-    mixture, targets = spectral.training_magnitudes(waveforms, _TINY)
-    loss = float(VolumeBalancedL1((0.2, 0.3, 0.5))(targets, unet(mixture)))
-    assert float(other["loss"]) == pytest.approx(loss, rel=1e-5)
-    here = ops.convert_to_numpy(spectral.separate_patches(waveforms.sum(axis=1), unet, _TINY))
-    kept = slice(32, 600 - 64)
-    np.testing.assert_allclose(
-        other["found"][..., kept], here[..., kept], rtol=0, atol=1e-5 * np.abs(here).max()
-    )

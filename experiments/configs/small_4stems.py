@@ -6,15 +6,20 @@ from sccunet.config import AugmentConfig, Config, ModelConfig
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """0.7 million parameters, many short epochs."""
+    """0.7 million parameters, 96-frame patches, many short epochs."""
     config = Config(
-        model=ModelConfig(filters=(8, 16, 32, 64, 128)),
+        model=ModelConfig(
+            patch_samples=48_640,  # 96 frames: a multiple of 16, so no frame is padding
+            filters=(8, 16, 32, 64, 128),
+            dropout=0.1,
+        ),
         augment=AugmentConfig(gain_db=4.0, channel_swap=True, mix_tracks=0.5),
         batch_size=4,
         epochs=20,
-        steps_per_epoch=60,
+        steps_per_epoch=110,
         validation_crops=40,
         downmix=False,
+        learning_rate=5e-3,
         decay="cosine",
     )
     return ml_collections.ConfigDict(config.to_dict())

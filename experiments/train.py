@@ -21,7 +21,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
-from sccunet.config import Config, ConfigError
+from sccunet.config import Config, ConfigError, load_config
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.")
 _DATA_DIR = flags.DEFINE_string(
@@ -141,7 +141,7 @@ def _resolve(config: Config, workdir: Path, data_dir, training, validation, how)
     }
     config_path, data_path = workdir / "config.json", workdir / "data.json"
     if config_path.exists():
-        before = Config.from_json(config_path.read_text())
+        before = load_config(workdir)
         given = config.to_dict()
         for field, was in before.to_dict().items():
             same = given[field] == was or (field == "loss_weights" and not config.loss_weights)

@@ -160,7 +160,7 @@ class Separator:
                     yield cut(advance(pending[: model.patch_samples]))
                     pending = pending[step:]
                 pieces = [pending]
-        while given < samples:
+        while pieces and given < samples:
             pending = np.concatenate(pieces)[: model.patch_samples]
             missing = model.patch_samples - len(pending)
             yield cut(advance(np.pad(pending, ((0, missing), (0, 0)))))

@@ -43,6 +43,27 @@ class BatchNormalization(layers.BatchNormalization):
         return normalised
 
 
+# Enough to revive a channel within an epoch, too little to be felt by one that is alive.
+_LEAK = 0.05
+
+
+@keras.saving.register_keras_serializable(package="sccunet")
+def output_relu(x):
+    """ReLU, through whose zeros a little gradient leaks.
+
+    Most bins of a quiet or rare stem are nearly 0, so before anything is learned the least L1 loss is
+    a channel of zeros. Behind a plain ReLU such a channel has no gradient and stays there for good.
+
+    Args:
+      x: any shape.
+
+    Returns:
+      max(x, 0). Its gradient is 1 where x > 0, `_LEAK` elsewhere.
+    """
+    leaky = ops.leaky_relu(x, _LEAK)
+    return leaky + ops.stop_gradient(ops.relu(x) - leaky)
+
+
 def build_model(config: Any, dtype: str = "float32") -> keras.Model:
     """Builds the network of the paper (Oh, Kim, Yun 2018), of any depth and width.
 
@@ -101,7 +122,7 @@ def build_model(config: Any, dtype: str = "float32") -> keras.Model:
         x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv1")
         x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv2")
     x = layers.Conv2D(
-        len(model.stems), 1, activation="relu", dtype="float32", name="stem_magnitudes"
+        len(model.stems), 1, activation=output_relu, dtype="float32", name="stem_magnitudes"
     )(x)
     x = layers.Cropping2D(((0, more_bins), (0, more_frames)), dtype="float32", name="crop")(x)
     return keras.Model(magnitudes, x, name="spectrogram_channels_unet")

@@ -11,6 +11,7 @@ from keras import layers, ops
 from experiments.configs import paper_2stems, paper_4stems, small_4stems
 from sccunet import build_model
 from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.unet import output_relu
 
 _TINY = ModelConfig(
     stems=("a", "b", "c"), frame_length=64, hop_length=16, patch_samples=600, filters=(4, 6, 8)
@@ -64,7 +65,8 @@ def _layers(model):
             assert layer.kernel_size[0] == layer.kernel_size[1]
             assert layer.strides[0] == layer.strides[1]
             assert layer.padding == "same" or layer.kernel_size == (1, 1)
-            assert layer.activation is keras.activations.relu
+            last = layer.kernel_size == (1, 1)
+            assert layer.activation is (output_relu if last else keras.activations.relu)
             assert layer.use_bias
             found.append((kind, layer.filters, layer.kernel_size[0], layer.strides[0]))
         elif kind not in ("InputLayer", "ZeroPadding2D", "Cropping2D"):
@@ -149,6 +151,15 @@ def test_last_layer_is_relu(randomise):
     bias.assign([-1.0, 0.0, 1.0])
     x = np.random.default_rng(0).uniform(0, 1, (1, _TINY.bins, _TINY.frames, 1))
     assert unet.predict(x, verbose=0).min() == 0
+
+
+def test_output_relu_is_relu_with_a_gradient_everywhere():
+    x = tf.constant([-2.0, -1e-3, 0.5, 3.0])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = output_relu(x)
+    np.testing.assert_array_equal(y, [0, 0, 0.5, 3])
+    np.testing.assert_allclose(tape.gradient(y, x), [0.05, 0.05, 1, 1])
 
 
 def test_takes_every_kind_of_config():

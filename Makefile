@@ -39,5 +39,8 @@ $(VENV)/.test_installed: $(VENV)/.installed
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,test))"
 	@touch $@
 
-# Prints `.[extras]`: tensorflow-io's ops load with TensorFlow 2.17 only, which ends at Python 3.12.
-with = $(VENV)/bin/python -c 'import sys; tfio = "$(STACK)" != "newest" and sys.version_info < (3, 13); print(".[" + ",".join(["tfio"] * tfio + "$(1)".split()) + "]")'
+# Prints `.` or `.[extras]`. tensorflow-io loads with TensorFlow 2.17, which ends at Python 3.12.
+with = $(VENV)/bin/python -c 'import sys; \
+  tfio = "$(STACK)" != "newest" and sys.version_info < (3, 13); \
+  extras = ["tfio"] * tfio + "$(1)".split(); \
+  print("." + ("[" + ",".join(extras) + "]") * bool(extras))'

@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from absl import app, flags, logging
 
@@ -28,9 +29,11 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
                 raise ConfigError(f"found the argument {argv[1]!r}, expected only --flags")
             main(argv[1:])
         except (AudioError, ConfigError) as error:
-            logging.flush()
-            print(f"error: {error}", file=sys.stderr)
-            sys.exit(1)
+            _fail(str(error))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
 
     app.run(guarded, flags_parser=_parse_flags)
 
@@ -38,17 +41,29 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
 def _parse_flags(argv: Sequence[str]) -> list[str]:
     """absl's parser, with one line for a mistake in place of its usage text.
 
-    A config file or an override that cannot be read raises many kinds of errors; each is the
-    user's.
+    A config file is code and can fail in any way; each is the user's.
     """
     if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
         return app.parse_flags_with_usage(argv)
     try:
-        return flags.FLAGS(argv)
+        left = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            # A file that is not there is told when a field is asked for.
+            getattr(flags.FLAGS.config, "model", None)
+        return left
     except flags.Error as error:
         reason = str(error).splitlines()[0]
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        reason = f"--config or an override of it cannot be read: {type(error).__name__}: {error}"
+    except Exception as error:
+        last = (str(error).splitlines() or [""])[-1].strip()
+        reason = (
+            f"--config: found {type(error).__name__}: {last}, expected a config file that can be"
+            " read, and overrides of its own fields"
+        )
+    _fail(reason)
+
+
+def _fail(reason: str) -> NoReturn:
+    logging.flush()
     print(f"error: {reason}", file=sys.stderr)
     sys.exit(1)
 

@@ -229,44 +229,44 @@ def _score_tracks(
         pool.shutdown(cancel_futures=True)
 
 
-def _define_flags() -> None:
-    """Not at import, as is usual: programs that import this one have flags of the same names."""
-    flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.", required=True)
-    flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True)
-    flags.DEFINE_string("output_dir", None, "Where the scores are written.", required=True)
-    flags.DEFINE_string("split", "test", "Which tracks to score.")
-    flags.DEFINE_list("tracks", [], "Score these tracks instead, wherever they are.")
-    flags.DEFINE_enum(
+def main(_: Sequence[str]) -> None:
+    """Scores as the flags say, and prints the summary."""
+    summary = evaluate(
+        _MODEL.value,
+        _DATA_DIR.value,
+        _OUTPUT_DIR.value,
+        split=_SPLIT.value,
+        names=_TRACKS.value,
+        system=_SYSTEM.value,
+        jobs=_JOBS.value,
+    )
+    print(scoring.table(summary))
+
+
+if __name__ == "__main__":
+    _MODEL = flags.DEFINE_string(
+        "model", None, "Training workdir or exported SavedModel.", required=True
+    )
+    _DATA_DIR = flags.DEFINE_string(
+        "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
+    )
+    _OUTPUT_DIR = flags.DEFINE_string(
+        "output_dir", None, "Where the scores are written.", required=True
+    )
+    _SPLIT = flags.DEFINE_string("split", "test", "Which tracks to score.")
+    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, wherever they are.")
+    _SYSTEM = flags.DEFINE_enum(
         "system",
         "model",
         SYSTEMS,
         "What to score: the model; the mixture as every stem; the mixture times the constant that"
         " suits the stem best; the ideal ratio mask.",
     )
-    flags.DEFINE_integer(
+    _JOBS = flags.DEFINE_integer(
         "jobs",
         None,
         "Tracks scored at the same time. Each takes a core, and 1.5 GB for every minute of four"
         " stereo stems. Default: as many as cores and memory allow.",
         lower_bound=1,
     )
-
-
-def main(_: Sequence[str]) -> None:
-    """Scores as the flags say, and prints the summary."""
-    args = flags.FLAGS
-    summary = evaluate(
-        args.model,
-        args.data_dir,
-        args.output_dir,
-        split=args.split,
-        names=args.tracks,
-        system=args.system,
-        jobs=args.jobs,
-    )
-    print(scoring.table(summary))
-
-
-if __name__ == "__main__":
-    _define_flags()
     cli.run(main)

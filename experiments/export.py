@@ -11,11 +11,6 @@ from absl import flags
 from experiments import cli
 from sccunet.config import load_config
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A training workdir.", required=True)
-_EXPORT_DIR = flags.DEFINE_string(
-    "export_dir", None, "Where the SavedModel is written; must not exist yet.", required=True
-)
-
 
 def main(_: Sequence[str]) -> None:
     """Exports the workdir's best weights."""
@@ -29,4 +24,8 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "A training workdir.", required=True)
+    _EXPORT_DIR = flags.DEFINE_string(
+        "export_dir", None, "Where the SavedModel is written; must not exist yet.", required=True
+    )
     cli.run(main)

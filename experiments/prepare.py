@@ -26,21 +26,6 @@ from data_pipeline import audio
 from data_pipeline.audio import AudioError
 from experiments import cli
 
-_MUSDB_DIR = flags.DEFINE_string(
-    "musdb_dir", None, "Input: <split>/<track>.stem.mp4 or <split>/<track>/<stem>.*", required=True
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Output: <split>/<track>/<stem>.wav, 16-bit PCM.", required=True
-)
-_TRACKS = flags.DEFINE_list("tracks", [], "Prepare these tracks alone, wherever they lie.")
-_JOBS = flags.DEFINE_integer(
-    "jobs", 0, "Tracks decoded at the same time; 0 is one per core, at most 8.", lower_bound=0
-)
-_DOWNLOAD = flags.DEFINE_bool(
-    "download", False, "First fetch musdb's 7-second previews into --musdb_dir."
-)
-_SAMPLE_RATE = flags.DEFINE_integer("sample_rate", 44_100, "Of the output, in Hz.", lower_bound=1)
-
 _MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 _STEM_MP4 = ".stem.mp4"
 _ENDINGS = (
@@ -291,4 +276,23 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    _MUSDB_DIR = flags.DEFINE_string(
+        "musdb_dir",
+        None,
+        "Input: <split>/<track>.stem.mp4 or <split>/<track>/<stem>.*",
+        required=True,
+    )
+    _DATA_DIR = flags.DEFINE_string(
+        "data_dir", None, "Output: <split>/<track>/<stem>.wav, 16-bit PCM.", required=True
+    )
+    _TRACKS = flags.DEFINE_list("tracks", [], "Prepare these tracks alone, wherever they lie.")
+    _JOBS = flags.DEFINE_integer(
+        "jobs", 0, "Tracks decoded at the same time; 0 is one per core, at most 8.", lower_bound=0
+    )
+    _DOWNLOAD = flags.DEFINE_bool(
+        "download", False, "First fetch musdb's 7-second previews into --musdb_dir."
+    )
+    _SAMPLE_RATE = flags.DEFINE_integer(
+        "sample_rate", 44_100, "Of the output, in Hz.", lower_bound=1
+    )
     cli.run(main)

@@ -19,15 +19,6 @@ from absl import flags
 from experiments import cli
 from sccunet.config import ConfigError, load_config
 
-_MODEL = flags.DEFINE_string(
-    "model", None, "A training workdir or an exported SavedModel.", required=True
-)
-_OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
-_ENCODING = flags.DEFINE_enum(
-    "encoding", "float32", ["float32", "pcm24", "pcm16"], "Of the written WAVs; PCM clips at 1."
-)
-_OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
-
 
 def separate_file(
     separator, path: str | os.PathLike, folder: str | os.PathLike, encoding: str = "float32"
@@ -107,4 +98,12 @@ def main(files: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    _MODEL = flags.DEFINE_string(
+        "model", None, "A training workdir or an exported SavedModel.", required=True
+    )
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
+    _ENCODING = flags.DEFINE_enum(
+        "encoding", "float32", ["float32", "pcm24", "pcm16"], "Of the written WAVs; PCM clips at 1."
+    )
+    _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
     cli.run(main, takes_files=True)

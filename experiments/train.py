@@ -21,19 +21,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
+from experiments.scoring import write_whole
 from sccunet.config import Config, ConfigError, load_config
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
-)
-_WORKDIR = flags.DEFINE_string(
-    "workdir", None, "Where config, weights and TensorBoard logs are written.", required=True
-)
-_TRACKS = flags.DEFINE_list("tracks", [], "Train on these tracks alone, wherever they lie.")
-_INIT_FROM = flags.DEFINE_string(
-    "init_from", None, "Start from the weights of a workdir or of a .weights.h5 file."
-)
 
 
 def train(
@@ -99,8 +88,7 @@ def _fit(config, workdir, training, validation, init_from) -> None:
     elif init_from:
         path = Path(init_from)
         load_weights(unet, path / BEST if path.is_dir() else path)
-    workdir.mkdir(parents=True, exist_ok=True)
-    (workdir / "config.json").write_text(config.to_json())
+    write_whole(workdir / "config.json", config.to_json())
     if epoch >= config.epochs:
         print(f"all {config.epochs} epochs are done: {workdir}")
         return
@@ -157,8 +145,7 @@ def _resolve(config: Config, workdir: Path, data_dir, training, validation, how)
                 " expected the same, or another --workdir"
             )
         return dataclasses.replace(before, epochs=config.epochs)
-    workdir.mkdir(parents=True, exist_ok=True)
-    data_path.write_text(json.dumps(data, indent=1) + "\n")
+    write_whole(data_path, json.dumps(data, indent=1) + "\n")
     return config
 
 
@@ -178,4 +165,15 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
+    _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.")
+    _DATA_DIR = flags.DEFINE_string(
+        "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
+    )
+    _WORKDIR = flags.DEFINE_string(
+        "workdir", None, "Where config, weights and TensorBoard logs are written.", required=True
+    )
+    _TRACKS = flags.DEFINE_list("tracks", [], "Train on these tracks alone, wherever they lie.")
+    _INIT_FROM = flags.DEFINE_string(
+        "init_from", None, "Start from the weights of a workdir or of a .weights.h5 file."
+    )
     cli.run(main)

@@ -1,11 +1,16 @@
 """What several test files share."""
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import pytest
+
+from data_pipeline import audio
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +40,48 @@ def randomise():
         return model
 
     return assign
+
+
+@pytest.fixture(scope="session")
+def program():
+    """Function that runs a program as its users do: `program("train", "--workdir=RUN", ...)`."""
+
+    def run(name, *arguments, **options):
+        return subprocess.run(
+            [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
+            cwd=Path(__file__).parents[1],
+            capture_output=True,
+            text=True,
+            timeout=600,
+            **options,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def refusal():
+    """Function that gives the one line of a program that failed as it should."""
+
+    def message(done):
+        assert done.returncode == 1, done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
+        errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1, done.stderr
+        return errors[0].removeprefix("error: ")
+
+    return message
+
+
+@pytest.fixture(scope="session")
+def write_track():
+    """Function that writes stereo noise of the given levels, as 16-bit WAVs, into a folder."""
+
+    def write(folder, levels, seconds=2.0, seed=0, rate=44_100):
+        rng = np.random.default_rng(seed)
+        for stem, level in levels.items():
+            noise = level * rng.standard_normal((round(seconds * rate), 2))
+            audio.write_wav(Path(folder) / f"{stem}.wav", noise, rate)
+        return Path(folder)
+
+    return write

@@ -341,9 +341,8 @@ def test_something_else_lies_at_the_target(tmp_path):
 
 # musdb's own download, with the network put in place of.
 _DOWNLOAD = """
-import email.message, io, pathlib, urllib.error
+import email.message, io, pathlib, runpy, urllib.error
 from data_pipeline import sigsep
-from experiments import cli, prepare
 
 def urlopen(request):
     archive = pathlib.Path({archive!r})
@@ -354,7 +353,7 @@ def urlopen(request):
     return answer
 
 sigsep.load("musdb").urlopen = urlopen
-cli.run(prepare.main)
+runpy.run_module("experiments.prepare", run_name="__main__", alter_sys=True)
 """
 
 

@@ -1,0 +1,180 @@
+"""The volumes of a training split, in closed form, and their cache."""
+
+import dataclasses
+import json
+import os
+import re
+
+import librosa
+import numpy as np
+import pytest
+
+from data_pipeline import audio, tracks, volumes
+from data_pipeline.audio import AudioError
+from data_pipeline.tracks import Segment
+from sccunet.config import Config, ModelConfig
+
+_PATCH, _FRAME, _HOP = 1024, 256, 64
+_MODEL = ModelConfig(
+    stems=("vocals", "rest"), frame_length=_FRAME, hop_length=_HOP, patch_samples=_PATCH
+)
+_CONFIG = Config(model=_MODEL, sources={"rest": ("drums", "bass")})
+
+
+def _write(data_dir, name, frames, **levels):
+    """A track of stereo noise; a level of 0 is silence."""
+    rng = np.random.default_rng([frames, *name.encode()])
+    for file in ("vocals", "drums", "bass"):
+        noise = levels.get(file, 0.1) * rng.standard_normal((frames, 2))
+        audio.write_wav(data_dir / "train" / name / f"{file}.wav", noise, 44_100)
+
+
+def _segments(data_dir, config=_CONFIG):
+    found = tracks.find_tracks(data_dir, config, "train")
+    return [Segment(track, 0, track.frames) for track in found]
+
+
+def _volumes(data_dir, config=_CONFIG):
+    return volumes.training_volumes(_segments(data_dir, config), config, data_dir)
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+    """Two tracks: a long loud one with a tail behind its last patch, and a short quiet one."""
+    _write(tmp_path, "long", 5 * _PATCH + 300, vocals=0.2)
+    _write(tmp_path, "short", 2 * _PATCH, vocals=0.01, bass=0.05)
+    return tmp_path
+
+
+@pytest.fixture
+def computed(monkeypatch):
+    """Counts how often volumes are computed."""
+    calls, compute = [], volumes._per_segment
+
+    def counted(*args):
+        calls.append(args)
+        return compute(*args)
+
+    monkeypatch.setattr(volumes, "_per_segment", counted)
+    return calls
+
+
+def _norms(waveform, starts):
+    """2-norm of the magnitude spectrogram of each patch of a mono waveform, by librosa."""
+    return [
+        np.linalg.norm(
+            np.abs(
+                librosa.stft(
+                    waveform[start : start + _PATCH],
+                    n_fft=_FRAME,
+                    hop_length=_HOP,
+                    pad_mode="reflect",
+                )
+            )
+        )
+        for start in starts
+    ]
+
+
+def test_volume_is_the_mean_over_all_patches_of_the_norm_of_the_magnitudes(data_dir):
+    norms = []
+    for track, patches in (("long", 5), ("short", 2)):
+        files = {
+            name: audio.read_wav(data_dir / "train" / track / f"{name}.wav").mean(axis=1)
+            for name in ("vocals", "drums", "bass")
+        }
+        starts = range(0, patches * _PATCH, _PATCH)
+        stems = (files["vocals"], files["drums"] + files["bass"])
+        norms += zip(*(_norms(stem, starts) for stem in stems), strict=True)
+    np.testing.assert_allclose(_volumes(data_dir), np.mean(norms, axis=0), rtol=1e-5)
+
+
+def test_only_the_segment_counts(data_dir):
+    track = _segments(data_dir)[0].track
+    part = [Segment(track, _PATCH + 7, 2 * _PATCH)]
+    vocals = audio.read_wav(track.files["vocals"]).mean(axis=1)
+    expected = np.mean(_norms(vocals, [_PATCH + 7, 2 * _PATCH + 7]))
+    found = volumes.training_volumes(part, _CONFIG, data_dir)[0]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_second_call_reads_the_cache(data_dir, computed):
+    first = _volumes(data_dir)
+    (path,) = data_dir.glob("volumes.*.json")
+    found = json.loads(path.read_text())
+    assert re.fullmatch("[0-9a-f]{64}", found["fingerprint"])
+    assert path.name == f"volumes.{found['fingerprint'][:16]}.json"
+    assert (found["stems"], found["tracks"]) == (["vocals", "rest"], ["long", "short"])
+    assert found["patches"] == [5, 2]
+
+    # What the volumes do not depend on changes nothing.
+    other = dataclasses.replace(_CONFIG, epochs=1, learning_rate=0.1, batch_size=1)
+    for config in (_CONFIG, other):
+        np.testing.assert_array_equal(_volumes(data_dir, config), first)
+    assert len(computed) == 1
+    assert [entry.name for entry in data_dir.iterdir() if entry.is_file()] == [path.name]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": dataclasses.replace(_MODEL, hop_length=32)},
+        {"model": dataclasses.replace(_MODEL, patch_samples=2 * _PATCH)},
+        {"model": dataclasses.replace(_MODEL, stems=("rest", "vocals"))},
+        {"sources": {"rest": ("drums",)}},
+        {"downmix": False},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_another_config_is_computed_anew(data_dir, computed, changes):
+    before = _volumes(data_dir)
+    after = _volumes(data_dir, dataclasses.replace(_CONFIG, **changes))
+    assert len(computed) == 2
+    assert not np.allclose(before, after, rtol=1e-3)
+
+
+def test_changed_file_is_computed_anew(data_dir, computed):
+    before = _volumes(data_dir)
+    path = data_dir / "train" / "long" / "vocals.wav"
+    audio.write_wav(path, 2 * audio.read_wav(path), 44_100)
+    after = _volumes(data_dir)
+    assert len(computed) == 2
+    assert after[0] > 1.5 * before[0]
+    assert after[1] == before[1]
+    # A newer time alone could mean other samples.
+    os.utime(path, ns=(0, 0))
+    _volumes(data_dir)
+    assert len(computed) == 3
+
+
+def test_folder_that_cannot_be_written_costs_the_cache_alone(data_dir, computed, caplog):
+    cache_dir = data_dir / "a file"
+    cache_dir.write_text("in the way")
+    expected = _volumes(data_dir)
+    for _ in range(2):
+        found = volumes.training_volumes(_segments(data_dir), _CONFIG, cache_dir)
+        np.testing.assert_array_equal(found, expected)
+    assert len(computed) == 3
+    assert caplog.text.count("volumes are not kept beside the data") == 2
+
+
+def test_stem_that_is_silent_in_one_track_is_warned_of(data_dir, caplog):
+    _write(data_dir, "short", 2 * _PATCH, vocals=0)
+    for _ in range(2):  # from the cache too
+        caplog.clear()
+        assert _volumes(data_dir)[0] > 0
+        warnings = [record.getMessage() for record in caplog.records]
+        assert warnings == [
+            "short: stem 'vocals' is silent throughout, expected sound in it; training goes on"
+        ]
+
+
+def test_stem_that_is_silent_in_all_tracks_is_refused(data_dir):
+    for name, frames in (("long", 5 * _PATCH + 300), ("short", 2 * _PATCH)):
+        _write(data_dir, name, frames, drums=0, bass=0)
+    for _ in range(2):
+        with pytest.raises(AudioError) as caught:
+            _volumes(data_dir)
+        assert str(caught.value) == (
+            "stem 'rest': found silence in all 2 training tracks, expected sound in one at least"
+        )

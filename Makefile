@@ -1,8 +1,8 @@
 # Two commands do everything: `make demo` and `make test`. Both set up the virtual environment first.
 #   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is there
-#   VENV=...        the virtual environment, .venv by default
+#   VENV=...        the virtual environment; by default .venv, or .venv-newest for the newest
 #   STACK=newest    the newest TensorFlow without tensorflow-io (on Python 3.13 always)
-VENV ?= .venv
+VENV ?= .venv$(if $(filter newest,$(STACK)),-newest)
 PYTHON ?=
 STACK ?= recommended
 

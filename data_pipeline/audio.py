@@ -37,6 +37,10 @@ class AudioError(ValueError):
     """A file that can't be used; one line that names the file, what was found and what expected."""
 
 
+class EncodingError(AudioError):
+    """A WAV file whose samples are coded in a way that only FFmpeg's libraries may know."""
+
+
 @dataclasses.dataclass(frozen=True)
 class WavInfo:
     """The header of a WAV file whose samples are all there.
@@ -118,13 +122,12 @@ def wav_info(path: str | os.PathLike) -> WavInfo:
         tag = struct.unpack_from("<H", layout, 24)[0]
     encoding = _ENCODINGS.get((tag, bits))
     if encoding is None or not channels or not rate or frame_bytes != channels * _BYTES[encoding]:
-        raise _bad(
-            path,
-            f"WAV format {tag} with {bits} bits, {channels} channels and {rate} Hz",
-            f"one of {', '.join(_BYTES)}",
+        raise EncodingError(
+            f"{path}: found WAV format {tag} with {bits} bits, {channels} channels and {rate} Hz,"
+            f" expected one of {', '.join(_BYTES)}"
         )
-    if length == 0xFFFFFFFF and long_size is not None:
-        length = long_size
+    if length == 0xFFFFFFFF:  # a longer count elsewhere, or a stream of unknown length
+        length = size - offset if long_size is None else long_size
     frames, held = length // frame_bytes, max(size - offset, 0) // frame_bytes
     if frames == 0:
         raise _bad(path, "a WAV header without samples", "a WAV file with samples")
@@ -340,7 +343,8 @@ def _opened(path: str):
     _file_size(path, "an audio file")
     if path.lower().endswith(".wav"):
         # FFmpeg's libraries take a WAV that was cut short for a shorter one.
-        wav_info(path)
+        with contextlib.suppress(EncodingError):
+            wav_info(path)
     # Tags in an unknown code page are no reason to fail; PyAV 19 no longer has to be told.
     kept = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:

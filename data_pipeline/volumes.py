@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from data_pipeline import dataset
 from data_pipeline.audio import AudioError
+from data_pipeline.files import write_whole
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 
@@ -51,9 +52,7 @@ def training_volumes(
             "patches": [segment.frames // config.model.patch_samples for segment in segments],
         }
         try:
-            partial = path.with_suffix(".part")
-            partial.write_text(json.dumps(found, indent=1))
-            os.replace(partial, path)
+            write_whole(path, json.dumps(found, indent=1))
         except OSError as error:
             logging.warning("volumes are not kept beside the data: %s", error)
     per_segment = np.asarray(found["volumes"])  # [segments, stems]

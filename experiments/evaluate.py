@@ -29,6 +29,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from data_pipeline.files import write_whole
 from experiments import cli, scoring
 from experiments.systems import SYSTEMS, System, load_system
 from sccunet.config import Config, ConfigError
@@ -80,7 +81,7 @@ def evaluate(
     output_dir = Path(output_dir)
     config = load_config(model)
     tracks = find_tracks(data_dir, config, split=split, names=names)
-    settings = _settings(model, config, os.fspath(data_dir), split, system)
+    settings = _settings(model, config, str(Path(data_dir).resolve()), split, system)
     _check_settings(output_dir, settings)
     keys = [f"{track.split}/{track.name}" for track in tracks]
     missing = [
@@ -91,14 +92,14 @@ def evaluate(
     if missing:
         check_finite(missing)
         separate = load_system(system, model, config)
-        scoring.write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
+        write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         if jobs is None:
             jobs = _default_jobs(missing, config)
         _score_tracks(
             missing, config, separate, output_dir, jobs, finished=len(keys) - len(missing)
         )
     summary = scoring.summarise(output_dir, keys)
-    scoring.write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
+    write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
     return summary
 
 

@@ -49,12 +49,21 @@ def spectrograms(
     start = (first.frames - length) // 2
 
     def read(path):
-        return audio.read_wav(path, start, length).mean(axis=1)
+        info = audio.wav_info(path)
+        if (info.sample_rate, info.frames) != (rate, first.frames):
+            raise audio.AudioError(
+                f"{path}: found {info.frames} samples at {info.sample_rate} Hz, expected"
+                f" {first.frames} at {rate} Hz as in {first.path}"
+            )
+        return audio.read_wav(info, start, length).mean(axis=1)
 
     # At -140 dB it keeps the logarithm of digital silence finite.
     silence = 1e-7 * np.random.default_rng(0).standard_normal(length)
     files = {path.stem for path in truth_dir.glob("*.wav")} - {"mixture"}
     left_over = sorted(files - set(stems))
+    for stem in stems:
+        if stem not in files and not left_over:
+            raise audio.AudioError(f"{truth_dir}: found no {stem}.wav, expected the true stems")
     truth = {
         stem: sum(
             read(truth_dir / f"{name}.wav") for name in ([stem] if stem in files else left_over)
@@ -99,7 +108,7 @@ def spectrograms(
 
 
 def main(_: Sequence[str]) -> None:
-    r"""Draws one track."""
+    """Draws one track."""
     spectrograms(_TRUTH_DIR.value, _ESTIMATES_DIR.value, _OUTPUT.value)
     print(_OUTPUT.value)
 

@@ -11,6 +11,8 @@ from unittest import mock
 
 import numpy as np
 
+from data_pipeline.files import write_whole
+
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 MUSEVAL = "museval v4 (BSSEval v4), 1 s frames; median over tracks of the median over frames, dB"
 WHOLE_TRACK = "SDR of the Music Demixing Challenge over whole tracks; median over tracks, dB"
@@ -212,7 +214,7 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
     return {
         "metric": MUSEVAL,
         "system": settings["system"],
-        "split": settings["split"],
+        "split": ", ".join(sorted({track.split("/")[0] for track in tracks})),
         "tracks": tracks,
         "stems": stems,
         "whole_track_sdr": {
@@ -291,11 +293,3 @@ def _spread(values: np.ndarray) -> dict[str, float | None]:
 def to_json(value: Any) -> str:
     """`value` as text, NaN being an error."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a file that is never seen half-written."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text)
-    os.replace(part, path)

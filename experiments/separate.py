@@ -11,13 +11,15 @@ file, at its sample rate and with its channels.
 import contextlib
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from absl import flags
 
 from experiments import cli
 from sccunet.config import ConfigError, load_config
+
+_BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
 
 
 def separate_file(
@@ -28,7 +30,8 @@ def separate_file(
     Args:
       separator: a `sccunet.Separator`.
       path: what FFmpeg's libraries read.
-      folder: of the stems; it is there whole or not at all, and replaced if it was there.
+      folder: of the stems; it is there whole or not at all. If it was there before, its stems are
+        replaced one by one.
       encoding: "float32", "pcm24" or "pcm16".
 
     Raises:
@@ -44,10 +47,10 @@ def separate_file(
     info = audio.probe(path)
     rate, seconds = info.sample_rate, info.seconds
     bar = tqdm(
-        total=seconds and round(seconds),
+        total=seconds,
         desc=Path(path).name,
         unit="s",
-        bar_format="{l_bar}{bar}| {n:.0f}/{total} s [{elapsed}<{remaining}]" if seconds else None,
+        bar_format=_BAR if seconds else None,
     )
     try:
         with contextlib.ExitStack() as stack:
@@ -59,20 +62,38 @@ def separate_file(
                 )
                 for stem in separator.config.model.stems
             }
-            for block in separator.stream(audio.decode(path), rate):
+            for block in separator.stream(_finite(audio.decode(path), path), rate):
                 for stem, samples in block.items():
                     writers[stem](samples)
                 bar.update(len(samples) / rate)
-        shutil.rmtree(folder, ignore_errors=True)
-        os.replace(partial, folder)
+        if folder.exists():  # with --overwrite: what else lies there is not ours
+            for path in partial.iterdir():
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _finite(blocks: Iterable, path: str | os.PathLike) -> Iterator:
+    """The blocks [samples, channels] as they come, if all of their samples are numbers."""
+    import numpy as np
+
+    from data_pipeline.audio import AudioError
+
+    samples = 0
+    for block in blocks:
+        if not np.isfinite(block).all():
+            raise AudioError(
+                f"{path}: found NaN or infinity behind sample {samples}, expected finite samples"
+            )
+        samples += len(block)
+        yield block
 
 
 def main(files: Sequence[str]) -> None:
     """Checks all that can be checked, then separates file after file."""
     from data_pipeline import audio
-    from sccunet.separation import Separator
 
     if not files:
         raise ConfigError("FILE: found none, expected one or more recordings")
@@ -91,6 +112,9 @@ def main(files: Sequence[str]) -> None:
             )
         folders[folder] = file
     load_config(_MODEL.value)  # a wrong --model is told before TensorFlow is loaded
+
+    from sccunet.separation import Separator
+
     separator = Separator.load(_MODEL.value)
     for folder, file in folders.items():
         separate_file(separator, file, folder, _ENCODING.value)

@@ -20,8 +20,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from data_pipeline.files import write_whole
 from experiments import cli
-from experiments.scoring import write_whole
 from sccunet.config import Config, ConfigError, load_config
 
 
@@ -106,7 +106,7 @@ def _fit(config, workdir, training, validation, init_from) -> None:
         shuffle=False,  # the stream has its order
         initial_epoch=epoch,
         epochs=config.epochs,
-        validation_data=validation_data.cache(),
+        validation_data=validation_data,
         callbacks=[
             keras.callbacks.TerminateOnNaN(),
             Checkpoint(workdir),
@@ -115,7 +115,10 @@ def _fit(config, workdir, training, validation, init_from) -> None:
         verbose=1 if sys.stdout.isatty() else 2,
     )
     if trainer.stop_training:
-        raise ConfigError(f"{workdir}: the loss became NaN; a lower config.learning_rate may help")
+        raise ConfigError(
+            f"{workdir}: the loss became NaN; a lower config.learning_rate, in another --workdir,"
+            " may help"
+        )
     print(f"best and last weights, config and TensorBoard logs: {workdir}")
 
 

@@ -233,6 +233,7 @@ class Config:
         ):
             value = getattr(self, field)
             _check(_is_whole(value, least), field, value, f"a whole number, {least} or more")
+        _check(self.seed < 2**32, "seed", self.seed, "less than 2**32")
         for field in ("random_crops", "downmix", "jit_compile"):
             _check(isinstance(getattr(self, field), bool), field, getattr(self, field), "a bool")
         _check(

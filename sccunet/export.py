@@ -68,9 +68,7 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
     return {stem: joined[i] for i, stem in enumerate(model.stems)}
 
 
-def export_saved_model(
-    unet: keras.Model, config: Config, export_dir: str | os.PathLike, weights_note: str = ""
-) -> None:
+def export_saved_model(unet: keras.Model, config: Config, export_dir: str | os.PathLike) -> None:
     """Writes a SavedModel, after checking in a copy beside it that it separates as `unet` does.
 
     Its signatures:

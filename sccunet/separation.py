@@ -102,12 +102,13 @@ class Separator:
         if sample_rate == rate:
             yield from self._stream(blocks)
             return
-        samples = given = 0
+        samples = given = channels = 0
 
         def counted():
-            nonlocal samples
+            nonlocal samples, channels
             for block in blocks:
                 samples += len(block)
+                channels = block.shape[1]
                 yield block
 
         separated = self._stream(_resampled(counted(), sample_rate, rate))
@@ -117,7 +118,7 @@ class Separator:
             block = block[: samples - given]
             given += len(block)
             yield dict(zip(stems, np.split(block, len(stems), axis=1), strict=True))
-        missing = np.zeros((samples - given, block.shape[1] // len(stems)), np.float32)
+        missing = np.zeros((samples - given, channels), np.float32)
         yield dict.fromkeys(stems, missing)
 
     def _stream(self, blocks: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:

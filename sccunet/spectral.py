@@ -1,6 +1,7 @@
 """Spectrograms of patches, and the arithmetic of cutting recordings into patches and joining them.
 
-The only owner of both. Device code in `keras.ops`: it runs under every Keras backend and XLA.
+The only owner of both for everything that the network sees. Device code in `keras.ops`: it runs
+under every Keras backend and XLA.
 """
 
 import dataclasses
@@ -96,9 +97,10 @@ def separate_patches(waveforms, unet: keras.Model, model: ModelConfig):
     mixture = magnitude(real, imaginary)
     network_input = ops.expand_dims(ops.transpose(mixture, (0, 2, 1)), -1)
     estimates = unet(network_input, training=False)  # [batch, bins, frames, stems]
-    estimates = ops.transpose(ops.cast(estimates, "float32"), (0, 3, 2, 1))
-    # Where the mixture is silent it has no phase: the estimate there becomes 0.
-    gain = estimates / ops.expand_dims(ops.maximum(mixture, 1e-30), 1)
+    estimates = ops.transpose(estimates, (0, 3, 2, 1))  # [batch, stems, frames, bins]
+    # Where the mixture is silent it has no phase: the estimate there becomes 0. The bound lies far
+    # above 1e-19, whose square float32 cannot hold: there the magnitude is 0, the parts are not.
+    gain = estimates / ops.expand_dims(ops.maximum(mixture, 1e-12), 1)
     return istft(  # [batch, stems, frames, bins] -> [batch, stems, patch_samples]
         gain * ops.expand_dims(real, 1), gain * ops.expand_dims(imaginary, 1), model
     )

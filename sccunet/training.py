@@ -67,7 +67,7 @@ class Trainer(keras.Model):
         """Estimates and targets, each [batch, bins, frames, stems]."""
         mixture, targets = spectral.training_magnitudes(waveforms, self.config)
         estimates = self.unet(mixture, training=training)
-        return ops.cast(estimates, "float32"), targets
+        return estimates, targets
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True, **kwargs
@@ -142,7 +142,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
             warnings.filterwarnings("ignore", message="Skipping nested container")
             model.load_weights(path)
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: found weights that do not load ({reason})") from error
 
 
@@ -158,6 +158,8 @@ class Checkpoint(keras.callbacks.Callback):
         self.workdir = Path(workdir)
 
     def on_epoch_end(self, epoch, logs=None):
+        if self.model.stop_training:  # the loss is NaN, and so are the weights
+            return
         loss = (logs or {}).get("val_loss", math.inf)
         if loss < float(self.model.best_loss):
             self.model.best_loss.assign(loss)
@@ -171,14 +173,12 @@ class TensorBoard(keras.callbacks.TensorBoard):
     Args:
       log_dir: of the events.
       crops: waveforms of the stems, float32 [crops, stems, patch_samples].
-      every: epochs between two looks.
       initial_epoch: of a continued run, which is noted in the log.
     """
 
-    def __init__(self, log_dir: str, crops: np.ndarray, every: int = 1, initial_epoch: int = 0):
+    def __init__(self, log_dir: str, crops: np.ndarray, initial_epoch: int = 0):
         super().__init__(log_dir, write_graph=False)
         self._crops = crops
-        self._every = every
         self._initial_epoch = initial_epoch
 
     def on_train_begin(self, logs=None):
@@ -194,13 +194,12 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)
-        if (epoch + 1) % self._every == 0:
-            mixtures = ops.convert_to_tensor(self._crops.sum(axis=1))
-            estimates = ops.convert_to_numpy(
-                spectral.separate_patches(mixtures, self.model.unet, self.model.config)
-            )
-            with self._val_writer.as_default():
-                self._look("estimate", estimates, epoch + 1)
+        mixtures = ops.convert_to_tensor(self._crops.sum(axis=1))
+        estimates = ops.convert_to_numpy(
+            spectral.separate_patches(mixtures, self.model.unet, self.model.config)
+        )
+        with self._val_writer.as_default():
+            self._look("estimate", estimates, epoch + 1)
 
     def _look(self, what: str, waveforms: np.ndarray, step: int) -> None:
         """Spectrograms in dB, low frequencies at the bottom, and audio; one entry per stem."""

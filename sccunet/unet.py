@@ -23,6 +23,7 @@ class BatchNormalization(layers.BatchNormalization):
         """Normalises over all axes but the last; [batch, bins, frames, filters]."""
         fused = (
             training
+            and self.trainable
             and keras.backend.backend() == "tensorflow"
             and self.compute_dtype == "float32"  # the kernel is slower than Keras in bfloat16
             and not self.synchronized
@@ -51,8 +52,8 @@ _LEAK = 0.05
 def output_relu(x):
     """ReLU, through whose zeros a little gradient leaks.
 
-    Most bins of a quiet or rare stem are nearly 0, so before anything is learned the least L1 loss is
-    a channel of zeros. Behind a plain ReLU such a channel has no gradient and stays there for good.
+    Most bins of a quiet or rare stem are nearly 0, so before anything is learned the least L1 loss
+    is a channel of zeros. Behind a plain ReLU that channel has no gradient and stays there.
 
     Args:
       x: any shape.

@@ -95,12 +95,13 @@ def test_workdir_and_its_export_give_the_same_stems_as_long_as_the_recording(
             assert info.encoding == "float32"
         by_workdir[path] = _stems(output_dir, path)
 
-    (output_dir / "wave" / "old.wav").write_text("of another model")
+    (output_dir / "wave" / "notes.txt").write_text("mine")
+    (output_dir / "wave" / "vocals.wav").write_text("old")
     done = program(
         "separate", f"--model={exported}", f"--output_dir={output_dir}", "--overwrite", *recordings
     )
     assert done.returncode == 0, done.stderr
-    assert not (output_dir / "wave" / "old.wav").exists()
+    assert (output_dir / "wave" / "notes.txt").read_text() == "mine"
     for path, stems in by_workdir.items():
         for stem, samples in _stems(output_dir, path).items():
             assert np.abs(samples).max() > 0
@@ -171,7 +172,7 @@ def test_what_is_no_model_is_refused(program, refusal, recordings, tmp_path):
     assert not output_dir.exists()
 
 
-def test_output_that_is_a_file_is_refused(program, refusal, run, recordings, tmp_path):
+def test_plot_without_estimates_and_evaluate_without_a_model(program, refusal, run, tmp_path):
     path = tmp_path / "file"
     path.write_text("in the way")
     done = program("plot", f"--truth_dir={run}", f"--estimates_dir={run}", f"--output={path}/x.png")

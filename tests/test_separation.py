@@ -200,6 +200,22 @@ def test_blocks_at_another_sample_rate_give_the_same(identity):
         np.testing.assert_allclose(joined, truth, rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("rate", [_RATE, 22_050])
+def test_no_blocks_give_no_samples(identity, rate):
+    blocks = identity.stream([], rate)
+    assert sum(len(block[_MODEL.stems[0]]) for block in blocks) == 0
+
+
+def test_a_fading_tail_does_not_explode(random):
+    # 900 dB of decay passes through every level at which squares leave float32's range.
+    samples = 6 * _PATCHING.step
+    tail = _noise(samples, 1) * 10 ** (-45 * np.arange(samples) / samples)[:, None]
+    stems = random(tail.astype(np.float32), _RATE)
+    for stem in stems.values():
+        assert np.abs(stem).max() < 10 * max(1.0, np.abs(stem[: _PATCHING.step]).max())
+        assert np.abs(stem[-_PATCHING.step :]).max() < 1e-6
+
+
 def _workdir(path, unet):
     (path / CONFIG).write_text(_CONFIG.to_json())
     save_whole(unet, path / BEST)

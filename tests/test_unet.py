@@ -40,7 +40,7 @@ def test_paper_has_11_428_996_parameters(paper):
 
 
 def _papers_layers(stems):
-    """PAPER.md as a list: kind, filters, kernel, stride of each layer in order."""
+    """The paper's network as a list: kind, filters, kernel, stride of each layer in order."""
     conv = lambda filters: [("Conv2D", filters, 3, 1), "BatchNormalization"]  # noqa: E731
     up = lambda filters, kernel, stride: [  # noqa: E731
         ("Conv2DTranspose", filters, kernel, stride),
@@ -223,7 +223,7 @@ def test_mixed_bfloat16_keeps_weights_and_last_layer_in_float32():
 
 
 def _torch_model(unet, config):
-    """PAPER.md in PyTorch, written on its own; weights are a Keras model's, by name."""
+    """The paper's network in PyTorch, written on its own; weights are a Keras model's, by name."""
     torch = pytest.importorskip("torch")
     functional = torch.nn.functional
     weights = {

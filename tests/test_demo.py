@@ -1,0 +1,62 @@
+"""The demo, small, on a machine without ffmpeg."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import audio
+
+_STEMS = {"vocals", "drums", "bass", "other"}
+
+
+@pytest.mark.slow
+def test_demo_ends_with_figures_stems_plots_and_a_saved_model(program, tmp_path):
+    root, empty = tmp_path / "demo", tmp_path / "bin"
+    empty.mkdir()
+    done = program(
+        "demo",
+        f"--demo_dir={root}",
+        "--train_tracks=2",
+        "--test_tracks=1",
+        "--seconds=4",
+        "--epochs=1",
+        "--steps_per_epoch=2",
+        env={**os.environ, "PATH": str(empty)},
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "trained on synthetic audio alone" in done.stdout
+
+    summary = json.loads((root / "summary.json").read_text())
+    assert summary.keys() == {"stems", "saved_model", "stems_dir", "input", "seconds"}
+    assert summary["seconds"] > 0
+    assert summary["stems"].keys() == _STEMS
+    for systems in summary["stems"].values():
+        assert systems.keys() == {"mixture", "scaled", "model", "irm"}
+        for scores in systems.values():
+            assert scores.keys() == {"sdr", "sir"}
+            assert all(isinstance(value, float) and np.isfinite(value) for value in scores.values())
+        assert systems["irm"]["sdr"] > systems["scaled"]["sdr"] > systems["mixture"]["sdr"]
+        assert systems["irm"]["sir"] > systems["mixture"]["sir"]
+
+    mixture = audio.wav_info(summary["input"])
+    for stem in _STEMS:
+        info = audio.wav_info(Path(summary["stems_dir"]) / f"{stem}.wav")
+        assert info.encoding == "float32"
+        assert (info.frames, info.channels, info.sample_rate) == (
+            (mixture.frames, mixture.channels, mixture.sample_rate)
+        )
+
+    import tensorflow as tf
+
+    separate = tf.saved_model.load(summary["saved_model"]).signatures["serving_default"]
+    found = separate(waveform=tf.zeros([1, 1000, 2]))
+    assert {stem: tuple(waveform.shape) for stem, waveform in found.items()} == dict.fromkeys(
+        _STEMS, (1, 1000, 2)
+    )
+    assert {path.suffix for path in root.glob("*.*")} == {".json", ".png"}
+    # Every place that it names is there.
+    for place in done.stdout.splitlines()[-5:]:
+        assert Path(place.split(": ")[-1].split(" (")[0].strip()).exists(), place

@@ -22,6 +22,7 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
     """
     # TensorFlow's own notes on the machine would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    flags.FLAGS.set_default("verbosity", logging.WARNING)
 
     def guarded(argv):
         try:

@@ -152,8 +152,8 @@ if __name__ == "__main__":
     os.chdir(Path(__file__).parent.parent)  # the programs are run as the README has them
     _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "Where everything is written.")
     _TRAIN_TRACKS = flags.DEFINE_integer("train_tracks", 20, "Synthetic tracks to train on.")
-    _TEST_TRACKS = flags.DEFINE_integer("test_tracks", 4, "Synthetic tracks to score.")
+    _TEST_TRACKS = flags.DEFINE_integer("test_tracks", 3, "Synthetic tracks to score.")
     _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of the synthetic tracks.")
-    _EPOCHS = flags.DEFINE_integer("epochs", 10, "Of training.")
-    _STEPS = flags.DEFINE_integer("steps_per_epoch", 35, "Of training.")
+    _EPOCHS = flags.DEFINE_integer("epochs", 8, "Of training.")
+    _STEPS = flags.DEFINE_integer("steps_per_epoch", 100, "Of training.")
     cli.run(main)

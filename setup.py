@@ -24,6 +24,8 @@ setup(
         "soxr",
         "scipy",
         "pyyaml",
+        "norbert",
+        "tensorflow-serving-api>=2.17,<2.22",
         "musdb",
         "museval",
         "matplotlib",

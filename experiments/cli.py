@@ -1,6 +1,7 @@
 """What every program shares: one clear line for a user's mistake instead of a traceback."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -31,6 +32,9 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
             main(argv[1:])
         except (AudioError, ConfigError) as error:
             _fail(str(error))
+        except KeyboardInterrupt:
+            report("interrupted")
+            sys.exit(128 + signal.SIGINT)
         except OSError as error:
             if error.filename is None:
                 raise
@@ -64,9 +68,31 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _fail(reason: str) -> NoReturn:
-    logging.flush()
-    print(f"error: {reason}", file=sys.stderr)
+    report(reason)
     sys.exit(1)
+
+
+def report(reason: str) -> None:
+    """Prints the one line of a mistake; for programs that go on after it."""
+    logging.flush()
+    print(f"error: {reason}", file=sys.stderr, flush=True)
+
+
+def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
+    """Flags for the fields of `sccunet.Reconstruction`: mask, exponent, iterations."""
+    return (
+        flags.DEFINE_enum(
+            "mask",
+            "none",
+            ["none", "soft", "wiener"],
+            "none: the model's magnitudes with the mixture's phase, as in the paper. soft: each"
+            " stem's share of the mixture's spectrogram. wiener: multichannel Wiener filter.",
+        ),
+        flags.DEFINE_float(
+            "mask_exponent", 2.0, "Of --mask=soft: 1 is the ratio mask, 2 the Wiener filter."
+        ),
+        flags.DEFINE_integer("wiener_iterations", 1, "Of --mask=wiener."),
+    )
 
 
 def end_with_parent() -> None:

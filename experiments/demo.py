@@ -112,7 +112,7 @@ def main(_: Sequence[str]) -> None:
             }
             for stem in summaries["model"]["stems"]
         },
-        "saved_model": str(exported),
+        "saved_model": str(exported / "1"),
         "stems_dir": str(stems_dir / "mixture"),
         "input": str(mixture),
         "seconds": round(time.monotonic() - began, 1),
@@ -122,7 +122,7 @@ def main(_: Sequence[str]) -> None:
     print(f"stems of the real excerpt:  {result['stems_dir']}")
     for what, (*_, png) in plots.items():
         print(f"plot of the {what}: {root / png}")
-    print(f"SavedModel: {exported}")
+    print(f"SavedModel: {result['saved_model']}")
     print(f"figures: {root / 'summary.json'} ({result['seconds']:.0f} s in all)")
 
 

@@ -3,6 +3,7 @@
 Examples:
   python -m experiments.evaluate --model=RUN --data_dir=DATA --split=test --output_dir=SCORES
   python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SCALED --system=scaled
+  python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SOFT --mask=soft
 
 --model is a training workdir or an exported SavedModel; its config says which stems are scored, so
 the reference systems need it too. Started again, the program scores only what is missing.
@@ -15,6 +16,7 @@ Written into SCORES:
 """
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import multiprocessing
@@ -32,7 +34,7 @@ from tqdm import tqdm
 from data_pipeline.files import write_whole
 from experiments import cli, scoring
 from experiments.systems import SYSTEMS, System, load_system
-from sccunet.config import Config, ConfigError
+from sccunet.config import Config, ConfigError, Reconstruction, exported_version
 
 # Peak memory of a scoring process, as measured, for each sample of each stem's channel when padded
 # to a power of two, which museval's FFT does.
@@ -50,6 +52,7 @@ def evaluate(
     names: Sequence[str] = (),
     system: str = "model",
     jobs: int | None = None,
+    reconstruction: Reconstruction | None = None,
 ) -> dict[str, Any]:
     """Scores a system on tracks, several at a time; tracks with scores in `output_dir` are skipped.
 
@@ -64,6 +67,7 @@ def evaluate(
       names: score these tracks instead, wherever they are.
       system: one of `SYSTEMS`.
       jobs: processes that score; None takes as many as cores and memory allow.
+      reconstruction: how the model's estimates become stems; by default as in the paper.
 
     Returns:
       The summary of these tracks, as `scoring.summarise` makes it.
@@ -82,6 +86,9 @@ def evaluate(
     config = load_config(model)
     tracks = find_tracks(data_dir, config, split=split, names=names)
     settings = _settings(model, config, str(Path(data_dir).resolve()), split, system)
+    reconstruction = reconstruction or Reconstruction()
+    if system == "model" and reconstruction.mask != "none":
+        settings["reconstruction"] = dataclasses.asdict(reconstruction)
     _check_settings(output_dir, settings)
     keys = [f"{track.split}/{track.name}" for track in tracks]
     missing = [
@@ -91,7 +98,7 @@ def evaluate(
     ]
     if missing:
         check_finite(missing)
-        separate = load_system(system, model, config)
+        separate = load_system(system, model, config, reconstruction)
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         if jobs is None:
             jobs = _default_jobs(missing, config)
@@ -123,6 +130,7 @@ def _settings(
 
 def _model_hash(model: Path) -> str:
     """SHA-256 of the files that decide a model's estimates, names included."""
+    model = exported_version(model)
     if (model / "saved_model.pb").exists():
         paths = [model / "saved_model.pb", *sorted((model / "variables").glob("*"))]
     else:
@@ -240,6 +248,7 @@ def main(_: Sequence[str]) -> None:
         names=_TRACKS.value,
         system=_SYSTEM.value,
         jobs=_JOBS.value,
+        reconstruction=Reconstruction(_MASK.value, _EXPONENT.value, _ITERATIONS.value),
     )
     print(scoring.table(summary))
 
@@ -270,4 +279,5 @@ if __name__ == "__main__":
         " stereo stems. Default: as many as cores and memory allow.",
         lower_bound=1,
     )
+    _MASK, _EXPONENT, _ITERATIONS = cli.define_reconstruction()
     cli.run(main)

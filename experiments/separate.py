@@ -2,85 +2,167 @@
 
 Examples:
   python -m experiments.separate --model=RUN --output_dir=OUT song.wav
-  python -m experiments.separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3"
+  python -m experiments.separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3" ALBUM/
+  python -m experiments.separate --model=RUN --output_dir=OUT --stems=vocals,accompaniment song.wav
+  python -m experiments.separate --model=RUN --output_dir=OUT --format=flac --mask=soft song.wav
+  cat song.wav | python -m experiments.separate --model=RUN --output_dir=OUT -
 
-Each file's stems are written to OUT/<file name without its ending>/<stem>.wav, as long as the
-file, at its sample rate and with its channels.
+A folder stands for the audio files in it, `-` for a WAV on standard input. Each file's stems are
+written to OUT/<file name without its ending>/<stem>.wav (OUT/stdin/ for `-`), as long as the file,
+at its sample rate and with its channels. A file that cannot be read is reported, and so is how much
+is missing of a damaged one; the others are separated, and the exit code is 1.
 """
 
+import collections
 import contextlib
 import os
-import shutil
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
+from data_pipeline import audio
+from data_pipeline.audio import AudioError, DamagedError
+from data_pipeline.files import folder_written_whole
 from experiments import cli
-from sccunet.config import ConfigError, load_config
+from sccunet.config import ConfigError, Reconstruction, load_config
 
+ENCODINGS = ("float32", "pcm24", "pcm16")
+CLIP_MODES = ("rescale", "clamp", "none")
+RESIDUAL = "residual"
+# Of stems that wait for the loudest sample to be known, and samples of them read at a time.
+_UNSCALED, _BLOCK = ".unscaled.wav", 1 << 18
 _BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
 
 
+def parse_stems(wanted: Sequence[str], stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """Which of the model's stems are summed into each written one.
+
+    Args:
+      wanted: names of the model's stems; or `NAME=STEM+STEM+...`; or `accompaniment`, which is all
+        but `vocals` where the model has no stem of that name. Nothing stands for all stems.
+      stems: the model's.
+
+    Raises:
+      ConfigError: for a name that the model does not have, or one that is given twice.
+    """
+    if not wanted:
+        return {stem: (stem,) for stem in stems}
+    sums: dict[str, tuple[str, ...]] = {}
+    for entry in wanted:
+        name, given, parts = entry.partition("=")
+        if given:
+            chosen = tuple(parts.split("+"))
+        elif name == "accompaniment" and name not in stems and "vocals" in stems:
+            chosen = tuple(stem for stem in stems if stem != "vocals")
+        else:
+            chosen = (name,)
+        for stem in chosen:
+            if stem not in stems:
+                raise ConfigError(
+                    f"--stems: found {stem!r} in {entry!r}, expected some of {', '.join(stems)}"
+                )
+        if not name or name != os.path.basename(name) or name in (".", "..", RESIDUAL):
+            raise ConfigError(f"--stems: found the name {name!r}, expected one for a file")
+        if name in sums or len(set(chosen)) < len(chosen):
+            raise ConfigError(f"--stems: found {entry!r}, expected every name once")
+        sums[name] = chosen
+    return sums
+
+
 def separate_file(
-    separator, path: str | os.PathLike, folder: str | os.PathLike, encoding: str = "float32"
+    separator,
+    path: str | os.PathLike,
+    folder: str | os.PathLike,
+    sums: Mapping[str, Sequence[str]],
+    encoding: str = "float32",
+    clip_mode: str = "none",
+    ending: str = ".wav",
+    residual: bool = False,
 ) -> None:
     """Decodes, separates and writes a file block by block.
 
     Args:
       separator: a `sccunet.Separator`.
-      path: what FFmpeg's libraries read.
+      path: what FFmpeg's libraries read, or "-" for a WAV on standard input.
       folder: of the stems; it is there whole or not at all. If it was there before, its stems are
         replaced one by one.
-      encoding: "float32", "pcm24" or "pcm16".
+      sums: as `parse_stems` returns.
+      encoding: one of `ENCODINGS`.
+      clip_mode: what happens to samples beyond full scale. "rescale": if there are any, all of the
+        file's stems are turned down by one factor; "clamp": they are cut off; "none": they stay,
+        which floats alone can hold.
+      ending: ".wav" or ".flac".
+      residual: also write what the stems leave of the mixture.
 
     Raises:
-      AudioError: if the file cannot be decoded to its end, or a stem cannot be written.
+      DamagedError: if a part of the file is missing or damaged; the stems of the rest are written.
+      AudioError: if nothing can be decoded, or a stem cannot be written; then nothing is.
     """
-    from tqdm import tqdm
+    names = [*sums, RESIDUAL] if residual else list(sums)
+    damage: DamagedError | None = None
+    peak = 0.0
 
-    from data_pipeline import audio
+    def mixture(blocks: Iterable[np.ndarray], waiting: collections.deque) -> Iterator[np.ndarray]:
+        """The blocks as they come; a damaged file ends where it can't be read further."""
+        nonlocal damage
+        try:
+            for block in _finite(blocks, path):
+                if residual:
+                    waiting.append(block)
+                yield block
+        except DamagedError as error:
+            damage = error
 
-    folder = Path(folder)
-    partial = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(partial, ignore_errors=True)
-    info = audio.probe(path)
-    rate, seconds = info.sample_rate, info.seconds
-    bar = tqdm(
-        total=seconds,
-        desc=Path(path).name,
-        unit="s",
-        bar_format=_BAR if seconds else None,
-    )
-    try:
+    with folder_written_whole(folder) as partial:
         with contextlib.ExitStack() as stack:
-            stack.enter_context(bar)
-            frames = seconds and round(seconds * rate)
+            info, blocks = stack.enter_context(audio.recording(path, salvage=True))
+            rate = info.sample_rate
+            frames = round(info.about * rate) if info.about else None
+            bar = stack.enter_context(_progress(path, frames, rate))
+            # The peak is known at the end only: until then rescaled stems are kept as they are.
+            later = clip_mode == "rescale"
             writers = {
-                stem: stack.enter_context(
-                    audio.wav_writer(partial / f"{stem}.wav", rate, info.channels, encoding, frames)
+                name: stack.enter_context(
+                    audio.audio_writer(
+                        partial / f"{name}{_UNSCALED if later else ending}",
+                        rate,
+                        info.channels,
+                        "float32" if later else encoding,
+                        frames,
+                    )
                 )
-                for stem in separator.config.model.stems
+                for name in names
             }
-            for block in separator.stream(_finite(audio.decode(path), path), rate):
-                for stem, samples in block.items():
-                    writers[stem](samples)
-                bar.update(len(samples) / rate)
-        if folder.exists():  # with --overwrite: what else lies there is not ours
-            for path in partial.iterdir():
-                os.replace(path, folder / path.name)
-        else:
-            os.replace(partial, folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            waiting: collections.deque = collections.deque()
+            for stems in separator.stream(mixture(blocks, waiting), rate):
+                written = {
+                    name: sum((stems[stem] for stem in parts[1:]), stems[parts[0]])
+                    for name, parts in sums.items()
+                }
+                samples = len(next(iter(stems.values())))
+                if residual:
+                    written[RESIDUAL] = _take(waiting, samples, info.channels) - sum(stems.values())
+                for name, block in written.items():
+                    if clip_mode == "clamp":
+                        block = np.clip(block, -1, 1)
+                    peak = max(peak, float(np.abs(block).max(initial=0)))
+                    writers[name](block)
+                bar.update(samples)
+        if later:
+            for name in names:
+                source, target = partial / f"{name}{_UNSCALED}", partial / f"{name}{ending}"
+                _rescale(source, target, encoding, max(peak, 1.0))
+    if later and peak > 1:
+        print(f"{path}: stems turned down by {20 * np.log10(peak):.1f} dB (--clip_mode=rescale)")
+    if damage:
+        raise damage
 
 
-def _finite(blocks: Iterable, path: str | os.PathLike) -> Iterator:
+def _finite(blocks: Iterable[np.ndarray], path: str | os.PathLike) -> Iterator[np.ndarray]:
     """The blocks [samples, channels] as they come, if all of their samples are numbers."""
-    import numpy as np
-
-    from data_pipeline.audio import AudioError
-
     samples = 0
     for block in blocks:
         if not np.isfinite(block).all():
@@ -91,34 +173,124 @@ def _finite(blocks: Iterable, path: str | os.PathLike) -> Iterator:
         yield block
 
 
+def _progress(path: str | os.PathLike, frames: int | None, rate: int):
+    from tqdm import tqdm
+
+    return tqdm(
+        total=frames,
+        desc=Path(path).name,
+        unit="s",
+        unit_scale=1 / rate,
+        bar_format=_BAR if frames else None,
+    )
+
+
+def _take(waiting: collections.deque, samples: int, channels: int) -> np.ndarray:
+    """The first samples of the blocks that wait, [samples, channels]."""
+    taken = [np.zeros((0, channels), np.float32)]
+    while samples:
+        block = waiting.popleft()
+        taken.append(block[:samples])
+        if len(block) > samples:
+            waiting.appendleft(block[samples:])
+        samples -= len(taken[-1])
+    return np.concatenate(taken)
+
+
+def _rescale(source: Path, target: Path, encoding: str, peak: float) -> None:
+    """Writes a float WAV, divided by a number, in its final form."""
+    info = audio.wav_info(source)
+    with audio.audio_writer(
+        target, info.sample_rate, info.channels, encoding, info.frames
+    ) as write:
+        for start in range(0, info.frames, _BLOCK):
+            write(audio.read_wav(info, start, _BLOCK) / np.float32(peak))
+    source.unlink()
+
+
+def plan(
+    files: Sequence[str], output_dir: str | os.PathLike, overwrite: bool, skip_existing: bool
+) -> dict[Path, str]:
+    """Folder of stems -> file, for each file to be separated.
+
+    Args:
+      files: files, folders of files, and "-" for standard input.
+      output_dir: where the folders are.
+      overwrite: whether they may exist.
+      skip_existing: leave out the files whose folders exist.
+
+    Raises:
+      ConfigError: if two files would share a folder, or one exists.
+      AudioError: for a folder without audio files.
+    """
+    folders: dict[Path, str] = {}
+    for given in files:
+        for file in audio.recordings_in(given) if os.path.isdir(given) else [given]:
+            name = "stdin" if file == "-" else Path(file).stem
+            if not name.strip("."):
+                raise ConfigError(f"{file}: found no name before its ending, expected one")
+            folder = Path(output_dir) / name
+            if folder in folders:
+                raise ConfigError(
+                    f"{file}: would be written to {folder} as {folders[folder]} is,"
+                    " expected names that differ before their ending"
+                )
+            folders[folder] = file
+    there = {folder for folder in folders if os.path.lexists(folder)}
+    if skip_existing:
+        return {folder: file for folder, file in folders.items() if folder not in there}
+    if there and not overwrite:
+        raise ConfigError(
+            f"{min(there)}: found already there, expected --overwrite, --skip_existing or a new"
+            " folder"
+        )
+    for folder in there:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: found a file, expected a folder or nothing")
+    return folders
+
+
 def main(files: Sequence[str]) -> None:
     """Checks all that can be checked, then separates file after file."""
-    from data_pipeline import audio
-
     if not files:
-        raise ConfigError("FILE: found none, expected one or more recordings")
-    folders: dict[Path, str] = {}
-    for file in files:
-        audio.probe(file)
-        folder = Path(_OUTPUT_DIR.value) / Path(file).stem
-        if folder in folders:
-            raise ConfigError(
-                f"{file}: would be written to {folder} as {folders[folder]} is,"
-                " expected names that differ before their ending"
-            )
-        if folder.exists() and not _OVERWRITE.value:
-            raise ConfigError(
-                f"{folder}: found already there, expected --overwrite or a new folder"
-            )
-        folders[folder] = file
-    load_config(_MODEL.value)  # a wrong --model is told before TensorFlow is loaded
+        raise ConfigError("FILE: found none, expected recordings, folders of them, or -")
+    ending = f".{_FORMAT.value}"
+    encoding = _ENCODING.value or ("pcm24" if ending == ".flac" else "float32")
+    if ending == ".flac" and encoding == "float32":
+        raise ConfigError("--encoding: found float32, expected pcm16 or pcm24 in FLAC")
+    clip_mode = _CLIP_MODE.value or ("none" if encoding == "float32" else "rescale")
+    if clip_mode == "none" and encoding != "float32":
+        raise ConfigError(
+            f"--clip_mode: found none, expected rescale or clamp: {encoding} ends at full scale"
+        )
+    reconstruction = Reconstruction(_MASK.value, _EXPONENT.value, _ITERATIONS.value)
+    folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value)
+    # A wrong --model is told before TensorFlow is loaded.
+    sums = parse_stems(_STEMS.value, load_config(_MODEL.value).model.stems)
+    count, done = len(folders), 0
+    for folder, file in list(folders.items()):
+        if file != "-":
+            try:
+                with audio.recording(file, salvage=True):
+                    pass
+            except AudioError as error:
+                cli.report(str(error))
+                del folders[folder]
+    if folders:
+        from sccunet.separation import Separator
 
-    from sccunet.separation import Separator
-
-    separator = Separator.load(_MODEL.value)
+        separator = Separator.load(_MODEL.value, reconstruction)
     for folder, file in folders.items():
-        separate_file(separator, file, folder, _ENCODING.value)
-    print(f"stems of {len(files)} files: {_OUTPUT_DIR.value}")
+        try:
+            separate_file(
+                separator, file, folder, sums, encoding, clip_mode, ending, _RESIDUAL.value
+            )
+            done += 1
+        except AudioError as error:
+            cli.report(str(error))
+    print(f"stems of {done} of {count} files: {_OUTPUT_DIR.value}")
+    if done < count:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
@@ -126,8 +298,29 @@ if __name__ == "__main__":
         "model", None, "A training workdir or an exported SavedModel.", required=True
     )
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
+    _STEMS = flags.DEFINE_list(
+        "stems",
+        [],
+        "What to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"
+        " all but the vocals. Default: every stem.",
+    )
+    _RESIDUAL = flags.DEFINE_bool(
+        "residual", False, "Also write residual: the mixture minus the sum of all stems."
+    )
+    _MASK, _EXPONENT, _ITERATIONS = cli.define_reconstruction()
+    _FORMAT = flags.DEFINE_enum("format", "wav", ["wav", "flac"], "Of the written files.")
     _ENCODING = flags.DEFINE_enum(
-        "encoding", "float32", ["float32", "pcm24", "pcm16"], "Of the written WAVs; PCM clips at 1."
+        "encoding", None, ENCODINGS, "Of their samples. Default: float32 in WAV, pcm24 in FLAC."
+    )
+    _CLIP_MODE = flags.DEFINE_enum(
+        "clip_mode",
+        None,
+        CLIP_MODES,
+        "Samples beyond full scale. rescale: all stems of the file are turned down alike; clamp:"
+        " they are cut off; none: they stay. Default: none for float32, else rescale.",
     )
     _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
+    _SKIP_EXISTING = flags.DEFINE_bool(
+        "skip_existing", False, "Leave out files whose stems are there: goes on where it stopped."
+    )
     cli.run(main, takes_files=True)

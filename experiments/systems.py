@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sccunet.config import Config
+from sccunet.config import Config, Reconstruction
 
 SYSTEMS = ("model", "mixture", "scaled", "irm")
 
@@ -13,13 +13,19 @@ SYSTEMS = ("model", "mixture", "scaled", "irm")
 System = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
-def load_system(system: str, model: str | os.PathLike, config: Config) -> System:
+def load_system(
+    system: str,
+    model: str | os.PathLike,
+    config: Config,
+    reconstruction: Reconstruction | None = None,
+) -> System:
     """The function that estimates the stems of a track.
 
     Args:
       system: one of `SYSTEMS`.
       model: training workdir or exported SavedModel; read for "model" only.
       config: the model's.
+      reconstruction: how the model's estimates become stems; by default as in the paper.
 
     Raises:
       ConfigError: if the model cannot be loaded.
@@ -35,7 +41,7 @@ def load_system(system: str, model: str | os.PathLike, config: Config) -> System
 
     from sccunet.separation import Separator
 
-    separator = Separator.load(model)
+    separator = Separator.load(model, reconstruction)
 
     def separate(mixture: np.ndarray, references: np.ndarray) -> np.ndarray:
         estimates = separator(mixture, config.model.sample_rate)

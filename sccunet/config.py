@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 CONFIG = "config.json"
-# Where an export keeps its config: TensorFlow Serving leaves this folder alone.
-EXPORTED_CONFIG = Path("assets.extra") / CONFIG
+# What an export says of itself, the config included.
+METADATA = Path("assets") / "metadata.json"
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
@@ -156,6 +156,37 @@ class AugmentConfig:
             self.mix_tracks,
             "a chance between 0 and 1",
         )
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """How the network's estimates become stems; chosen when separating, not when training.
+
+    Attributes:
+      mask: "none" gives each stem its estimated magnitude and the mixture's phase, as in the paper;
+        "soft" gives each stem its share of the mixture's spectrogram, every channel on its own, so
+        that the stems sum to the mixture; "wiener" refines the estimates by norbert's multichannel
+        Wiener filter with expectation-maximisation (Nugraha, Liutkus, Vincent 2016), whose stems
+        leave out of the mixture only what was estimated as 0 in all of them.
+      exponent: of "soft": the share is estimate**exponent over the sum of all stems'. 1 is the
+        ratio mask, 2 the Wiener filter, if estimates are the sources' magnitudes.
+      iterations: of "wiener".
+    """
+
+    mask: str = "none"
+    exponent: float = 2.0
+    iterations: int = 1
+
+    def __post_init__(self):
+        kinds = ("none", "soft", "wiener")
+        for ok, field, expected in (
+            (self.mask in kinds, "mask", f"one of {', '.join(kinds)}"),
+            (_is_number(self.exponent, 0) and self.exponent > 0, "exponent", "a number over 0"),
+            (_is_whole(self.iterations, 1), "iterations", "a whole number, 1 or more"),
+        ):
+            if not ok:
+                found = getattr(self, field)
+                raise ConfigError(f"{field}: found {found!r}, expected {expected}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -330,16 +361,30 @@ def load_config(path: str | os.PathLike) -> Config:
       ConfigError: if `path` is neither, or its config is damaged.
     """
     path = Path(path)
-    for config_path in (path / CONFIG, path / EXPORTED_CONFIG):
-        if config_path.is_file():
-            try:
-                return Config.from_json(config_path.read_text())
-            except ValueError as error:  # a ConfigError, or bytes that are no text
-                raise ConfigError(f"{config_path}: {error}") from error
-    raise ConfigError(
-        f"{path}: found {'no config.json' if path.is_dir() else 'no such folder'},"
-        " expected a training workdir or an exported SavedModel"
-    )
+    run, export = path / CONFIG, exported_version(path) / METADATA
+    found = run if run.is_file() else export
+    try:
+        if found == run:
+            return Config.from_json(run.read_text())
+        return Config.from_dict(json.loads(export.read_text())["config"])
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path}: found {'no config.json' if path.is_dir() else 'no such folder'},"
+            " expected a training workdir or an exported SavedModel"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{found}: {error}") from error
+
+
+def exported_version(path: str | os.PathLike) -> Path:
+    """The newest version below an export's base folder, or `path` itself if that has none."""
+    path = Path(path)
+    versions = [
+        entry
+        for entry in (path.iterdir() if path.is_dir() else ())
+        if entry.name.isdecimal() and (entry / "saved_model.pb").is_file()
+    ]
+    return max(versions, key=lambda entry: int(entry.name), default=path)
 
 
 def _plain(values: Any) -> dict[str, Any]:

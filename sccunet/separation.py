@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from sccunet.config import Config, load_config
+from sccunet.config import (
+    Config,
+    ConfigError,
+    Reconstruction,
+    exported_version,
+    load_config,
+)
 from sccunet.spectral import Patching
 
 # Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
@@ -26,47 +32,76 @@ class Separator:
         self._separate_patches = separate_patches
 
     @classmethod
-    def from_model(cls, unet, config: Config) -> "Separator":
-        """Separates with a model in memory, `sccunet.build_model`'s."""
-        import keras
-        from keras import ops
+    def from_model(
+        cls, unet, config: Config, reconstruction: Reconstruction | None = None
+    ) -> "Separator":
+        """Separates with a model in memory, `sccunet.build_model`'s.
 
+        Args:
+          unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
+          config: of the run that trained it.
+          reconstruction: how its estimates become stems; by default as in the paper.
+        """
         from sccunet import spectral
 
-        def separate(waveforms):
-            return spectral.separate_patches(waveforms, unet, config.model)
-
-        if keras.backend.backend() == "tensorflow":
-            import tensorflow as tf
-
-            separate = tf.function(
-                separate,
-                input_signature=[tf.TensorSpec([None, config.model.patch_samples], tf.float32)],
+        reconstruction = reconstruction or Reconstruction()
+        model = config.model
+        patches = [None, model.patch_samples]
+        if reconstruction.mask != "wiener":
+            exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
+            return cls(
+                _on_device(
+                    lambda waveforms: spectral.separate_patches(waveforms, unet, model, exponent),
+                    patches,
+                ),
+                config,
             )
-        return cls(
-            lambda patches: ops.convert_to_numpy(separate(ops.convert_to_tensor(patches))), config
+        estimate = _on_device(
+            lambda waveforms: spectral.estimate_patches(waveforms, unet, model), patches
         )
+        parts = [None, len(model.stems), model.frames, model.bins]
+        synthesise = _on_device(lambda *spectrum: spectral.istft(*spectrum, model), parts, parts)
+
+        def separate(waveforms):
+            stems = wiener(*estimate(waveforms), reconstruction.iterations)
+            return synthesise(stems.real.astype(np.float32), stems.imag.astype(np.float32))
+
+        return cls(separate, config)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> "Separator":
+    def load(
+        cls, path: str | os.PathLike, reconstruction: Reconstruction | None = None
+    ) -> "Separator":
         """Separates with the best weights of a training workdir, or with an exported SavedModel.
 
+        Args:
+          path: the workdir; or an export, or the base folder of several: the newest is taken.
+          reconstruction: how the network's estimates become stems; by default as in the paper.
+
         Raises:
-          ConfigError: if `path` is neither, or has no weights yet.
+          ConfigError: if `path` is neither, has no weights yet, or cannot be loaded.
         """
         config = load_config(path)
-        path = Path(path)
-        if (path / "saved_model.pb").exists():
-            import tensorflow as tf
+        export = exported_version(path)
+        if not (export / "saved_model.pb").exists():
+            return cls.from_model(load_unet(path, config), config, reconstruction)
+        import tensorflow as tf
 
-            module = tf.saved_model.load(str(path))
-            signature = module.signatures["patches"]
+        try:
+            module = tf.saved_model.load(str(export))
+            signature = module.signatures["magnitudes"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"{export}: found a SavedModel that does not load ({reason}), expected one that"
+                " experiments.export wrote"
+            ) from error
 
-            def separate(patches, module=module):  # the module owns the variables: keep it alive
-                return signature(waveforms=patches)["stems"].numpy()
+        def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
+            estimates = signature(mixture_magnitudes=magnitudes[..., 0])
+            return tf.stack([estimates[stem] for stem in config.model.stems], axis=-1)
 
-            return cls(separate, config)
-        return cls.from_model(load_unet(path, config), config)
+        return cls.from_model(unet, config, reconstruction)
 
     def __call__(self, waveform: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
         """Separates a whole recording.
@@ -180,6 +215,48 @@ def _resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> It
         yield stream.resample_chunk(block)
     if stream is not None:
         yield stream.resample_chunk(block[:0], last=True)
+
+
+def wiener(
+    real: np.ndarray, imaginary: np.ndarray, estimates: np.ndarray, iterations: int
+) -> np.ndarray:
+    """norbert's multichannel Wiener filter, started from the estimates and the mixture's phase.
+
+    Args:
+      real, imaginary: the mixture's spectrogram, [channels, frames, bins] of one recording.
+      estimates: magnitudes [channels, stems, frames, bins].
+      iterations: of expectation-maximisation, which estimates each stem's spatial covariance from
+        all frames given.
+
+    Returns:
+      complex128 [channels, stems, frames, bins].
+    """
+    import norbert
+
+    mixture = (real + 1j * imaginary.astype(np.float64)).transpose(1, 2, 0)
+    # [channels, stems, frames, bins] -> [frames, bins, channels, stems]
+    magnitudes = estimates.astype(np.float64).transpose(2, 3, 0, 1)
+    stems = norbert.wiener(magnitudes, mixture, iterations, use_softmask=False)
+    return stems.transpose(2, 3, 0, 1)
+
+
+def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
+    """`function` of float32 tensors as one of arrays, traced once where the backend traces."""
+    import keras
+    from keras import ops, tree
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        function = tf.function(
+            function, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes]
+        )
+
+    def call(*arrays: np.ndarray):
+        outputs = function(*map(ops.convert_to_tensor, arrays))
+        return tree.map_structure(ops.convert_to_numpy, outputs)
+
+    return call
 
 
 def load_unet(workdir: str | os.PathLike, config: Config):

@@ -82,8 +82,8 @@ def training_magnitudes(waveforms, model: ModelConfig):
     )
 
 
-def separate_patches(waveforms, unet: keras.Model, model: ModelConfig):
-    """Estimated magnitudes times the mixture's phase (the paper's reconstruction).
+def estimate_patches(waveforms, unet: keras.Model, model: ModelConfig):
+    """The mixture's spectrogram and what the network makes of its magnitude.
 
     Args:
       waveforms: mixture, float32 [batch, patch_samples].
@@ -91,16 +91,58 @@ def separate_patches(waveforms, unet: keras.Model, model: ModelConfig):
       model: gives frame_length and hop_length.
 
     Returns:
-      float32 [batch, stems, patch_samples].
+      The mixture's real and imaginary part [batch, frames, bins], and estimated magnitudes
+      [batch, stems, frames, bins].
     """
     real, imaginary = stft(waveforms, model)  # [batch, frames, bins]
-    mixture = magnitude(real, imaginary)
-    network_input = ops.expand_dims(ops.transpose(mixture, (0, 2, 1)), -1)
-    estimates = unet(network_input, training=False)  # [batch, bins, frames, stems]
-    estimates = ops.transpose(estimates, (0, 3, 2, 1))  # [batch, stems, frames, bins]
-    # Where the mixture is silent it has no phase: the estimate there becomes 0. The bound lies far
-    # above 1e-19, whose square float32 cannot hold: there the magnitude is 0, the parts are not.
-    gain = estimates / ops.expand_dims(ops.maximum(mixture, 1e-12), 1)
+    mixture = ops.transpose(magnitude(real, imaginary), (0, 2, 1))  # [batch, bins, frames]
+    estimates = unet(ops.expand_dims(mixture, -1), training=False)  # [batch, bins, frames, stems]
+    return real, imaginary, ops.transpose(estimates, (0, 3, 2, 1))
+
+
+def soft_masks(estimates, exponent: float):
+    """Each stem's share of the mixture: generalised Wiener filter (Liutkus and Badeau 2015).
+
+    Args:
+      estimates: magnitudes [batch, stems, frames, bins].
+      exponent: over 0.
+
+    Returns:
+      estimates**exponent over its sum over the stems. Equal shares where all estimates are 0, so
+      that the masks sum to 1 everywhere.
+    """
+    # Relative to the largest, so that no power leaves float32's range.
+    largest = ops.max(estimates, axis=1, keepdims=True)  # [batch, 1, frames, bins]
+    silent = largest <= 0
+    relative = ops.where(silent, 1.0, estimates / ops.where(silent, 1.0, largest))
+    shares = ops.power(relative, exponent)
+    return shares / ops.sum(shares, axis=1, keepdims=True)
+
+
+def separate_patches(
+    waveforms, unet: keras.Model, model: ModelConfig, mask_exponent: float | None = None
+):
+    """Stems of mixture patches.
+
+    Args:
+      waveforms: mixture, float32 [batch, patch_samples].
+      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
+      model: gives frame_length and hop_length.
+      mask_exponent: None multiplies estimated magnitudes by the mixture's phase (the paper's
+        reconstruction); a number takes `soft_masks` of this exponent.
+
+    Returns:
+      float32 [batch, stems, patch_samples].
+    """
+    real, imaginary, estimates = estimate_patches(waveforms, unet, model)
+    if mask_exponent is None:
+        # Where the mixture is silent it has no phase: the estimate there becomes 0. The bound lies
+        # far above 1e-19, whose square float32 cannot hold: there the magnitude is 0, the parts are
+        # not.
+        mixture = ops.maximum(magnitude(real, imaginary), 1e-12)
+        gain = estimates / ops.expand_dims(mixture, 1)
+    else:
+        gain = soft_masks(estimates, mask_exponent)
     return istft(  # [batch, stems, frames, bins] -> [batch, stems, patch_samples]
         gain * ops.expand_dims(real, 1), gain * ops.expand_dims(imaginary, 1), model
     )

@@ -43,6 +43,53 @@ def randomise():
 
 
 @pytest.fixture(scope="session")
+def make_identity():
+    """Function that sets weights so that every stem is the mixture: the first skip connection."""
+
+    def assign(model):
+        for layer in model.layers:
+            for weight in layer.weights:
+                if weight.name in ("kernel", "bias", "beta", "moving_mean"):
+                    weight.assign(np.zeros(weight.shape))
+                elif weight.name == "moving_variance":
+                    weight.assign(np.ones(weight.shape))
+                elif weight.name == "gamma":
+                    weight.assign(np.full(weight.shape, np.sqrt(1 + layer.epsilon)))
+        width = model.get_layer("encoder1_conv1").filters
+        places = {  # of the one weight of 1: [height, width, in, out], transposed [.., out, in]
+            "encoder1_conv1": (1, 1, 0, 0),
+            "encoder1_conv2": (1, 1, 0, 0),
+            "decoder1_conv1": (1, 1, 0, width),  # behind the up-convolution's channels
+            "decoder1_conv2": (1, 1, 0, 0),
+            "stem_magnitudes": (0, 0, 0, slice(None)),
+        }
+        for name, place in places.items():
+            kernel = model.get_layer(name).kernel
+            value = np.zeros(kernel.shape)
+            value[place] = 1
+            kernel.assign(value)
+        return model
+
+    return assign
+
+
+@pytest.fixture(scope="session")
+def make_run():
+    """Function that makes a training workdir: `make_run(path, config, weights_setter)`."""
+
+    def make(path, config, set_weights):
+        from sccunet import build_model
+        from sccunet.training import BEST, save_whole
+
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(config.to_json())
+        save_whole(set_weights(build_model(config)), path / BEST)
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def program():
     """Function that runs a program as its users do: `program("train", "--workdir=RUN", ...)`."""
 

@@ -14,11 +14,13 @@ import pytest
 from experiments import configs
 from sccunet.config import (
     CONFIG,
-    EXPORTED_CONFIG,
+    METADATA,
     AugmentConfig,
     Config,
     ConfigError,
     ModelConfig,
+    Reconstruction,
+    exported_version,
     load_config,
     model_config,
 )
@@ -275,9 +277,48 @@ def test_load_config_of_workdir_and_export(tmp_path):
     (tmp_path / CONFIG).write_text(config.to_json())
     assert load_config(tmp_path) == config
     exported = tmp_path / "export"
-    (exported / EXPORTED_CONFIG).parent.mkdir(parents=True)
-    (exported / EXPORTED_CONFIG).write_text(config.to_json())
+    _export(exported, config)
     assert load_config(str(exported)) == config
+
+
+def _export(folder, config):
+    (folder / METADATA).parent.mkdir(parents=True)
+    (folder / METADATA).write_text(json.dumps({"stems": [], "config": config.to_dict()}))
+    (folder / "saved_model.pb").write_bytes(b"")
+
+
+def test_the_newest_version_of_an_export_is_taken(tmp_path):
+    assert exported_version(tmp_path) == tmp_path
+    for version in (1, 9, 10):
+        _export(tmp_path / str(version), Config(seed=version))
+    (tmp_path / "11").mkdir()  # not an export
+    (tmp_path / ".12.part").mkdir()
+    assert exported_version(tmp_path) == tmp_path / "10"
+    assert load_config(tmp_path) == Config(seed=10)
+    assert load_config(tmp_path / "9") == Config(seed=9)
+    assert exported_version(tmp_path / "9") == tmp_path / "9"
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"config": {"batch_size": 0}}'])
+def test_damaged_metadata_is_named(tmp_path, text):
+    _export(tmp_path / "1", Config())
+    (tmp_path / "1" / METADATA).write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{tmp_path}/1/assets/metadata\.json: "):
+        load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mask": "hard"}, "mask: found 'hard', expected one of none, soft, wiener"),
+        ({"exponent": 0.0}, "exponent: found 0.0, expected a number over 0"),
+        ({"iterations": 0}, "iterations: found 0, expected a whole number, 1 or more"),
+    ],
+)
+def test_reconstructions_that_cannot_be(fields, message):
+    with pytest.raises(ConfigError) as caught:
+        Reconstruction(**fields)
+    assert str(caught.value) == message
 
 
 def test_load_config_names_what_it_did_not_find(tmp_path):

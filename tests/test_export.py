@@ -1,18 +1,25 @@
 """The SavedModel where only TensorFlow is at hand, against the model in memory."""
 
+import concurrent.futures
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from sccunet import build_model, export
-from sccunet.config import Config, ConfigError, ModelConfig, load_config
-from sccunet.export import export_saved_model, separate_graph
+import sccunet
+from sccunet import build_model, export, run_saved_model
+from sccunet.config import METADATA, Config, ConfigError, ModelConfig, load_config
+from sccunet.export import WARMUP, export_saved_model, export_tflite, separate_graph
 from sccunet.separation import Separator
+from sccunet.spectral import Patching
 
 _CONFIG = Config(
     model=ModelConfig(stems=("vocals", "accompaniment"), filters=(4, 8, 16)),
@@ -20,16 +27,21 @@ _CONFIG = Config(
     loss_weights=(0.7, 0.3),
     seed=3,
 )
-_SAMPLES = _CONFIG.model.patch_samples
+_MODEL = _CONFIG.model
 _TINY = Config(
     model=ModelConfig(
         stems=("a", "b", "c"), frame_length=256, hop_length=64, patch_samples=4096, filters=(3, 4)
     )
 )
+_SIGNATURES = ("serving_default", "separate_wav", "magnitudes", "metadata")
 
 
 def _noise(*shape, seed=0):
     return (0.1 * np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+def _wav(waveform, rate=44_100):
+    return tf.audio.encode_wav(waveform, rate).numpy()
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +51,8 @@ def unet(randomise):
 
 @pytest.fixture(scope="module")
 def exported(unet, tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "saved"
-    export_saved_model(unet, _CONFIG, path)
-    return path
+    base = tmp_path_factory.mktemp("export") / "saved"
+    return export_saved_model(unet, _CONFIG, base, training_data="noise", licence="none")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +60,14 @@ def tiny(randomise):
     return randomise(build_model(_TINY))
 
 
-# Runs a SavedModel on the waveforms of a folder; nothing of this project can be imported.
+@pytest.fixture(scope="module")
+def loaded(tiny, tmp_path_factory):
+    """A small export through TensorFlow's loader."""
+    path = export_saved_model(tiny, _TINY, tmp_path_factory.mktemp("tiny"))
+    return tf.saved_model.load(str(path))
+
+
+# What follows runs where nothing of this project can be imported.
 _ALONE = """
 import sys
 class Blocked:
@@ -57,76 +75,132 @@ class Blocked:
         if name.partition(".")[0] in ("sccunet", "experiments", "data_pipeline"):
             raise ModuleNotFoundError(f"{name} is not to be imported here")
 sys.meta_path.insert(0, Blocked())
-import numpy as np
-import tensorflow as tf
-
-saved, folder = sys.argv[1:]
-separate = tf.saved_model.load(saved).signatures["serving_default"]
-for name, waveform in np.load(f"{folder}/waveforms.npz").items():
-    stems = separate(waveform=tf.constant(waveform))
-    np.savez(f"{folder}/{name}.npz", **{stem: audio.numpy() for stem, audio in stems.items()})
-assert not any(name.startswith("sccunet") for name in sys.modules)
 """
 
 
 @pytest.mark.slow
-def test_saved_model_alone_separates_as_the_model_in_memory(exported, unet, tmp_path):
+def test_saved_model_alone_gives_what_the_model_in_memory_gives(exported, unet, tmp_path):
+    """Every signature, by both loaders, in a process that has TensorFlow alone."""
     lengths = (1, 1000, 88_200, 88_201, 1_000_000)
-    waveforms = {f"{n}x{c}": _noise(1, n, c, seed=n) for n in lengths for c in (1, 2)}
-    waveforms["batch"] = _noise(2, 100_000, 2)
-    np.savez(tmp_path / "waveforms.npz", **waveforms)
+    waveforms = [_noise(1, n, c, seed=n) for n in lengths for c in (1, 2)]
+    waveforms.append(_noise(2, 100_000, 2))
+    magnitudes = np.abs(_noise(3, _MODEL.bins, _MODEL.frames))
+    requests = [
+        *(("serving_default", {"waveform": waveform}) for waveform in waveforms),
+        ("magnitudes", {"mixture_magnitudes": magnitudes}),
+        ("separate_wav", {"wav_bytes": np.array([_wav(x[0]) for x in waveforms], object)}),
+        ("metadata", {"request": np.array(["", "x"], object)}),
+    ]
+    (tmp_path / "requests").write_bytes(pickle.dumps(requests))
+    code = _ALONE + Path(run_saved_model.__file__).read_text()
     subprocess.run(
-        [sys.executable, "-c", _ALONE, exported, tmp_path],
+        [sys.executable, "-c", code, exported, "requests", "results"],
         check=True,
         cwd=tmp_path,
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
     )
+    by_loader = pickle.loads((tmp_path / "results").read_bytes())
+    assert list(by_loader) == ["tf2", "session"]
     separator = Separator.from_model(unet, _CONFIG)
-    for name, batch in waveforms.items():
-        found = np.load(tmp_path / f"{name}.npz")
-        assert sorted(found) == ["accompaniment", "vocals"]
-        for i, waveform in enumerate(batch):
-            for stem, truth in separator(waveform, 44_100).items():
-                assert found[stem].shape == batch.shape
-                assert found[stem].dtype == np.float32
-                # Stems of the input's order of size: 1e-5 means something.
-                assert len(waveform) == 1 or 0.001 < truth.std() < 1, truth.std()
-                np.testing.assert_allclose(found[stem][i], truth, rtol=0, atol=1e-5, err_msg=name)
+    estimates = keras.ops.convert_to_numpy(unet(magnitudes[..., None], training=False))
+    text = (exported / METADATA).read_text()
+    for results in by_loader.values():
+        *separated, found_magnitudes, files, metadata = results
+        for batch, found in zip(waveforms, separated, strict=True):
+            assert sorted(found) == ["accompaniment", "vocals"]
+            for i, waveform in enumerate(batch):
+                for stem, truth in separator(waveform, 44_100).items():
+                    assert found[stem].shape == batch.shape
+                    assert found[stem].dtype == np.float32
+                    # Stems of the input's order of size: 1e-5 means something.
+                    assert len(waveform) == 1 or 0.001 < truth.std() < 1, truth.std()
+                    np.testing.assert_allclose(found[stem][i], truth, rtol=0, atol=1e-5)
+        for i, stem in enumerate(_MODEL.stems):
+            np.testing.assert_allclose(
+                found_magnitudes[stem], estimates[..., i], rtol=1e-5, atol=1e-5
+            )
+        for i, batch in enumerate(waveforms):
+            rounded, _ = tf.audio.decode_wav(_wav(batch[0]))
+            for stem, truth in separator(rounded.numpy(), 44_100).items():
+                wav, rate = tf.audio.decode_wav(files[f"{stem}_wav_bytes"][i])
+                assert rate == 44_100
+                assert wav.shape == rounded.shape  # each file keeps its own length and channels
+                np.testing.assert_allclose(wav, np.clip(truth, -1, 1), rtol=0, atol=1.01 / 32768)
+        assert [entry.decode() for entry in metadata["metadata"]] == [text, text]
 
 
-def test_separator_loads_an_export(tiny, tmp_path):
-    export_saved_model(tiny, _TINY, tmp_path / "saved")
-    recording = _noise(10_000, 2)
-    loaded = Separator.load(tmp_path / "saved")
-    assert loaded.config == _TINY
-    for rate in (44_100, 48_000):
-        truth = Separator.from_model(tiny, _TINY)(recording, rate)
-        for stem, found in loaded(recording, rate).items():
-            np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-5)
-
-
-def test_signatures(exported):
+def test_signatures_are_named_and_documented(exported):
     signatures = tf.saved_model.load(str(exported)).signatures
-    assert set(signatures) == {"serving_default", "patches", "config"}
-    serving = signatures["serving_default"]
-    _, inputs = serving.structured_input_signature
-    assert list(inputs) == ["waveform"]
-    assert inputs["waveform"].shape.as_list() == [None, None, None]
-    assert inputs["waveform"].dtype == tf.float32
-    assert sorted(serving.structured_outputs) == sorted(_CONFIG.model.stems)
-    assert {x.dtype for x in serving.structured_outputs.values()} == {tf.float32}
-    patches = signatures["patches"]
-    _, inputs = patches.structured_input_signature
-    assert inputs["waveforms"].shape.as_list() == [None, _SAMPLES]
-    found = patches(waveforms=tf.constant(_noise(3, _SAMPLES)))
-    assert found["stems"].shape == (3, 2, _SAMPLES)
+    documented = json.loads((exported / METADATA).read_text())["signatures"]
+    assert set(signatures) == set(documented) == set(_SIGNATURES)
+    for name, signature in signatures.items():
+        _, inputs = signature.structured_input_signature
+        outputs = signature.structured_outputs
+        for found, documents in (
+            (inputs, documented[name]["inputs"]),
+            (outputs, documented[name]["outputs"]),
+        ):
+            assert sorted(found) == sorted(documents)
+            for tensor, document in documents.items():
+                spec = found[tensor]
+                assert spec.dtype.name == document["dtype"]
+                assert document["unit"]
+                fixed = [size if isinstance(size, int) else None for size in document["shape"]]
+                assert len(spec.shape) == len(fixed)
+                if found is inputs:
+                    assert spec.shape.as_list() == fixed
+    show = subprocess.run(
+        [
+            Path(sys.executable).parent / "saved_model_cli",
+            *("show", "--dir", exported, "--tag_set", "serve", "--signature_def", "separate_wav"),
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert "inputs['wav_bytes'] tensor_info" in show
+    for stem in _MODEL.stems:
+        assert f"outputs['{stem}_wav_bytes'] tensor_info" in show
 
 
-def test_config_is_inside_for_programs_and_for_serving(exported):
-    text = tf.saved_model.load(str(exported)).signatures["config"]()["config"].numpy().decode()
-    assert json.loads(text) == json.loads(_CONFIG.to_json())
-    assert Config.from_json(text) == _CONFIG
-    assert load_config(exported) == _CONFIG
+def test_metadata_is_inside_and_readable_through_a_signature(exported):
+    signature = tf.saved_model.load(str(exported)).signatures["metadata"]
+    (text,) = signature(request=tf.constant(["?"]))["metadata"].numpy()
+    found = json.loads(text)
+    assert text.decode() == (exported / METADATA).read_text()
+    assert found["sample_rate"] == 44_100
+    assert found["stems"] == ["vocals", "accompaniment"]
+    assert found["training_data"] == "noise"
+    assert found["licence"] == "none"
+    assert found["model_version"] == 1
+    assert found["sccunet_version"] == sccunet.__version__
+    assert re.fullmatch(r"unknown|[0-9a-f]{40}(-dirty)?", found["git_commit"])
+    assert Config.from_dict(found["config"]) == load_config(exported) == _CONFIG
+
+
+def test_separator_loads_an_export_and_the_newest_of_several(tiny, tmp_path):
+    other = build_model(_TINY)
+    (tmp_path / ".2.part" / "variables").mkdir(parents=True)  # of an interrupted export
+    export_saved_model(other, _TINY, tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert export_saved_model(tiny, _TINY, tmp_path) == tmp_path / "2"
+    assert {path: path.read_bytes() for path in before} == before  # the old one is not touched
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    recording = _noise(10_000, 2)
+    for path, unet in ((tmp_path, tiny), (tmp_path / "2", tiny), (tmp_path / "1", other)):
+        loaded = Separator.load(path)
+        assert loaded.config == _TINY
+        for rate in (44_100, 48_000):
+            truth = Separator.from_model(unet, _TINY)(recording, rate)
+            for stem, found in loaded(recording, rate).items():
+                np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-5)
+
+
+def test_damaged_export_is_told_in_one_line(tiny, tmp_path):
+    path = export_saved_model(tiny, _TINY, tmp_path)
+    (path / "variables" / "variables.index").unlink()
+    with pytest.raises(ConfigError, match=r"^.*/1: found a SavedModel that does not load \(.*\)"):
+        Separator.load(tmp_path)
 
 
 def test_graph_gives_every_stem_its_own_name(tiny):
@@ -140,41 +214,149 @@ def test_graph_gives_every_stem_its_own_name(tiny):
     assert np.abs(found["a"] - found["b"]).max() > 1e-3
 
 
-def test_existing_folder_is_refused_and_left_alone(tiny, tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "mine.txt").write_text("mine")
+def test_graph_at_every_length_around_its_patches(loaded, tiny):
+    patching = Patching.of(_TINY.model)
+    separate, separator = loaded.signatures["serving_default"], Separator.from_model(tiny, _TINY)
+    step, fade = patching.step, patching.fade
+    for length in (step - fade, step, 2 * step - fade, 3 * step - fade):
+        for samples in (length - 1, length, length + 1):
+            waveform = _noise(samples, 1)
+            found = separate(waveform=waveform[None])
+            for stem, truth in separator(waveform, 44_100).items():
+                np.testing.assert_allclose(found[stem][0], truth, rtol=0, atol=1e-5)
+    assert found["a"].shape == (1, 3 * step - fade + 1, 1)
+    assert separate(waveform=tf.zeros([1, 0, 2]))["a"].shape == (1, 0, 2)
+
+
+def test_wavs_that_are_not_as_they_should_be_are_refused(loaded):
+    separate = loaded.signatures["separate_wav"]
+    good = _wav(_noise(500, 1))
+    for bad, reason in (
+        (_wav(_noise(500, 1), 48_000), r"separate_wav: found a WAV at.*48000.*Hz, expected.*44100"),
+        (b"words", "RIFF|short"),
+        (good[:34] + b"\x18\x00" + good[36:], "16-bit"),
+        (good[:20] + b"\x03\x00" + good[22:], "PCM"),
+        (good[:100], "short|size|length|Data"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=f"(?s){reason}"):
+            separate(wav_bytes=tf.constant([good, bad]))
+
+
+def test_wavs_of_loud_stems_are_clipped(tmp_path):
+    """A network that doubles: samples beyond full scale end at it."""
+    config = Config(model=ModelConfig(stems=("a",), frame_length=256, hop_length=64,
+                                      patch_samples=4096, filters=(3, 4)))  # fmt: skip
+
+    def double(magnitudes, training):
+        return 2 * magnitudes
+
+    waveform = np.full((3000, 1), 0.75, np.float32)
+    waveform[1500:] = -0.75
+    wav = export.separate_wav_graph(tf.constant([_wav(waveform)]), double, config)["a_wav_bytes"][0]
+    found, _ = tf.audio.decode_wav(wav)
+    assert found.shape == waveform.shape
+    assert np.mean(found[500:1400]) > 0.99
+    assert np.mean(found[1600:2500]) < -0.99
+
+
+def test_threads_calling_one_model_get_the_results_of_single_calls(loaded):
+    separate = loaded.signatures["serving_default"]
+    batches = [_noise(1, 3000 * (1 + i % 5), 1 + i % 2, seed=i) for i in range(40)]
+    expected = [separate(waveform=batch) for batch in batches]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for found, truth in zip(
+            pool.map(lambda batch: separate(waveform=batch), batches), expected, strict=True
+        ):
+            for stem in truth:
+                np.testing.assert_allclose(found[stem], truth[stem], rtol=0, atol=1e-6)
+
+
+def test_warmup_requests_fit_the_signatures(exported):
+    """What TensorFlow Serving does with them: feeds and fetches by the signature definitions."""
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    logs = []
+    for record in tf.data.TFRecordDataset(str(exported / WARMUP)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
+        inputs = {key: tf.make_ndarray(tensor) for key, tensor in log.request.inputs.items()}
+        logs.append((log.request.model_spec.signature_name, inputs))
+    assert [name for name, _ in logs] == list(_SIGNATURES)
+    assert (exported / WARMUP).stat().st_size < 20_000
+    for (_, inputs), outputs in zip(
+        logs, run_saved_model.run_session(str(exported), logs), strict=True
+    ):
+        assert outputs
+        assert {len(value) for value in [*inputs.values(), *outputs.values()]} == {1}
+
+
+def test_existing_version_is_refused_and_left_alone(tiny, tmp_path):
+    (tmp_path / "7").mkdir()
+    (tmp_path / "7" / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError) as caught:
-        export_saved_model(tiny, _TINY, tmp_path / "there")
-    expected = f"{tmp_path / 'there'}: found already there, expected a new folder"
+        export_saved_model(tiny, _TINY, tmp_path, version=7)
+    expected = f"{tmp_path / '7'}: found already there, expected a new version"
     assert str(caught.value) == expected
-    assert [path.name for path in tmp_path.rglob("*")] == ["there", "mine.txt"]
+    assert [path.name for path in tmp_path.rglob("*")] == ["7", "mine.txt"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"file: found a file, expected a folder for versions$"):
+        export_saved_model(tiny, _TINY, tmp_path / "file")
 
 
-def test_folders_above_are_made(tiny, tmp_path):
-    export_saved_model(tiny, _TINY, tmp_path / "a" / "b")
-    assert [path.name for path in (tmp_path / "a").iterdir()] == ["b"]
-
-
-@pytest.mark.parametrize("wrong", ["level", "order", "nan"])
-def test_wrong_export_is_refused_and_nothing_is_left(tiny, tmp_path, monkeypatch, wrong):
-    def off(waveform, unet, config):
+@pytest.mark.slow
+def test_wrong_export_is_refused_and_nothing_is_left(tiny, tmp_path, monkeypatch):
+    def swapped(waveform, unet, config):
         stems = separate_graph(waveform, unet, config)
-        if wrong == "order":
-            stems["a"], stems["b"] = stems["b"], stems["a"]
-        elif wrong == "level":
-            stems["c"] = stems["c"] + 2e-5
-        else:
-            stems["c"] = stems["c"] * float("nan")
+        stems["a"], stems["b"] = stems["b"], stems["a"]
         return stems
 
-    monkeypatch.setattr(export, "separate_graph", off)
-    with pytest.raises(ConfigError, match=r"stem '.' differs from the model in memory by .*1e-05"):
-        export_saved_model(tiny, _TINY, tmp_path / "saved")
-    assert list(tmp_path.iterdir()) == []
+    monkeypatch.setattr(export, "separate_graph", swapped)
+    with pytest.raises(ConfigError, match=r"'serving_default' by the tf2 loader: '.' differs from"):
+        export_saved_model(tiny, _TINY, tmp_path / "base")
+    assert list((tmp_path / "base").iterdir()) == []
 
 
-def test_remains_of_an_interrupted_export_do_not_matter(tiny, tmp_path):
-    (tmp_path / ".saved.part" / "variables").mkdir(parents=True)
-    (tmp_path / ".saved.part" / "saved_model.pb").write_text("half")
-    export_saved_model(tiny, _TINY, tmp_path / "saved")
-    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+def test_export_that_does_not_run_is_refused(tiny, tmp_path, monkeypatch):
+    save = tf.saved_model.save
+
+    def broken(module, path, **options):
+        save(module, path, **options)
+        (Path(path) / METADATA).unlink()
+
+    monkeypatch.setattr(tf.saved_model, "save", broken)
+    with pytest.raises(ConfigError, match=r"does not run in a fresh process \(.*metadata\.json"):
+        export_saved_model(tiny, _TINY, tmp_path / "base")
+    assert list((tmp_path / "base").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "reason"),
+    [
+        ({"a": [np.zeros(3)], "b": []}, "found the outputs ['a', 'b'], expected ['a']"),
+        ({"a": [np.zeros(4)]}, "'a' differs from the model in memory by inf"),
+        ({"a": [np.array([0, 2e-5, 0])]}, "'a' differs from the model in memory by 2.0e-05"),
+        ({"a": [np.array([0, np.nan, 0])]}, "'a' differs from the model in memory by nan"),
+        ({"a": [np.array([0, 5e-6, 0])]}, None),
+    ],
+)
+def test_differences_are_found(found, reason):
+    assert (export._difference(found, {"a": [np.zeros(3)]}) or "None").startswith(str(reason))
+
+
+def test_tflite_gives_what_the_network_gives_with_builtin_operators_alone(unet, tmp_path):
+    path = tmp_path / "a" / "network.tflite"
+    export_tflite(unet, _CONFIG, path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["network.tflite"]
+    interpreter = tf.lite.Interpreter(str(path))
+    operators = {operator["op_name"] for operator in interpreter._get_ops_details()}
+    assert {"CONV_2D", "TRANSPOSE_CONV"} <= operators
+    assert not any("custom" in name.lower() or "flex" in name.lower() for name in operators)
+    run = interpreter.get_signature_runner("magnitudes")
+    magnitudes = np.abs(_noise(1, _MODEL.bins, _MODEL.frames, seed=5))
+    found = run(mixture_magnitudes=magnitudes)
+    truth = keras.ops.convert_to_numpy(unet(magnitudes[..., None], training=False))
+    assert sorted(found) == sorted(_MODEL.stems)
+    for i, stem in enumerate(_MODEL.stems):
+        assert truth[..., i].std() > 1e-3
+        np.testing.assert_allclose(found[stem], truth[..., i], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ConfigError, match="found already there, expected a new file"):
+        export_tflite(unet, _CONFIG, path)

@@ -7,7 +7,7 @@ import pytest
 from keras import ops
 
 from sccunet import build_model
-from sccunet.config import CONFIG, Config, ConfigError, ModelConfig
+from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, Reconstruction
 from sccunet.separation import Separator, load_unet
 from sccunet.spectral import Patching
 from sccunet.training import BEST, save_whole
@@ -25,35 +25,9 @@ def _noise(samples, channels=1, seed=0):
     return noise.astype(np.float32)
 
 
-def _make_identity(unet):
-    """Sets weights so that every stem is the mixture: it takes the first skip connection."""
-    for layer in unet.layers:
-        for weight in layer.weights:
-            if weight.name in ("kernel", "bias", "beta", "moving_mean"):
-                weight.assign(np.zeros(weight.shape))
-            elif weight.name == "moving_variance":
-                weight.assign(np.ones(weight.shape))
-            elif weight.name == "gamma":
-                weight.assign(np.full(weight.shape, np.sqrt(1 + layer.epsilon)))
-    width = unet.get_layer("encoder1_conv1").filters
-    places = {  # of the one weight of 1: [height, width, in, out], transposed [.., out, in]
-        "encoder1_conv1": (1, 1, 0, 0),
-        "encoder1_conv2": (1, 1, 0, 0),
-        "decoder1_conv1": (1, 1, 0, width),  # behind the up-convolution's channels
-        "decoder1_conv2": (1, 1, 0, 0),
-        "stem_magnitudes": (0, 0, 0, slice(None)),
-    }
-    for name, place in places.items():
-        kernel = unet.get_layer(name).kernel
-        value = np.zeros(kernel.shape)
-        value[place] = 1
-        kernel.assign(value)
-    return unet
-
-
 @pytest.fixture(scope="module")
-def identity():
-    return Separator.from_model(_make_identity(build_model(_CONFIG)), _CONFIG)
+def identity(make_identity):
+    return Separator.from_model(make_identity(build_model(_CONFIG)), _CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +54,9 @@ def test_identity_network_gives_the_recording_back(identity, channels):
             np.testing.assert_allclose(stem, recording, rtol=0, atol=1e-4, err_msg=f"{samples}")
 
 
-def test_real_network_of_the_papers_patch_gives_the_recording_back():
+def test_real_network_of_the_papers_patch_gives_the_recording_back(make_identity):
     config = Config(model=ModelConfig(filters=(1, 1, 1, 1, 1)))  # padded to 1040 x 176
-    separator = Separator.from_model(_make_identity(build_model(config)), config)
+    separator = Separator.from_model(make_identity(build_model(config)), config)
     recording = _noise(88_201, 2)
     for stem in separator(recording, 44_100).values():
         np.testing.assert_allclose(stem, recording, rtol=0, atol=1e-4)
@@ -214,6 +188,97 @@ def test_a_fading_tail_does_not_explode(random):
     for stem in stems.values():
         assert np.abs(stem).max() < 10 * max(1.0, np.abs(stem[: _PATCHING.step]).max())
         assert np.abs(stem[-_PATCHING.step :]).max() < 1e-6
+
+
+_MASKS = [
+    Reconstruction("soft", exponent=1.0),
+    Reconstruction("soft", exponent=2.0),
+    Reconstruction("wiener", iterations=1),
+    Reconstruction("wiener", iterations=3),
+]
+
+
+@pytest.mark.parametrize("reconstruction", _MASKS, ids=str)
+@pytest.mark.parametrize("kind", ["mono", "stereo", "same", "silent", "five"])
+def test_masked_stems_sum_to_the_mixture(randomise, reconstruction, kind):
+    recording = _noise(2 * _PATCHING.step + 5, {"mono": 1, "five": 5}.get(kind, 2))
+    if kind == "same":  # one channel is the other: the spatial covariances are singular
+        recording[:, 1] = recording[:, 0]
+    if kind == "silent":
+        recording[1000:6000] = 0
+        recording[:, 1] = 0
+    separator = Separator.from_model(randomise(build_model(_CONFIG)), _CONFIG, reconstruction)
+    stems = separator(recording, _RATE)
+    assert all(stem.dtype == np.float32 for stem in stems.values())
+    assert min(stem.std() for stem in stems.values()) > 0.01
+    if reconstruction.mask == "soft":
+        np.testing.assert_allclose(sum(stems.values()), recording, rtol=0, atol=1e-4)
+    else:  # norbert leaves out what was estimated as 0 in every stem
+        assert (sum(stems.values()) - recording).std() < 0.01 * recording.std()
+
+
+@pytest.mark.parametrize("iterations", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_wiener_is_norberts(randomise, iterations, channels):
+    """By another road: librosa's transforms in double precision, and a plain overlap-add."""
+    librosa, norbert = pytest.importorskip("librosa"), pytest.importorskip("norbert")
+    unet = randomise(build_model(_CONFIG))
+    recording = _noise(6000, channels)
+    found = Separator.from_model(unet, _CONFIG, Reconstruction("wiener", iterations=iterations))(
+        recording, _RATE
+    )
+
+    count = -(-(len(recording) + _PATCHING.fade) // _PATCHING.step)
+    behind = _MODEL.patch_samples * count
+    padded = np.pad(recording.T.astype(np.float64), ((0, 0), (_PATCHING.lead, behind)))
+    total = np.zeros((2, channels, padded.shape[1] + _MODEL.patch_samples))
+    for i in range(count):
+        start = i * _PATCHING.step
+        patch = padded[:, start : start + _MODEL.patch_samples]
+        mixture = np.stack(
+            [librosa.stft(row, n_fft=256, hop_length=64, pad_mode="reflect") for row in patch]
+        )  # [channels, bins, frames]
+        magnitudes = np.abs(mixture)[..., None].astype(np.float32)
+        estimates = ops.convert_to_numpy(unet(magnitudes, training=False)).astype(np.float64)
+        stems = norbert.wiener(
+            estimates.transpose(2, 1, 0, 3),  # [frames, bins, channels, stems]
+            mixture.transpose(2, 1, 0).copy(),
+            iterations,
+            use_softmask=False,
+        )
+        keep = slice(_PATCHING.margin, _PATCHING.margin + _PATCHING.keep)
+        for stem in range(2):
+            for c in range(channels):
+                wave = librosa.istft(stems[:, :, c, stem].T, hop_length=64, length=len(patch[c]))
+                total[stem, c, start : start + _PATCHING.keep] += wave[keep] * _PATCHING.window
+    for stem, name in enumerate(_MODEL.stems):
+        truth = total[stem, :, _PATCHING.fade :][:, : len(recording)].T
+        assert np.abs(truth).max() > 0.1
+        np.testing.assert_allclose(found[name], truth, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("reconstruction", _MASKS[1:3], ids=str)
+def test_masks_do_not_depend_on_the_blocks(randomise, reconstruction):
+    recording = _noise(12_000, 2)
+    separator = Separator.from_model(randomise(build_model(_CONFIG)), _CONFIG, reconstruction)
+    whole = separator(recording, _RATE)
+    parts = list(separator.stream(np.split(recording, [1, 4000, 4001]), _RATE))
+    for stem, truth in whole.items():
+        joined = np.concatenate([part[stem] for part in parts])
+        np.testing.assert_allclose(joined, truth, rtol=0, atol=1e-6)
+
+
+def test_no_seam_at_any_block_or_patch_boundary(identity):
+    """An error at a boundary alone would show in the samples around it."""
+    samples = 5 * _PATCHING.step + 17
+    recording = _noise(samples, 2)
+    blocks = np.split(recording, range(777, samples, 777))
+    parts = list(identity.stream(blocks, _RATE))
+    for stem in _MODEL.stems:
+        error = np.abs(np.concatenate([part[stem] for part in parts]) - recording)
+        for boundary in [0, *range(0, samples, _PATCHING.step), *range(0, samples, 777), samples]:
+            assert error[max(boundary - 2, 0) : boundary + 2].max(initial=0) < 1e-4
+        assert error.max() < 1e-4
 
 
 def _workdir(path, unet):

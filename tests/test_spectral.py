@@ -93,6 +93,38 @@ def test_estimates_go_with_the_mixtures_phase_to_their_stems():
     )
 
 
+@pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 3.0])
+def test_soft_masks_are_shares_of_powers(exponent):
+    estimates = np.abs(_noise(2, 3, 5, 7))  # [batch, stems, frames, bins]
+    masks = ops.convert_to_numpy(spectral.soft_masks(estimates, exponent))
+    powers = estimates.astype(np.float64) ** exponent
+    np.testing.assert_allclose(masks, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.parametrize("level", [0, 1e-37, 1e-20, 1e20])
+def test_soft_masks_sum_to_one_at_any_level(level):
+    estimates = np.full((1, 4, 2, 3), level, np.float32)
+    estimates[:, 1:, 1] = 0
+    masks = ops.convert_to_numpy(spectral.soft_masks(estimates, 2.0))
+    np.testing.assert_allclose(masks[:, :, 0], 0.25, atol=1e-6)
+    expected = [1, 0, 0, 0] if level else [0.25] * 4
+    np.testing.assert_allclose(masks[0, :, 1].T, [expected] * 3, atol=1e-6)
+
+
+def test_masked_patches_share_out_the_mixture():
+    waveforms = _noise(2, _TINY.patch_samples)
+
+    def network(magnitudes, training):  # shares of 1/10 and 9/10 with exponent 2
+        return ops.concatenate([magnitudes, 3 * magnitudes], axis=-1)
+
+    stems = spectral.separate_patches(waveforms, network, _TINY, mask_exponent=2.0)
+    patching = Patching.of(_TINY)
+    kept = slice(patching.margin, patching.margin + patching.keep)
+    for stem, share in ((0, 0.1), (1, 0.9)):
+        found = ops.convert_to_numpy(stems)[:, stem, kept]
+        np.testing.assert_allclose(found, share * waveforms[:, kept], rtol=0, atol=1e-5)
+
+
 def test_silence_stays_silent_whatever_the_network_says():
     ones = lambda x, training: ops.ones((*x.shape[:3], 2))  # noqa: E731
     found = ops.convert_to_numpy(

@@ -1,0 +1,274 @@
+"""Separates recordings on a TensorFlow Serving server that serves an export of this project.
+
+Examples:
+  python -m experiments.client --server=localhost:8501 --output_dir=OUT song.wav
+  python -m experiments.client --protocol=grpc --server=localhost:8500 --output_dir=OUT song.wav
+  python -m experiments.client --server=localhost:8501 --metadata
+
+The files are 16-bit PCM WAV at the model's sample rate. Each is sent whole, in a request of its
+own, and its stems are written to OUT/<file name without its ending>/<stem>.wav.
+
+The functions are worth copying: those with `rest` need Python's standard library alone, those with
+`grpc` the packages tensorflow-serving-api and grpcio.
+"""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from data_pipeline import audio
+from data_pipeline.files import folder_written_whole
+from experiments import cli
+from experiments.separate import plan
+from sccunet.config import ConfigError
+
+_WAV = "_wav_bytes"  # what the outputs of signature `separate_wav` end in
+
+
+class ServingError(ConfigError):
+    """What a server did not do: one line that names the server and gives its own reason."""
+
+
+def predict_rest(
+    server: str,
+    signature: str,
+    inputs: Mapping[str, Any],
+    model_name: str = "sccunet",
+    model_version: int | None = None,
+    timeout: float = 600,
+) -> Any:
+    """Runs a signature over TensorFlow Serving's REST interface.
+
+    Args:
+      server: "host:port", of the REST port.
+      signature: its name.
+      inputs: name -> nested lists of numbers, texts, or `{"b64": ...}` for bytes.
+      model_name: as the server has it.
+      model_version: None takes the newest that is loaded.
+      timeout: seconds that the server may be silent.
+
+    Returns:
+      Output name -> nested lists like the inputs; the lists alone if there is a single output.
+
+    Raises:
+      ServingError: if the server cannot be reached, refuses the request or is too slow.
+    """
+    # Columns ("inputs") rather than rows ("instances"): one list per output, whatever its length.
+    body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
+    version = "" if model_version is None else f"/versions/{model_version}"
+    model = urllib.parse.quote(model_name, safe="")
+    request = urllib.request.Request(
+        f"http://{server}/v1/models/{model}{version}:predict",
+        body,
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            return json.load(answer)["outputs"]
+    except urllib.error.HTTPError as error:
+        text = error.read().decode(errors="replace")
+        with contextlib.suppress(ValueError, KeyError, TypeError):  # a proxy's page, say
+            text = json.loads(text)["error"]
+        # It gives REST requests 30 s, whatever the client would wait.
+        hint = " (see its flag --rest_api_timeout_in_ms)" if error.code == 504 else ""
+        raise _error(server, f"{error.code} {error.reason}{hint}", text) from error
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, TimeoutError):
+            raise _error(server, f"no answer within {timeout:g} s") from error
+        raise _error(server, "cannot be reached", str(reason)) from error
+    except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
+        raise _error(server, "found an answer that is not TensorFlow Serving's") from error
+
+
+def separate_rest(server: str, wav: bytes, **options: Any) -> dict[str, bytes]:
+    """Separates a WAV file over REST.
+
+    Args:
+      server: "host:port", of the REST port.
+      wav: a 16-bit PCM WAV file at the model's sample rate.
+      **options: of `predict_rest`.
+
+    Returns:
+      Stem name -> a WAV file as long as `wav`, with its channels.
+
+    Raises:
+      ServingError: as `predict_rest`.
+    """
+    inputs = {"wav_bytes": [{"b64": base64.b64encode(wav).decode()}]}
+    outputs = predict_rest(server, "separate_wav", inputs, **options)
+    if isinstance(outputs, list):  # TensorFlow Serving leaves out the name of a single output
+        [stem] = json.loads(metadata_rest(server, **options))["stems"]
+        outputs = {stem + _WAV: outputs}
+    return {
+        name.removesuffix(_WAV): base64.b64decode(file["b64"]) for name, [file] in outputs.items()
+    }
+
+
+def metadata_rest(server: str, **options: Any) -> str:
+    """The model's metadata, JSON text, over REST; arguments and errors as `separate_rest`."""
+    [text] = predict_rest(server, "metadata", {"request": [""]}, **options)
+    return text
+
+
+def predict_grpc(
+    server: str,
+    signature: str,
+    inputs: Mapping[str, Any],
+    model_name: str = "sccunet",
+    model_version: int | None = None,
+    timeout: float = 600,
+) -> dict[str, Any]:
+    """Runs a signature over TensorFlow Serving's gRPC interface.
+
+    Args:
+      server: "host:port", of the gRPC port.
+      signature: its name.
+      inputs: name -> array, or a list of bytes.
+      model_name: as the server has it.
+      model_version: None takes the newest that is loaded.
+      timeout: seconds until the answer has to be there.
+
+    Returns:
+      Output name -> array, of objects where they are bytes.
+
+    Raises:
+      ServingError: if the server cannot be reached, refuses the request or is too slow.
+    """
+    import grpc
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name = model_name
+    request.model_spec.signature_name = signature
+    if model_version is not None:
+        request.model_spec.version.value = model_version
+    for name, value in inputs.items():
+        request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+    # By default gRPC takes no answer beyond 4 MiB: 24 s of one stereo stem.
+    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+    with grpc.insecure_channel(server, unlimited) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        try:
+            outputs = stub.Predict(request, timeout=timeout).outputs
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.DEADLINE_EXCEEDED:
+                raise _error(server, f"no answer within {timeout:g} s") from error
+            raise _error(server, error.code().name, error.details() or "") from error
+    return {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}
+
+
+def separate_grpc(server: str, wav: bytes, **options: Any) -> dict[str, bytes]:
+    """Separates a WAV file over gRPC; as `separate_rest`, with the gRPC port and `predict_grpc`."""
+    outputs = predict_grpc(server, "separate_wav", {"wav_bytes": [wav]}, **options)
+    return {name.removesuffix(_WAV): file for name, [file] in outputs.items()}
+
+
+def metadata_grpc(server: str, **options: Any) -> str:
+    """The model's metadata, JSON text, over gRPC; arguments and errors as `separate_grpc`."""
+    [text] = predict_grpc(server, "metadata", {"request": [""]}, **options)["metadata"]
+    return text.decode()
+
+
+def _error(server: str, problem: str, reason: str = "") -> ServingError:
+    # TensorFlow puts {{nodes}} before its reason and [[more of them]] on the lines behind.
+    lines = [line.strip() for line in re.sub(r"\{\{.*?\}\}", "", reason).splitlines()]
+    first = next(filter(None, lines), "")
+    return ServingError(f"server {server}: {problem}" + (f": {first}" if first else ""))
+
+
+def separate_file(
+    separate: Callable[[bytes], Mapping[str, bytes]],
+    path: str | os.PathLike,
+    folder: str | os.PathLike,
+) -> None:
+    """Has a WAV file separated and writes its stems.
+
+    Args:
+      separate: WAV file -> stem name -> WAV file.
+      path: the WAV file.
+      folder: of the stems; it is there whole or not at all. If it was there before, its stems are
+        replaced one by one.
+
+    Raises:
+      ServingError: what `separate` raises, with the file's name before it.
+    """
+    try:
+        stems = separate(Path(path).read_bytes())
+        for stem in stems:
+            if Path(stem).name != stem:
+                raise ServingError(f"found the stem {stem!r}, expected a name that can be a file's")
+    except ServingError as error:
+        raise ServingError(f"{path}: {error}") from error
+    with folder_written_whole(folder) as partial:
+        for stem, wav in stems.items():
+            (partial / f"{stem}.wav").write_bytes(wav)
+
+
+def main(files: Sequence[str]) -> None:
+    """Checks all that can be checked here, then has file after file separated."""
+    server = _SERVER.value
+    if not re.fullmatch(r"[^\s/]+:\d+", server):
+        raise ConfigError(f"--server: found {server!r}, expected host:port")
+    options = {
+        "model_name": _MODEL_NAME.value,
+        "model_version": _MODEL_VERSION.value,
+        "timeout": _TIMEOUT.value,
+    }
+    rest = _PROTOCOL.value == "rest"
+    if _METADATA.value:
+        if files:
+            raise ConfigError(f"{files[0]}: found a file, expected none beside --metadata")
+        print((metadata_rest if rest else metadata_grpc)(server, **options), end="")
+        return
+    from tqdm import tqdm
+
+    function = separate_rest if rest else separate_grpc
+    if _OUTPUT_DIR.value is None:
+        raise ConfigError("--output_dir: found none, expected where the stems go")
+    if not files:
+        raise ConfigError("FILE: found none, expected one or more WAV files")
+    folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value)
+    for file in folders.values():
+        encoding = audio.wav_info(file).encoding
+        if encoding != "pcm16":
+            raise ConfigError(f"{file}: found {encoding}, expected a WAV file of 16-bit PCM")
+    for folder, file in tqdm(folders.items(), desc="separating", unit="file"):
+        separate_file(lambda wav: function(server, wav, **options), file, folder)
+    print(f"stems of {len(folders)} files: {_OUTPUT_DIR.value}")
+
+
+if __name__ == "__main__":
+    _SERVER = flags.DEFINE_string(
+        "server",
+        None,
+        "host:port; TensorFlow Serving has REST on 8501, gRPC on 8500.",
+        required=True,
+    )
+    _PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to talk to it.")
+    _MODEL_NAME = flags.DEFINE_string("model_name", "sccunet", "As the server has it.")
+    _MODEL_VERSION = flags.DEFINE_integer(
+        "model_version", None, "By default the newest that is loaded.", lower_bound=0
+    )
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.")
+    _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
+    _SKIP_EXISTING = flags.DEFINE_bool(
+        "skip_existing", False, "Leave out files whose stems are there: goes on where it stopped."
+    )
+    _TIMEOUT = flags.DEFINE_float(
+        "timeout", 600, "Seconds that the server may take for a file.", lower_bound=0.001
+    )
+    _METADATA = flags.DEFINE_bool("metadata", False, "Print what the model says of itself instead.")
+    cli.run(main, takes_files=True)

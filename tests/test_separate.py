@@ -1,0 +1,517 @@
+"""The separating program as its users run it: odd files, bad files, full disks, sudden ends."""
+
+import ctypes
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipeline import audio
+from data_pipeline.audio import AudioError, DamagedError
+from experiments import separate
+from experiments.separate import parse_stems, plan, separate_file
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.separation import Separator
+
+_CONFIG = Config(
+    model=ModelConfig(
+        stems=("vocals", "drums", "bass"),
+        frame_length=512,
+        hop_length=128,
+        patch_samples=8192,
+        filters=(4, 8),
+    ),
+)
+_STEMS = _CONFIG.model.stems
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_run, randomise):
+    """A workdir with random weights."""
+    return make_run(tmp_path_factory.mktemp("separate") / "run", _CONFIG, randomise)
+
+
+@pytest.fixture(scope="module")
+def separator(run):
+    return Separator.load(run)
+
+
+def _noise(samples, channels=2, seed=0, level=0.1):
+    return level * np.random.default_rng(seed).standard_normal((samples, channels))
+
+
+def _read(folder, ending=".wav"):
+    return {path.stem: audio.read(path)[0] for path in sorted(Path(folder).glob(f"*{ending}"))}
+
+
+def _left(folder):
+    """Everything below a folder, hidden things too."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+
+
+# Rate, channels, subtype, samples; endings other than .wav are the container's.
+_ODD = {
+    **{f"{rate} Hz.wav": (rate, 2, "PCM_16", rate // 5) for rate in (8000, 11_025, 16_000, 22_050)},
+    **{f"{rate} Hz.wav": (rate, 1, "FLOAT", rate // 5) for rate in (32_000, 37_800, 48_000)},
+    **{f"{rate} Hz.wav": (rate, 2, "PCM_24", rate // 5) for rate in (88_200, 96_000, 192_000)},
+    **{f"{c} channels.wav": (44_100, c, "PCM_16", 9000) for c in range(1, 9)},
+    "8 bit.wav": (44_100, 1, "PCM_U8", 9001),
+    "24 bit.wav": (44_100, 2, "PCM_24", 9002),
+    "32 bit.wav": (44_100, 2, "PCM_32", 9003),
+    "float.wav": (44_100, 2, "FLOAT", 9004),
+    "double.wav": (44_100, 1, "DOUBLE", 9005),
+    "one sample.wav": (44_100, 2, "PCM_16", 1),
+    "one sample at 8 kHz.wav": (8000, 1, "PCM_16", 1),
+    "two samples at 192 kHz.wav": (192_000, 1, "PCM_24", 2),
+    "a patch.wav": (44_100, 1, "FLOAT", 8192),
+    "größe — 音楽 ♫.wav": (44_100, 2, "PCM_16", 5000),
+    " spaces  and 'quotes' \"here\".wav": (44_100, 1, "PCM_16", 5000),
+    "-dash.wav": (44_100, 1, "PCM_16", 5000),
+    "many.dots.in.it.wav": (44_100, 1, "PCM_16", 5000),
+    "UPPER.WAV": (44_100, 1, "PCM_16", 5000),
+    "packed.flac": (44_100, 2, "PCM_16", 20_000),
+    "packed 24 bit.flac": (96_000, 6, "PCM_24", 20_000),
+    "lossy ogg.ogg": (44_100, 2, "VORBIS", 40_000),
+    "lossy mp3.mp3": (48_000, 2, "MPEG_LAYER_III", 40_000),
+    "apple.aiff": (44_100, 2, "PCM_16", 5000),
+    "long name " + "é" * 115 + ".wav": (44_100, 1, "PCM_16", 5000),
+}
+_BAD = (
+    "zero bytes.wav",
+    "header alone.wav",
+    "half a header.wav",
+    "start of a flac.flac",
+    "random.mp3",
+    "random.wav",
+    "random.flac",
+    "random.m4a",
+    "text.wav",
+    "text.txt",
+    "nan.wav",
+    "missing.wav",
+    "no audio",
+    "hidden.wav",
+)
+
+
+def test_there_are_50_odd_files():
+    assert len(_ODD) + len(_BAD) >= 50
+
+
+@pytest.mark.slow
+def test_odd_files_give_what_the_python_interface_gives(program, run, separator, tmp_path):
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    songs.mkdir()
+    for i, (name, (rate, channels, subtype, samples)) in enumerate(_ODD.items()):
+        soundfile.write(songs / name, _noise(samples, channels, i), rate, subtype=subtype)
+    (songs / "cover.jpg").write_bytes(b"no audio")
+    done = program("separate", f"--model={run}", f"--output_dir={out}", songs)
+    assert done.returncode == 0, done.stderr
+    assert f"stems of {len(_ODD)} of {len(_ODD)} files" in done.stdout
+    assert {path.name for path in out.iterdir()} == {Path(name).stem for name in _ODD}
+    for name, (rate, channels, _, samples) in _ODD.items():
+        given, _ = audio.read(songs / name)
+        if not name.startswith("lossy"):
+            assert given.shape == (samples, channels)
+        expected = separator(given, rate)
+        folder = out / Path(name).stem
+        assert _left(folder) == sorted(f"{stem}.wav" for stem in _STEMS)
+        for stem, truth in expected.items():
+            info = audio.wav_info(folder / f"{stem}.wav")
+            assert (info.frames, info.channels, info.sample_rate) == (*given.shape, rate), name
+            found = audio.read_wav(info)
+            assert samples < 10 or np.abs(found).max() > 1e-3, name
+            np.testing.assert_allclose(found, truth, rtol=0, atol=1e-4, err_msg=name)
+
+
+def _make_bad(folder, name):
+    path = folder / name
+    whole = folder.parent / "whole.wav"
+    soundfile.write(whole, _noise(9000), 44_100)
+    content = {
+        "zero bytes.wav": b"",
+        "header alone.wav": whole.read_bytes()[:44],
+        "half a header.wav": whole.read_bytes()[:30],
+        "text.wav": b"words, no sound\n" * 100,
+        "text.txt": b"words, no sound\n" * 100,
+    }
+    if name in content:
+        path.write_bytes(content[name])
+    elif name == "start of a flac.flac":
+        soundfile.write(path, _noise(9000), 44_100)
+        path.write_bytes(path.read_bytes()[:60])
+    elif name.startswith("random"):
+        path.write_bytes(np.random.default_rng(0).bytes(50_000))
+    elif name == "nan.wav":
+        samples = _noise(30_000)
+        samples[25_000, 1] = np.nan
+        soundfile.write(path, samples, 44_100, subtype="FLOAT")
+    elif name == "no audio":
+        path.mkdir()
+        (path / "cover.jpg").write_bytes(b"no audio")
+    elif name == "hidden.wav":
+        path.write_bytes(whole.read_bytes())
+        path.chmod(0o600 if os.geteuid() == 0 else 0)
+        if os.geteuid() == 0:
+            os.chown(path, 65_534, 65_534)
+    return path
+
+
+def _as_unprivileged():
+    """Before exec: takes root's power to read everything, which a later exec can't bring back."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    drop_bounding, dac_override, dac_read_search = 24, 1, 2
+    for capability in (dac_override, dac_read_search):
+        if os.geteuid() == 0 and libc.prctl(drop_bounding, capability, 0, 0, 0):
+            raise OSError(ctypes.get_errno(), "prctl")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", _BAD)
+def test_bad_files_give_one_line_and_leave_nothing(program, refusal, run, tmp_path, name):
+    (tmp_path / "in").mkdir()
+    path, out = _make_bad(tmp_path / "in", name), tmp_path / "out"
+    done = program(
+        "separate", f"--model={run}", f"--output_dir={out}", path, preexec_fn=_as_unprivileged
+    )
+    message = refusal(done)
+    assert message.startswith(f"{path}: ")
+    assert "found" in message or "cannot be read (Permission denied)" in message
+    assert not out.exists() or _left(out) == []
+
+
+@pytest.mark.slow
+def test_no_space_gives_one_line_and_leaves_nothing(program, refusal, run, tmp_path):
+    path, out = tmp_path / "song.wav", tmp_path / "out"
+    soundfile.write(path, _noise(100_000), 44_100)
+    for options in (["--format=wav"], ["--format=flac", "--clip_mode=clamp"], ["--format=flac"]):
+        done = program(
+            *("separate", f"--model={run}", f"--output_dir={out}", *options, path),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (150_000, 150_000)),
+        )
+        message = refusal(done)
+        assert "cannot be written" in message
+        assert message.startswith(f"{out}/")
+        assert _left(out) == []
+
+
+def _damage(path, kind):
+    """Makes a 60 000-sample file and damages it; returns what is left, in samples."""
+    soundfile.write(path, _noise(60_000, 2, seed=7), 44_100)
+    content = bytearray(path.read_bytes())
+    if kind == "inside":
+        middle = len(content) // 2
+        content[middle : middle + 200] = bytes(200)
+        path.write_bytes(content)
+        return 60_000
+    path.write_bytes(content[: len(content) // 2])
+    return (len(content) // 2 - 44) // 4 if path.suffix == ".wav" else None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "kind"), [("cut.wav", "cut"), ("cut.flac", "cut"), ("inside.flac", "inside")]
+)
+def test_damaged_files_give_what_decodes_and_say_how_much_is_missing(
+    program, refusal, run, separator, tmp_path, name, kind
+):
+    path, good, out = tmp_path / name, tmp_path / "good.wav", tmp_path / "out"
+    samples = _damage(path, kind)
+    soundfile.write(good, _noise(5000), 44_100)
+    done = program("separate", f"--model={run}", f"--output_dir={out}", path, good)
+    message = refusal(done)
+    assert message.startswith(f"{path}: found ")
+    assert " s that its header promises are missing" in message or "are silent" in message
+    assert "stems of 1 of 2 files" in done.stdout
+    assert sorted(entry.name for entry in out.iterdir()) == sorted({path.stem, "good"})
+    with audio.recording(path, salvage=True) as (_, blocks):
+        given = []
+        with pytest.raises(DamagedError):
+            given.extend(blocks)
+    given = np.concatenate(given)
+    assert samples in (None, len(given))
+    assert len(given) > 20_000
+    for stem, truth in separator(given, 44_100).items():
+        np.testing.assert_allclose(_read(out / path.stem)[stem], truth, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_sudden_ends_leave_only_whole_files(program, run, tmp_path):
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    songs.mkdir()
+    lengths = {f"song {i}": 400_000 + 1000 * i for i in range(8)}
+    for name, samples in lengths.items():
+        soundfile.write(songs / f"{name}.wav", _noise(samples, 1), 44_100)
+    line = [
+        *(sys.executable, "-m", "experiments.separate", f"--model={run}", f"--output_dir={out}"),
+        *("--skip_existing", "--format=flac", songs),
+    ]
+    rng = np.random.default_rng(0)
+
+    def check():
+        for folder in out.glob("[!.]*"):
+            assert _left(folder) == sorted(f"{stem}.flac" for stem in _STEMS)
+            for stem in _STEMS:
+                found, _ = soundfile.read(folder / f"{stem}.flac")
+                assert len(found) == lengths[folder.name]
+        return len(list(out.glob("[!.]*")))
+
+    finished = []
+    for _ in range(5):
+        process = subprocess.Popen(line, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE)
+        while not out.exists() and process.poll() is None:
+            time.sleep(0.05)  # TensorFlow loads
+        if finished:
+            while len(list(out.glob(".*"))) == 0 and process.poll() is None:
+                time.sleep(0.05)
+        time.sleep(rng.uniform(0, 1.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        finished.append(check())
+    assert finished == sorted(finished)
+    done = program(*line[2:][0].split(".")[1:], *line[3:])
+    assert done.returncode == 0, done.stderr
+    assert check() == len(lengths)
+    assert list(out.glob(".*")) == []
+
+
+@pytest.mark.slow
+def test_interrupting_leaves_nothing_behind(run, tmp_path):
+    path, out = tmp_path / "song.wav", tmp_path / "out"
+    soundfile.write(path, _noise(5_000_000, 2), 44_100)
+    process = subprocess.Popen(
+        [*(sys.executable, "-m", "experiments.separate"),
+         *(f"--model={run}", f"--output_dir={out}", path)],
+        cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not out.exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines()[-1] == "error: interrupted"
+    assert "Traceback" not in errors
+    assert _left(out) == []
+
+
+@pytest.mark.slow
+def test_whole_chain_agrees(program, run, separator, tmp_path):
+    """Python interface, SavedModel, and the program with either."""
+    import tensorflow as tf
+
+    recording = _noise(50_000).astype(np.float32)
+    path, base = tmp_path / "song.wav", tmp_path / "base"
+    soundfile.write(path, recording, 44_100, subtype="FLOAT")
+    done = program("export", f"--workdir={run}", f"--export_dir={base}")
+    assert done.returncode == 0, done.stderr
+    expected = separator(recording, 44_100)
+    signature = tf.saved_model.load(str(base / "1")).signatures["serving_default"]
+    results = [{stem: x[0].numpy() for stem, x in signature(waveform=recording[None]).items()}]
+    for i, model in enumerate((run, base, base / "1")):
+        done = program("separate", f"--model={model}", f"--output_dir={tmp_path / str(i)}", path)
+        assert done.returncode == 0, done.stderr
+        results.append(_read(tmp_path / str(i) / "song"))
+    for found in results:
+        assert sorted(found) == sorted(_STEMS)
+        for stem, truth in expected.items():
+            assert truth.std() > 0.001
+            np.testing.assert_allclose(found[stem], truth, rtol=0, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_standard_input_residual_sums_and_masks(program, run, separator, tmp_path):
+    recording = _noise(30_001).astype(np.float32)
+    path, out = tmp_path / "song.wav", tmp_path / "out"
+    soundfile.write(path, recording, 44_100, subtype="FLOAT")
+    line = ("separate", f"--model={run}", f"--output_dir={out}", "--residual")
+    with path.open("rb") as file:
+        done = program(*line, "--stems=vocals,accompaniment,b=bass+vocals", "-", stdin=file)
+    assert done.returncode == 0, done.stderr
+    found, stems = _read(out / "stdin"), separator(recording, 44_100)
+    expected = {
+        "vocals": stems["vocals"],
+        "accompaniment": stems["drums"] + stems["bass"],
+        "b": stems["bass"] + stems["vocals"],
+        "residual": recording - sum(stems.values()),
+    }
+    assert sorted(found) == sorted(expected)
+    for name, truth in expected.items():
+        np.testing.assert_allclose(found[name], truth, rtol=0, atol=1e-4)
+
+    for mask in ("soft", "wiener"):
+        done = program(*line[:-1], f"--mask={mask}", "--overwrite", "--residual", path)
+        assert done.returncode == 0, done.stderr
+        found = _read(out / "song")
+        residual = found.pop("residual")
+        np.testing.assert_allclose(sum(found.values()) + residual, recording, rtol=0, atol=1e-5)
+        assert np.abs(residual).max() < (1e-4 if mask == "soft" else 1e-2)
+        assert np.abs(found["vocals"] - stems["vocals"]).max() > 1e-3
+
+
+def _double(patches):
+    """In place of a network: vocals are twice the mixture, drums it, bass silent."""
+    return np.stack([2 * patches, patches, 0 * patches], axis=1)
+
+
+@pytest.fixture
+def tone(tmp_path):
+    path = tmp_path / "tone.wav"
+    samples = 0.75 * np.sin(2 * np.pi * 441 * np.arange(30_000) / 44_100)[:, None]
+    audio.write_wav(path, samples, 44_100, "float32")
+    return path, samples
+
+
+@pytest.mark.parametrize("ending", [".wav", ".flac"])
+@pytest.mark.parametrize("encoding", ["float32", "pcm24", "pcm16"])
+@pytest.mark.parametrize("clip_mode", ["rescale", "clamp", "none"])
+def test_loud_stems(tone, tmp_path, capsys, ending, encoding, clip_mode):
+    if encoding == "float32" and ending == ".flac":
+        return
+    path, samples = tone
+    sums = parse_stems([], _STEMS)
+    separate_file(
+        Separator(_double, _CONFIG), path, tmp_path / "out", sums, encoding, clip_mode, ending
+    )
+    found = _read(tmp_path / "out", ending)
+    assert sorted(found) == sorted(_STEMS)
+    told = capsys.readouterr().out
+    resolution = {"float32": 1e-6, "pcm24": 2e-6, "pcm16": 4e-5}[encoding]
+    if clip_mode == "rescale":  # by one factor, so that the balance stays
+        expected = samples / 0.75, samples / 1.5
+        assert told == f"{path}: stems turned down by 3.5 dB (--clip_mode=rescale)\n"
+    elif clip_mode == "clamp" or encoding != "float32":
+        expected = np.clip(2 * samples, -1, 1), samples
+    else:
+        expected = 2 * samples, samples
+    for stem, truth in zip(("vocals", "drums"), expected, strict=True):
+        np.testing.assert_allclose(found[stem], truth, rtol=0, atol=resolution)
+    assert np.abs(found["bass"]).max() == 0
+    info = soundfile.info(tmp_path / "out" / f"vocals{ending}")
+    assert (info.format, info.subtype) == (
+        ending[1:].upper(),
+        {"float32": "FLOAT", "pcm24": "PCM_24", "pcm16": "PCM_16"}[encoding],
+    )
+
+
+def test_stems_that_fit_are_not_rescaled(tone, tmp_path, capsys):
+    path, samples = tone
+    half = Separator(lambda patches: np.stack([patches / 2] * 3, axis=1), _CONFIG)
+    sums = parse_stems(["drums"], _STEMS)
+    separate_file(half, path, tmp_path / "out", sums, "pcm24", "rescale")
+    assert _left(tmp_path / "out") == ["drums.wav"]
+    np.testing.assert_allclose(_read(tmp_path / "out")["drums"], samples / 2, atol=1e-6)
+    assert capsys.readouterr().out == ""
+
+
+def test_overwriting_keeps_what_is_not_ours(tone, tmp_path):
+    path, _ = tone
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    (out / "drums.wav").write_text("old")
+    (tmp_path / ".out.part").mkdir()  # of a run that was killed
+    (tmp_path / ".out.part" / "old.wav").write_text("half")
+    separate_file(Separator(_double, _CONFIG), path, out, parse_stems([], _STEMS))
+    assert _left(out) == ["bass.wav", "drums.wav", "notes.txt", "vocals.wav"]
+    assert (out / "notes.txt").read_text() == "mine"
+    assert audio.wav_info(out / "drums.wav").frames == 30_000
+
+
+def test_stems_are_chosen_and_summed():
+    stems = ("vocals", "drums", "bass", "other")
+    assert parse_stems([], stems) == {stem: (stem,) for stem in stems}
+    assert parse_stems(["bass", "vocals"], stems) == {"bass": ("bass",), "vocals": ("vocals",)}
+    assert parse_stems(["vocals", "accompaniment"], stems) == {
+        "vocals": ("vocals",),
+        "accompaniment": ("drums", "bass", "other"),
+    }
+    assert parse_stems(["rhythm=drums+bass"], stems) == {"rhythm": ("drums", "bass")}
+    two = ("vocals", "accompaniment")
+    assert parse_stems(["accompaniment"], two) == {"accompaniment": ("accompaniment",)}
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["voice"], "found 'voice' in 'voice', expected some of vocals, drums"),
+        (["a=drums+horn"], "found 'horn' in 'a=drums+horn', expected some of vocals, drums"),
+        (["a="], "found '' in 'a=', expected some of vocals, drums"),
+        (["drums", "drums"], "found 'drums', expected every name once"),
+        (["a=drums+drums"], "found 'a=drums+drums', expected every name once"),
+        (["../a=drums"], "found the name '../a', expected one for a file"),
+        (["=drums"], "found the name '', expected one for a file"),
+        (["residual=drums"], "found the name 'residual', expected one for a file"),
+    ],
+)
+def test_stems_that_cannot_be(wanted, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_stems(wanted, ("vocals", "drums"))
+    assert str(caught.value) == f"--stems: {message}"
+
+
+def test_plan_of_files_and_folders(tmp_path):
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    songs.mkdir()
+    for name in ("b.wav", "a.mp3", ".hidden.wav", "notes.txt"):
+        (songs / name).write_bytes(b"x")
+    assert plan([str(songs), "-", "x/c.d.wav"], out, False, False) == {
+        out / "a": str(songs / "a.mp3"),
+        out / "b": str(songs / "b.wav"),
+        out / "stdin": "-",
+        out / "c.d": "x/c.d.wav",
+    }
+    with pytest.raises(ConfigError) as caught:
+        plan([str(songs), "a.flac"], out, False, False)
+    assert str(caught.value) == (
+        f"a.flac: would be written to {out}/a as {songs}/a.mp3 is,"
+        " expected names that differ before their ending"
+    )
+    (out / "b").mkdir(parents=True)
+    with pytest.raises(ConfigError) as caught:
+        plan([str(songs)], out, False, False)
+    assert str(caught.value) == (
+        f"{out}/b: found already there, expected --overwrite, --skip_existing or a new folder"
+    )
+    assert list(plan([str(songs)], out, True, False)) == [out / "a", out / "b"]
+    assert list(plan([str(songs)], out, False, True)) == [out / "a"]
+    (out / "a").write_text("")
+    with pytest.raises(ConfigError, match=r"out/a: found a file, expected a folder or nothing$"):
+        plan([str(songs)], out, True, False)
+    with pytest.raises(ConfigError, match=r"^\.\.wav: found no name before its ending"):
+        plan(["..wav"], out, False, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "FILE: found none, expected recordings, folders of them, or -"),
+        (
+            ["--format=flac", "--encoding=float32", "a.wav"],
+            "--encoding: found float32, expected pcm16 or pcm24 in FLAC",
+        ),
+        (
+            ["--encoding=pcm16", "--clip_mode=none", "a.wav"],
+            "--clip_mode: found none, expected rescale or clamp: pcm16 ends at full scale",
+        ),
+        (["--mask=soft", "--mask_exponent=0", "a.wav"], "exponent: found 0.0, expected a number"),
+        (["--stems=horn", "a.wav"], "--stems: found 'horn' in 'horn', expected some of vocals,"),
+    ],
+)
+def test_wrong_flags(program, refusal, run, tmp_path, options, message):
+    done = program("separate", f"--model={run}", f"--output_dir={tmp_path}", *options)
+    assert refusal(done).startswith(message)
+    assert _left(tmp_path) == []
+
+
+def test_recordings_that_hold_nan_are_named():
+    blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
+    with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity behind sample 10"):
+        list(separate._finite(blocks, "song.flac"))

@@ -367,7 +367,7 @@ def load_config(path: str | os.PathLike) -> Config:
         if found == run:
             return Config.from_json(run.read_text())
         return Config.from_dict(json.loads(export.read_text())["config"])
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError(
             f"{path}: found {'no config.json' if path.is_dir() else 'no such folder'},"
             " expected a training workdir or an exported SavedModel"

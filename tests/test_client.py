@@ -581,7 +581,9 @@ def test_program(program, refusal, serving, unet, tmp_path, protocol):
 
     (out / "song" / "notes.txt").write_text("mine")
     (out / "song" / "rest.wav").write_text("old")
-    message = f"{out}/song: found already there, expected --overwrite or a new folder"
+    message = (
+        f"{out}/song: found already there, expected --overwrite, --skip_existing or a new folder"
+    )
     assert refusal(program(*line, f"--output_dir={out}", *files)) == message
     done = program(*line, f"--output_dir={out}", "--overwrite", files[0])
     assert done.returncode == 0, done.stderr

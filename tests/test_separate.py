@@ -243,6 +243,26 @@ def test_damaged_files_give_what_decodes_and_say_how_much_is_missing(
 
 
 @pytest.mark.slow
+def test_memory_does_not_depend_on_the_length(make_run, randomise, tmp_path):
+    config = Config(model=ModelConfig(stems=_STEMS, filters=(2, 4)))  # long patches: fewer of them
+    run = make_run(tmp_path / "run", config, randomise)
+    peaks = []
+    for seconds in (20, 300):
+        path = tmp_path / f"{seconds}.wav"
+        soundfile.write(path, _noise(seconds * 44_100, 1), 44_100)
+        process = subprocess.Popen(
+            [*(sys.executable, "-m", "experiments.separate", f"--model={run}", "--residual"),
+             *(f"--output_dir={tmp_path}", "--encoding=pcm16", path)],
+            cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        assert process.returncode == 0
+        peaks.append(usage.ru_maxrss)
+    assert peaks[1] < 1.15 * peaks[0]
+
+
+@pytest.mark.slow
 def test_sudden_ends_leave_only_whole_files(program, run, tmp_path):
     songs, out = tmp_path / "songs", tmp_path / "out"
     songs.mkdir()

@@ -11,6 +11,7 @@ import itertools
 import math
 import os
 import shutil
+import stat
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +41,7 @@ _ENCODINGS = {
 _BYTES = {name: bits // 8 for (_, bits), name in _ENCODINGS.items()}
 _EXTENSIBLE = 0xFFFE
 # Containers that state how long a stream is; others (mp3 above all) let FFmpeg guess.
-_STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2")
+_STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
 # Seconds by which stated and decoded length differ in sound files: a coder pads the end, Opus
 # counts what is skipped at the start.
 _DURATION_SLACK = 0.1
@@ -206,6 +207,8 @@ def recording(
     path, wav = os.fspath(path), None
     with contextlib.ExitStack() as stack:
         if path == "-":
+            if sys.stdin is None:
+                raise _bad("standard input", "none", "a WAV file")
             file = sys.stdin.buffer
             wav = _wav_header("standard input", file)
         elif path.lower().endswith((".wav", ".rf64")):
@@ -339,8 +342,8 @@ def audio_writer(
     Args:
       path: as for `write_wav`, like `sample_rate` and `encoding`; FLAC holds no "float32".
       channels: of every block; FLAC holds up to 8.
-      frames: how many samples are expected in all, if that is known: it decides whether the header
-        counts bytes in 32 or, as RF64, in 64 bits.
+      frames: how many samples are expected in all, if that is known. More than 4 GiB, which a WAV
+        header cannot count, are written as RF64; for want of a number, room is left for that.
 
     Raises:
       AudioError: as `write_wav`, or if FLAC can't hold such samples.
@@ -358,7 +361,8 @@ def audio_writer(
         if channels > 8:
             raise _bad(path, f"{channels} channels for a FLAC file", "at most 8")
     else:
-        kind = "RF64" if (frames or 0) * channels * bits // 8 >= 2**32 - 2**16 else "WAV"
+        long = frames is None or frames * channels * bits // 8 >= 2**32 - 2**16
+        kind = "RF64" if long else "WAV"
     folder, name = os.path.split(os.path.abspath(path))
     part = os.path.join(folder, f".{name}.{os.getpid()}.part")
     written = 0
@@ -384,6 +388,8 @@ def audio_writer(
         # libsndfile says nothing if it can't write the end of a FLAC file.
         if written and soundfile.info(part).frames != written:
             raise OSError(f"not all of the {written} samples got into the file")
+        if kind == "RF64" and written and os.path.getsize(part) < 2**32:
+            _as_riff(part)
         os.replace(part, path)
     except (OSError, soundfile.LibsndfileError) as error:
         # libsndfile calls a full disk a system error.
@@ -393,6 +399,17 @@ def audio_writer(
     finally:
         with contextlib.suppress(OSError):
             os.remove(part)
+
+
+def _as_riff(path: str) -> None:
+    """Turns an RF64 file of less than 4 GiB into the plain WAV that every program reads."""
+    size = os.path.getsize(path)
+    with open(path, "r+b") as file:
+        info = _wav_header(path, file, size)
+        file.seek(0)
+        file.write(struct.pack("<4sI4s4s", b"RIFF", size - 8, b"WAVE", b"JUNK"))
+        file.seek(info.data_offset - 4)
+        file.write(struct.pack("<I", info.frames * info.frame_bytes))
 
 
 def _bad(path: str, found: str, expected: str) -> AudioError:
@@ -406,14 +423,16 @@ def _unreadable(path: str, error: OSError) -> AudioError:
 def _file_size(path: str, expected: str) -> int:
     try:
         with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
+            status = os.fstat(file.fileno())
     except FileNotFoundError as error:
         raise _bad(path, "no such file", expected) from error
     except OSError as error:
         raise _unreadable(path, error) from error
-    if size == 0:
+    if not stat.S_ISREG(status.st_mode):
+        raise _bad(path, "a pipe or a device", f"{expected}, or - for a WAV on standard input")
+    if status.st_size == 0:
         raise _bad(path, "an empty file (0 bytes)", expected)
-    return size
+    return status.st_size
 
 
 def _wav_header(path: str, file: BinaryIO, size: int | None = None) -> WavInfo:
@@ -589,7 +608,10 @@ def _decoded(path: str, container: Any, stream: Any, salvage: bool) -> Iterator[
                 f" expected {rate} Hz and {channels} channels as at the start"
             )
             break
-        samples = _frame_samples(frame)
+        try:
+            samples = _frame_samples(frame)
+        except ValueError as error:  # PyAV has no such format in NumPy
+            raise _bad(path, f"{frame.format.name} samples", "16-bit, float or the like") from error
         if salvage and frame.pts is not None and frame.time_base:
             time = float(frame.pts * frame.time_base)
             if origin is None:

@@ -1,5 +1,6 @@
 """What every program shares: one clear line for a user's mistake instead of a traceback."""
 
+import errno
 import os
 import signal
 import sys
@@ -36,6 +37,8 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
             report("interrupted")
             sys.exit(128 + signal.SIGINT)
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+                _fail(f"{error.filename or 'a file'}: cannot be written ({error.strerror})")
             if error.filename is None:
                 raise
             _fail(f"{error.filename}: cannot be read or written ({error.strerror})")

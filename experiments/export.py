@@ -10,31 +10,41 @@ fresh process, gave what the network in memory gives.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags
 
 from experiments import cli
-from sccunet.config import load_config
+from sccunet.config import ConfigError, load_config
 
 
 def training_data(workdir: str) -> str:
     """What the workdir's `data.json` says of the tracks, in words."""
     try:
         data = json.loads((Path(workdir) / "data.json").read_text())
-    except (OSError, ValueError):
+        names = sorted({name for _, name, *_ in data["training"]})
+        return f"{data['split']}: {', '.join(names)}"
+    except (OSError, ValueError, KeyError, TypeError):
         return "not stated"
-    names = sorted({name for _, name, *_ in data["training"]})
-    return f"{data['split']}: {', '.join(names)}"
 
 
 def main(_: Sequence[str]) -> None:
     """Exports the workdir's best weights."""
     config = load_config(_WORKDIR.value)
+    if _TFLITE.value and os.path.exists(_TFLITE.value):
+        raise ConfigError(f"{_TFLITE.value}: found already there, expected a new file")
 
-    from sccunet.export import export_saved_model, export_tflite
+    import tensorflow as tf
+
+    # What is checked is the arithmetic of the file, not that of a GPU.
+    tf.config.set_visible_devices([], "GPU")
+
+    from sccunet.export import export_saved_model, export_tflite, new_version
     from sccunet.separation import load_unet
+
+    new_version(_EXPORT_DIR.value, _MODEL_VERSION.value)
 
     unet = load_unet(_WORKDIR.value, config)
     print("writing, then running every signature in a fresh process", flush=True)

@@ -32,8 +32,7 @@ from sccunet.config import ConfigError, Reconstruction, load_config
 ENCODINGS = ("float32", "pcm24", "pcm16")
 CLIP_MODES = ("rescale", "clamp", "none")
 RESIDUAL = "residual"
-# Of stems that wait for the loudest sample to be known, and samples of them read at a time.
-_UNSCALED, _BLOCK = ".unscaled.wav", 1 << 18
+_BLOCK = 1 << 18  # samples of a written stem that are read at a time
 _BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
 
 
@@ -121,17 +120,19 @@ def separate_file(
             info, blocks = stack.enter_context(audio.recording(path, salvage=True))
             rate = info.sample_rate
             frames = round(info.about * rate) if info.about else None
+            # A guess may be wrong: then room is left for more.
+            most = frames if info.seconds else frames and 2 * frames
             bar = stack.enter_context(_progress(path, frames, rate))
             # The peak is known at the end only: until then rescaled stems are kept as they are.
-            later = clip_mode == "rescale"
+            later, unscaled = clip_mode == "rescale", partial / "unscaled"
             writers = {
                 name: stack.enter_context(
                     audio.audio_writer(
-                        partial / f"{name}{_UNSCALED if later else ending}",
+                        unscaled / f"{name}.wav" if later else partial / f"{name}{ending}",
                         rate,
                         info.channels,
                         "float32" if later else encoding,
-                        frames,
+                        most,
                     )
                 )
                 for name in names
@@ -153,8 +154,9 @@ def separate_file(
                 bar.update(samples)
         if later:
             for name in names:
-                source, target = partial / f"{name}{_UNSCALED}", partial / f"{name}{ending}"
+                source, target = unscaled / f"{name}.wav", partial / f"{name}{ending}"
                 _rescale(source, target, encoding, max(peak, 1.0))
+            unscaled.rmdir()
     if later and peak > 1:
         print(f"{path}: stems turned down by {20 * np.log10(peak):.1f} dB (--clip_mode=rescale)")
     if damage:
@@ -209,7 +211,11 @@ def _rescale(source: Path, target: Path, encoding: str, peak: float) -> None:
 
 
 def plan(
-    files: Sequence[str], output_dir: str | os.PathLike, overwrite: bool, skip_existing: bool
+    files: Sequence[str],
+    output_dir: str | os.PathLike,
+    overwrite: bool,
+    skip_existing: bool,
+    written: Sequence[str] = (),
 ) -> dict[Path, str]:
     """Folder of stems -> file, for each file to be separated.
 
@@ -217,12 +223,16 @@ def plan(
       files: files, folders of files, and "-" for standard input.
       output_dir: where the folders are.
       overwrite: whether they may exist.
-      skip_existing: leave out the files whose folders exist.
+      skip_existing: leave out the files whose folders hold what is to be written.
+      written: names of the files that are to be written into each folder.
 
     Raises:
-      ConfigError: if two files would share a folder, or one exists.
+      ConfigError: if two files would share a folder, one exists or cannot be made, or a file lies
+        in one.
       AudioError: for a folder without audio files.
     """
+    if overwrite and skip_existing:
+        raise ConfigError("--skip_existing: found --overwrite too, expected one of them")
     folders: dict[Path, str] = {}
     for given in files:
         for file in audio.recordings_in(given) if os.path.isdir(given) else [given]:
@@ -236,18 +246,30 @@ def plan(
                     " expected names that differ before their ending"
                 )
             folders[folder] = file
-    there = {folder for folder in folders if os.path.lexists(folder)}
-    if skip_existing:
-        return {folder: file for folder, file in folders.items() if folder not in there}
-    if there and not overwrite:
-        raise ConfigError(
-            f"{min(there)}: found already there, expected --overwrite, --skip_existing or a new"
-            " folder"
-        )
-    for folder in there:
+    for folder, file in list(folders.items()):
+        if not os.path.lexists(folder):
+            continue
         if not folder.is_dir():
             raise ConfigError(f"{folder}: found a file, expected a folder or nothing")
+        if skip_existing and all((folder / name).exists() for name in written):
+            del folders[folder]
+        elif not (overwrite or skip_existing):
+            raise ConfigError(
+                f"{folder}: found already there, expected --overwrite, --skip_existing or a new"
+                " folder"
+            )
+        elif Path(file).resolve().parent == folder.resolve():
+            raise ConfigError(f"{file}: found in the folder of its own stems, expected another")
+    parent = Path(output_dir)
+    while not os.path.lexists(parent):
+        parent = parent.parent
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise ConfigError(f"{output_dir}: cannot be written to, expected a folder that can")
     return folders
+
+
+def _report(error: AudioError) -> None:
+    cli.report(str(error).replace("\n", "\\n"))  # names can hold anything
 
 
 def main(files: Sequence[str]) -> None:
@@ -264,9 +286,15 @@ def main(files: Sequence[str]) -> None:
             f"--clip_mode: found none, expected rescale or clamp: {encoding} ends at full scale"
         )
     reconstruction = Reconstruction(_MASK.value, _EXPONENT.value, _ITERATIONS.value)
-    folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value)
     # A wrong --model is told before TensorFlow is loaded.
-    sums = parse_stems(_STEMS.value, load_config(_MODEL.value).model.stems)
+    stems = load_config(_MODEL.value).model.stems
+    sums = parse_stems(_STEMS.value, stems)
+    written = [f"{name}{ending}" for name in sums]
+    if _RESIDUAL.value:
+        if RESIDUAL in stems:
+            raise ConfigError("--residual: found a stem of this name, expected none")
+        written.append(f"{RESIDUAL}{ending}")
+    folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value, written)
     count, done = len(folders), 0
     for folder, file in list(folders.items()):
         if file != "-":
@@ -274,7 +302,7 @@ def main(files: Sequence[str]) -> None:
                 with audio.recording(file, salvage=True):
                     pass
             except AudioError as error:
-                cli.report(str(error))
+                _report(error)
                 del folders[folder]
     if folders:
         from sccunet.separation import Separator
@@ -287,7 +315,7 @@ def main(files: Sequence[str]) -> None:
             )
             done += 1
         except AudioError as error:
-            cli.report(str(error))
+            _report(error)
     print(f"stems of {done} of {count} files: {_OUTPUT_DIR.value}")
     if done < count:
         sys.exit(1)

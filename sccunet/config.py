@@ -377,11 +377,13 @@ def load_config(path: str | os.PathLike) -> Config:
 
 
 def exported_version(path: str | os.PathLike) -> Path:
-    """The newest version below an export's base folder, or `path` itself if that has none."""
+    """The newest version below an export's base folder; `path` itself for everything else."""
     path = Path(path)
+    if not path.is_dir() or (path / CONFIG).exists():
+        return path
     versions = [
         entry
-        for entry in (path.iterdir() if path.is_dir() else ())
+        for entry in path.iterdir()
         if entry.name.isdecimal() and (entry / "saved_model.pb").is_file()
     ]
     return max(versions, key=lambda entry: int(entry.name), default=path)

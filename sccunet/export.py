@@ -12,10 +12,10 @@ magnitudes       `mixture_magnitudes` float32 [batch, bins, frames], linear
 metadata         `request` string [batch], ignored -> `metadata` string [batch]: JSON
 """
 
+import contextlib
 import json
 import os
 import pickle
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -29,7 +29,7 @@ import tensorflow as tf
 
 import sccunet
 from sccunet import spectral
-from sccunet.config import METADATA, Config, ConfigError, exported_version
+from sccunet.config import CONFIG, METADATA, Config, ConfigError
 from sccunet.separation import Separator
 from sccunet.spectral import Patching
 
@@ -93,7 +93,7 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
     separated = {}
     for stem, parts in zip(model.stems, pieces, strict=True):
         joined = tf.reshape(parts.concat(), [samples, batch, channels])
-        separated[stem] = tf.transpose(joined, (1, 0, 2), name=stem)
+        separated[stem] = tf.transpose(joined, (1, 0, 2))
     return separated
 
 
@@ -156,33 +156,51 @@ def export_saved_model(
         nothing is left of it.
     """
     base_dir = Path(base_dir)
-    newest = exported_version(base_dir)
-    if version is None:
-        version = int(newest.name) + 1 if newest != base_dir else 1
-    export = base_dir / str(version)
-    if export.exists():
-        raise ConfigError(f"{export}: found already there, expected a new version")
-    if base_dir.exists() and not base_dir.is_dir():
-        raise ConfigError(f"{base_dir}: found a file, expected a folder for versions")
-    partial = base_dir / f".{version}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    text = metadata(config, version, training_data, licence)
+    export = base_dir / str(new_version(base_dir, version))
+    text = metadata(config, int(export.name), training_data, licence)
     try:
-        partial.mkdir(parents=True)
-        with tempfile.TemporaryDirectory() as folder:
-            (Path(folder) / METADATA.name).write_text(text)
+        base_dir.mkdir(parents=True, exist_ok=True)
+        # On the same disk, so that renaming moves nothing.
+        with tempfile.TemporaryDirectory(".part", ".", base_dir) as folder:
+            partial, description = Path(folder) / export.name, Path(folder) / METADATA.name
+            description.write_text(text)
             module = tf.Module()
             module.weights = [weight.value for weight in unet.weights]
-            module.metadata = tf.saved_model.Asset(str(Path(folder) / METADATA.name))
+            module.metadata = tf.saved_model.Asset(str(description))
             functions = _signatures(unet, config, module.metadata)
             tf.saved_model.save(module, str(partial), signatures=functions)
-        (partial / WARMUP.parent).mkdir()
-        _write_warmup(partial / WARMUP, config)
-        _check(partial, unet, config, text)
-        os.rename(partial, export)  # fails if somebody else made this version meanwhile
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+            (partial / WARMUP.parent).mkdir()
+            _write_warmup(partial / WARMUP, functions, config)
+            _check(partial, unet, config, text)
+            os.rename(partial, export)  # fails if somebody else made this version meanwhile
+    except (OSError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"{export}: cannot be written ({reason})") from error
     return export
+
+
+def new_version(base_dir: str | os.PathLike, version: int | None = None) -> int:
+    """The number of the next export: `version`, or one more than the highest there.
+
+    Raises:
+      ConfigError: if it is there, or if `base_dir` is no folder for versions.
+    """
+    base_dir = Path(base_dir)
+    if base_dir.exists() and not base_dir.is_dir():
+        raise ConfigError(f"{base_dir}: found a file, expected a folder for versions")
+    for name in (CONFIG, "saved_model.pb"):
+        if (base_dir / name).exists():
+            raise ConfigError(f"{base_dir}: found {name} in it, expected a folder for versions")
+    there = {
+        int(entry.name)
+        for entry in (base_dir.iterdir() if base_dir.exists() else ())
+        if entry.name.isdecimal()
+    }
+    if version is None:
+        return max(there, default=0) + 1
+    if version in there:
+        raise ConfigError(f"{base_dir / str(version)}: found already there, expected a new version")
+    return version
 
 
 def metadata(config: Config, version: int, training_data: Any, licence: str) -> str:
@@ -237,14 +255,19 @@ def metadata(config: Config, version: int, training_data: Any, licence: str) -> 
 
 def _git_commit() -> str:
     """Of the code's checkout, `-dirty` if it was changed since; "unknown" outside of one."""
-    try:
+
+    def git(*arguments: str) -> str:
         return subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            ["git", *arguments],
             cwd=Path(__file__).parent,
             capture_output=True,
             text=True,
             check=True,
         ).stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not some repository around it
+        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -255,9 +278,7 @@ def _signatures(unet: keras.Model, config: Config, metadata_file: tf.saved_model
 
     def estimate(mixture_magnitudes):
         estimates = unet(mixture_magnitudes[..., None], training=False)
-        return {
-            stem: tf.identity(estimates[..., i], name=stem) for i, stem in enumerate(model.stems)
-        }
+        return {stem: estimates[..., i] for i, stem in enumerate(model.stems)}
 
     def describe(request):
         text = tf.io.read_file(metadata_file.asset_path)
@@ -285,30 +306,25 @@ def _signatures(unet: keras.Model, config: Config, metadata_file: tf.saved_model
     }
 
 
-def _write_warmup(path: Path, config: Config) -> None:
+def _write_warmup(path: Path, signatures: dict, config: Config) -> None:
     """A request for each signature; TensorFlow Serving replays them before it takes others."""
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
     model = config.model
     # One number that stands for all of the tensor's keeps the file small.
     quiet = 0.01
-    inputs = {
+    tensors = {
         "serving_default": tf.make_tensor_proto(quiet, shape=[1, model.patch_samples, 2]),
         "separate_wav": tf.make_tensor_proto([_wav(np.full((1000, 2), quiet), model.sample_rate)]),
         "magnitudes": tf.make_tensor_proto(quiet, shape=[1, model.bins, model.frames]),
         "metadata": tf.make_tensor_proto([""]),
     }
-    names = {
-        "serving_default": "waveform",
-        "separate_wav": "wav_bytes",
-        "magnitudes": "mixture_magnitudes",
-        "metadata": "request",
-    }
     with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, tensor in inputs.items():
+        for signature, function in signatures.items():
+            ((spec,), _) = function.structured_input_signature
             request = predict_pb2.PredictRequest(
                 model_spec=model_pb2.ModelSpec(signature_name=signature),
-                inputs={names[signature]: tensor},
+                inputs={spec.name: tensors[signature]},
             )
             log = prediction_log_pb2.PredictLog(request=request)
             entry = prediction_log_pb2.PredictionLog(predict_log=log)
@@ -363,11 +379,16 @@ def _in_fresh_process(export: Path, requests: list) -> dict[str, list[dict[str, 
             cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
+            # The one that calls has the GPU's memory, and its arithmetic may be another.
+            env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
         )
         if done.returncode:
             # From the exception's name on, in one line.
             reason = " ".join(done.stderr.strip().rpartition("\n  ")[2].split("\n")[1:])
-            raise ConfigError(f"{export}: does not run in a fresh process ({reason})")
+            raise ConfigError(
+                f"{export}: does not run in a fresh process"
+                f" ({reason or f'it ended with {done.returncode}'})"
+            )
         return pickle.loads(paths[1].read_bytes())
 
 
@@ -403,14 +424,12 @@ def export_tflite(unet: keras.Model, config: Config, path: str | os.PathLike) ->
     Args:
       unet: from `build_model`, with its weights.
       config: of the run that trained it.
-      path: the file, written whole or not at all.
+      path: the file, replaced where it exists; written whole or not at all.
 
     Raises:
-      ConfigError: if what was converted computes something else.
+      ConfigError: if what was converted computes something else, or cannot be written.
     """
     path, model = Path(path), config.model
-    if path.exists():
-        raise ConfigError(f"{path}: found already there, expected a new file")
     shape = [1, model.bins, model.frames]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="mixture_magnitudes")])
@@ -430,10 +449,13 @@ def export_tflite(unet: keras.Model, config: Config, path: str | os.PathLike) ->
     expected = {stem: x.numpy() for stem, x in magnitudes(tf.constant(noise)).items()}
     if reason := _difference(run(mixture_magnitudes=noise), expected):
         raise ConfigError(f"{path}: {reason}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         part.write_bytes(content)
         os.replace(part, path)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
-        part.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            part.unlink()

@@ -112,6 +112,9 @@ class Separator:
 
         Returns:
           Stem name -> float32 [samples, channels].
+
+        Raises:
+          ValueError: if `waveform` is something else.
         """
         blocks = list(self.stream([waveform], sample_rate))
         return {
@@ -132,8 +135,12 @@ class Separator:
 
         Yields:
           Stem name -> float32 [samples, channels].
+
+        Raises:
+          ValueError: if a block is something else.
         """
         rate, stems = self.config.model.sample_rate, self.config.model.stems
+        blocks = map(_checked, blocks)
         if sample_rate == rate:
             yield from self._stream(blocks)
             return
@@ -163,6 +170,7 @@ class Separator:
         window = patching.window[:, None]
         fade, step, keep = patching.fade, patching.step, patching.keep
         tail, pieces = None, []
+        waiting = 0  # samples in the pieces
         samples, given = 0, -fade  # of the recording: the first patch fades in before it starts
 
         def advance(patch: np.ndarray) -> np.ndarray:
@@ -184,23 +192,34 @@ class Separator:
             return dict(zip(model.stems, ready[:, first:last], strict=True))
 
         for block in blocks:
-            block = np.asarray(block, np.float32)
             if not pieces:
                 pieces = [np.zeros((patching.lead, block.shape[1]), np.float32)]
+                waiting = patching.lead
             pieces.append(block)
             samples += len(block)
+            waiting += len(block)
             # Pieces are joined once per patch, however small they come.
-            if sum(map(len, pieces)) >= model.patch_samples:
+            if waiting >= model.patch_samples:
                 pending = np.concatenate(pieces)
                 while len(pending) >= model.patch_samples:
                     yield cut(advance(pending[: model.patch_samples]))
                     pending = pending[step:]
-                pieces = [pending]
+                pieces, waiting = [pending], len(pending)
         while pieces and given < samples:
             pending = np.concatenate(pieces)[: model.patch_samples]
             missing = model.patch_samples - len(pending)
             yield cut(advance(np.pad(pending, ((0, missing), (0, 0)))))
             pieces = [pending[step:]]
+
+
+def _checked(block: np.ndarray) -> np.ndarray:
+    block = np.asarray(block)
+    if block.ndim != 2 or block.dtype.kind != "f":
+        raise ValueError(
+            f"waveform: found {block.dtype} {list(block.shape)},"
+            " expected floats [samples, channels] with full scale 1"
+        )
+    return block.astype(np.float32, copy=False)
 
 
 def _resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:

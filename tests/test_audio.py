@@ -169,7 +169,7 @@ def test_m4a_keeps_place_and_length(tmp_path):
 def test_streams_are_told_apart(tmp_path):
     path = tmp_path / "x.stem.mp4"
     _encode(path, _chirp(22_050, 44_100), 44_100, "aac", streams=3)
-    assert audio.probe(path) == audio.AudioInfo(44_100, 2, 3, 0.5)
+    assert audio.probe(path) == audio.AudioInfo(44_100, 2, 3, 0.5, 0.5)
     levels = [np.abs(audio.read(path, stream)[0]).max() for stream in range(3)]
     np.testing.assert_allclose(levels[0] / np.array(levels), [1, 2, 3], rtol=0.1)
     with pytest.raises(AudioError, match=r"x\.stem\.mp4: found 3 audio streams, expected at leas"):
@@ -178,7 +178,7 @@ def test_streams_are_told_apart(tmp_path):
 
 def test_musdb_excerpt():
     path = sigsep.load("stempeg").example_stem_path()
-    assert audio.probe(path) == audio.AudioInfo(44_100, 2, 5, 268_288 / 44_100)
+    assert audio.probe(path) == audio.AudioInfo(44_100, 2, 5, 268_288 / 44_100, 268_288 / 44_100)
     pieces = list(audio.decode(path, 4))
     assert len(pieces) > 100  # piece by piece
     assert all(piece.dtype == np.float32 for piece in pieces)
@@ -472,7 +472,7 @@ def test_recording_at_all_rates(tmp_path, rate, channels):
         x = _integers(16, 5_000, channels)
         soundfile.write(path, x.astype(np.int16), rate)
         info, found, message = _salvage(path)
-        assert info == audio.AudioInfo(rate, channels, 1, 5_000 / rate)
+        assert info == audio.AudioInfo(rate, channels, 1, 5_000 / rate, 5_000 / rate)
         assert message == ""
         np.testing.assert_array_equal(found, (x / 2**15).astype(np.float32))
 
@@ -486,7 +486,7 @@ def test_recording_of_all_encodings(tmp_path, encoding, channels):
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
     with audio.recording(path) as (info, blocks):
         np.testing.assert_array_equal(np.concatenate(list(blocks)), expected)
-    assert info == audio.AudioInfo(44_100, channels, 1, 300 / 44_100)
+    assert info == audio.AudioInfo(44_100, channels, 1, 300 / 44_100, 300 / 44_100)
     soundfile.write(path, x[:1], 44_100, subtype=_SUBTYPES[encoding])
     np.testing.assert_array_equal(audio.read(path)[0], expected[:1])
 
@@ -512,7 +512,7 @@ def test_standard_input(pipe, length, known):
     data = _wav_bytes(x, length, None if known else 2**32 - 1)
     pipe(data + (b"LIST\2\0\0\0no" if known else b""))
     info, found, message = _salvage("-")
-    assert info == audio.AudioInfo(8_000, 1, 1, 6.25 if known else None)
+    assert info == audio.AudioInfo(8_000, 1, 1, *[6.25 if known else None] * 2)
     assert message == ""
     np.testing.assert_array_equal(found, (x / 2**15).astype(np.float32))
 
@@ -580,7 +580,7 @@ def test_truncated_wav_is_salvaged(tmp_path, held):
     x = _integers(16, 80_000, 2)
     path.write_bytes(_wav_bytes(x)[: 44 + 4 * held + 3])
     info, found, message = _salvage(path)
-    assert info == audio.AudioInfo(8_000, 2, 1, 10)
+    assert info == audio.AudioInfo(8_000, 2, 1, 10, 10)
     np.testing.assert_array_equal(found, (x[:held] / 2**15).astype(np.float32))
     assert message == (
         f"{path}: found {held / 8_000:.2f} s of audio (truncated or damaged),"
@@ -892,3 +892,40 @@ def test_folders_without_recordings(tmp_path):
         with pytest.raises(AudioError) as caught:
             audio.recordings_in(folder)
         assert str(caught.value) == f"{folder}: {message}"
+
+
+@pytest.mark.parametrize("encoding", ["float32", "pcm24", "pcm16"])
+@pytest.mark.parametrize("samples", [1, 2, 3, 1000])
+def test_wav_of_unknown_length_is_a_plain_one_that_all_programs_read(tmp_path, encoding, samples):
+    path = tmp_path / "a.wav"
+    x = np.random.default_rng(0).uniform(-0.5, 0.5, (samples, 2)).astype(np.float32)
+    with audio.audio_writer(path, 44_100, 2, encoding, None) as write:
+        write(x[:1])
+        write(x[1:])
+    content = path.read_bytes()
+    assert content[:4] == b"RIFF"
+    assert struct.unpack("<I", content[4:8])[0] == len(content) - 8
+    assert soundfile.info(path).frames == audio.wav_info(path).frames == samples
+    np.testing.assert_allclose(audio.read_wav(path), x, rtol=0, atol=2e-5)
+    np.testing.assert_allclose(soundfile.read(path)[0], x, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("ending", [".aiff", ".au"])
+def test_cut_aiff_and_au_are_told(tmp_path, ending):
+    path = tmp_path / f"a{ending}"
+    soundfile.write(path, np.zeros((50_000, 2)), 44_100)
+    path.write_bytes(path.read_bytes()[:120_000])
+    with audio.recording(path, salvage=True) as (_, blocks), pytest.raises(DamagedError) as caught:
+        list(blocks)
+    assert "that its header promises are missing" in str(caught.value)
+
+
+def test_neither_a_pipe_by_name_nor_a_closed_standard_input(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "pipe.wav")
+    descriptor = os.open(tmp_path / "pipe.wav", os.O_RDWR)
+    with pytest.raises(AudioError, match=r"found a pipe or a device, expected .* or - for a WAV"):
+        audio.probe(tmp_path / "pipe.wav")
+    os.close(descriptor)
+    monkeypatch.setattr(sys, "stdin", None)
+    with pytest.raises(AudioError, match=r"^standard input: found none, expected a WAV file$"):
+        audio.probe("-")

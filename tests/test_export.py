@@ -1,6 +1,7 @@
 """The SavedModel where only TensorFlow is at hand, against the model in memory."""
 
 import concurrent.futures
+import dataclasses
 import json
 import os
 import pickle
@@ -17,7 +18,13 @@ import tensorflow as tf
 import sccunet
 from sccunet import build_model, export, run_saved_model
 from sccunet.config import METADATA, Config, ConfigError, ModelConfig, load_config
-from sccunet.export import WARMUP, export_saved_model, export_tflite, separate_graph
+from sccunet.export import (
+    WARMUP,
+    export_saved_model,
+    export_tflite,
+    new_version,
+    separate_graph,
+)
 from sccunet.separation import Separator
 from sccunet.spectral import Patching
 
@@ -180,7 +187,6 @@ def test_metadata_is_inside_and_readable_through_a_signature(exported):
 
 def test_separator_loads_an_export_and_the_newest_of_several(tiny, tmp_path):
     other = build_model(_TINY)
-    (tmp_path / ".2.part" / "variables").mkdir(parents=True)  # of an interrupted export
     export_saved_model(other, _TINY, tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert export_saved_model(tiny, _TINY, tmp_path) == tmp_path / "2"
@@ -260,15 +266,29 @@ def test_wavs_of_loud_stems_are_clipped(tmp_path):
 
 
 def test_threads_calling_one_model_get_the_results_of_single_calls(loaded):
-    separate = loaded.signatures["serving_default"]
-    batches = [_noise(1, 3000 * (1 + i % 5), 1 + i % 2, seed=i) for i in range(40)]
-    expected = [separate(waveform=batch) for batch in batches]
+    calls = []
+    for i in range(12):
+        waveform = _noise(1, 3000 * (1 + i % 5), 1 + i % 2, seed=i)
+        magnitudes = np.abs(_noise(2, _TINY.model.bins, _TINY.model.frames, seed=i))
+        calls += [
+            ("serving_default", {"waveform": waveform}),
+            ("separate_wav", {"wav_bytes": tf.constant([_wav(waveform[0])])}),
+            ("magnitudes", {"mixture_magnitudes": magnitudes}),
+            ("metadata", {"request": tf.constant([""])}),
+        ]
+
+    def run(call):
+        name, inputs = call
+        return {key: x.numpy() for key, x in loaded.signatures[name](**inputs).items()}
+
+    expected = [run(call) for call in calls]
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        for found, truth in zip(
-            pool.map(lambda batch: separate(waveform=batch), batches), expected, strict=True
-        ):
-            for stem in truth:
-                np.testing.assert_allclose(found[stem], truth[stem], rtol=0, atol=1e-6)
+        for found, truth in zip(pool.map(run, calls), expected, strict=True):
+            for key, value in truth.items():
+                if value.dtype == object:
+                    assert found[key].tolist() == value.tolist()
+                else:
+                    np.testing.assert_allclose(found[key], value, rtol=0, atol=1e-6)
 
 
 def test_warmup_requests_fit_the_signatures(exported):
@@ -290,16 +310,52 @@ def test_warmup_requests_fit_the_signatures(exported):
 
 
 def test_existing_version_is_refused_and_left_alone(tiny, tmp_path):
-    (tmp_path / "7").mkdir()
-    (tmp_path / "7" / "mine.txt").write_text("mine")
+    (tmp_path / "007").mkdir()
+    (tmp_path / "007" / "mine.txt").write_text("mine")
     with pytest.raises(ConfigError) as caught:
         export_saved_model(tiny, _TINY, tmp_path, version=7)
     expected = f"{tmp_path / '7'}: found already there, expected a new version"
     assert str(caught.value) == expected
-    assert [path.name for path in tmp_path.rglob("*")] == ["7", "mine.txt"]
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"file: found a file, expected a folder for versions$"):
-        export_saved_model(tiny, _TINY, tmp_path / "file")
+    assert [path.name for path in tmp_path.rglob("*")] == ["007", "mine.txt"]
+
+
+def test_new_versions(tmp_path):
+    assert new_version(tmp_path / "missing") == 1
+    for name in ("1", "3", "10", "11.part", "x", ".12"):
+        (tmp_path / name).mkdir()
+    assert new_version(tmp_path) == 11
+    assert new_version(tmp_path, 2) == 2
+    (tmp_path / "1" / "saved_model.pb").write_text("")
+    (tmp_path / "3" / "config.json").write_text("")
+    for base, found in ((tmp_path / "1", "saved_model.pb"), (tmp_path / "3", "config.json")):
+        with pytest.raises(ConfigError, match=f"found {found} in it, expected a folder for ver"):
+            new_version(base)
+    with pytest.raises(ConfigError, match=r"pb: found a file, expected a folder for versions$"):
+        new_version(tmp_path / "1" / "saved_model.pb")
+
+
+def test_full_disk_is_told_in_one_line(tiny, tmp_path, monkeypatch):
+    def save(*_, **__):
+        raise tf.errors.OutOfRangeError(None, None, "variables; File too large\nmore")
+
+    monkeypatch.setattr(tf.saved_model, "save", save)
+    with pytest.raises(ConfigError) as caught:
+        export_saved_model(tiny, _TINY, tmp_path)
+    assert str(caught.value) == f"{tmp_path}/1: cannot be written (variables; File too large)"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_stems_of_any_name(randomise, tmp_path):
+    model = dataclasses.replace(_TINY.model, stems=("lead vocals", "größe", "_x"))
+    config = Config(model=model)
+    unet = randomise(build_model(config))
+    export_saved_model(unet, config, tmp_path)
+    export_tflite(unet, config, tmp_path / "network.tflite")
+    recording = _noise(3000, 1)
+    truth = Separator.from_model(unet, config)(recording, 44_100)
+    for stem, found in Separator.load(tmp_path)(recording, 44_100).items():
+        np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-5)
 
 
 @pytest.mark.slow
@@ -358,5 +414,9 @@ def test_tflite_gives_what_the_network_gives_with_builtin_operators_alone(unet, 
     for i, stem in enumerate(_MODEL.stems):
         assert truth[..., i].std() > 1e-3
         np.testing.assert_allclose(found[stem], truth[..., i], rtol=1e-5, atol=1e-5)
-    with pytest.raises(ConfigError, match="found already there, expected a new file"):
-        export_tflite(unet, _CONFIG, path)
+
+
+def test_tflite_that_cannot_be_written(tiny, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match=r"a\.tflite: cannot be written \("):
+        export_tflite(tiny, _TINY, tmp_path / "file" / "a.tflite")

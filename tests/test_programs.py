@@ -51,7 +51,12 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     done = program(*line, "--model_version=2")
     assert refusal(done) == f"{exported}/2: found already there, expected a new version"
     assert sorted(entry.name for entry in exported.iterdir()) == ["2"]
+    tflite.write_text("")
     done = program(*line, f"--tflite={tflite}")
+    assert refusal(done) == f"{tflite}: found already there, expected a new file"
+    tflite.unlink()
+    assert sorted(entry.name for entry in exported.iterdir()) == ["2"]
+    done = program(*line, f"--tflite={tflite}", "--model_version=1")
     assert done.returncode == 0, done.stderr
     assert f"{exported}/1" in done.stdout
     assert tflite.stat().st_size > 1000

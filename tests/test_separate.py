@@ -4,6 +4,7 @@ import ctypes
 import os
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -80,9 +81,10 @@ _ODD = {
     "packed 24 bit.flac": (96_000, 6, "PCM_24", 20_000),
     "lossy ogg.ogg": (44_100, 2, "VORBIS", 40_000),
     "lossy mp3.mp3": (48_000, 2, "MPEG_LAYER_III", 40_000),
-    "apple.aiff": (44_100, 2, "PCM_16", 5000),
+    "interchange.aiff": (44_100, 2, "PCM_16", 5000),
     "long name " + "é" * 115 + ".wav": (44_100, 1, "PCM_16", 5000),
 }
+_CODED = ("apple.m4a", "video.mp4")
 _BAD = (
     "zero bytes.wav",
     "header alone.wav",
@@ -98,11 +100,34 @@ _BAD = (
     "missing.wav",
     "no audio",
     "hidden.wav",
+    "64-bit integers.wav",
+    "new\nline.wav",
 )
 
 
 def test_there_are_50_odd_files():
-    assert len(_ODD) + len(_BAD) >= 50
+    assert len(_ODD) + len(_CODED) + len(_BAD) >= 50
+
+
+def _encode_aac(path, samples, with_video):
+    import av
+
+    with av.open(str(path), "w") as container:
+        if with_video:
+            video = container.add_stream("mpeg4", rate=10)
+            video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        stream = container.add_stream("aac", rate=44_100, layout="stereo")
+        if with_video:
+            for _ in range(7):
+                picture = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), "rgb24")
+                container.mux(video.encode(picture))
+            container.mux(video.encode())
+        frame = av.AudioFrame.from_ndarray(
+            np.ascontiguousarray(samples.T, np.float32), "fltp", "stereo"
+        )
+        frame.sample_rate = 44_100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
 
 
 @pytest.mark.slow
@@ -111,15 +136,20 @@ def test_odd_files_give_what_the_python_interface_gives(program, run, separator,
     songs.mkdir()
     for i, (name, (rate, channels, subtype, samples)) in enumerate(_ODD.items()):
         soundfile.write(songs / name, _noise(samples, channels, i), rate, subtype=subtype)
+    for name in _CODED:
+        _encode_aac(songs / name, _noise(30_000), with_video=name.endswith("mp4"))
     (songs / "cover.jpg").write_bytes(b"no audio")
     done = program("separate", f"--model={run}", f"--output_dir={out}", songs)
     assert done.returncode == 0, done.stderr
-    assert f"stems of {len(_ODD)} of {len(_ODD)} files" in done.stdout
-    assert {path.name for path in out.iterdir()} == {Path(name).stem for name in _ODD}
-    for name, (rate, channels, _, samples) in _ODD.items():
-        given, _ = audio.read(songs / name)
-        if not name.startswith("lossy"):
-            assert given.shape == (samples, channels)
+    names = [*_ODD, *_CODED]
+    assert f"stems of {len(names)} of {len(names)} files" in done.stdout
+    assert {path.name for path in out.iterdir()} == {Path(name).stem for name in names}
+    for name in names:
+        given, rate = audio.read(songs / name)
+        samples = len(given)
+        if name in _ODD and not name.startswith("lossy"):
+            assert (rate, given.shape[1], samples) == (*_ODD[name][:2], _ODD[name][3])
+        assert name in _ODD or abs(samples - 30_000) < 2048  # a coder's padding
         expected = separator(given, rate)
         folder = out / Path(name).stem
         assert _left(folder) == sorted(f"{stem}.wav" for stem in _STEMS)
@@ -141,6 +171,24 @@ def _make_bad(folder, name):
         "half a header.wav": whole.read_bytes()[:30],
         "text.wav": b"words, no sound\n" * 100,
         "text.txt": b"words, no sound\n" * 100,
+        "new\nline.wav": b"words, no sound\n",
+        "64-bit integers.wav": struct.pack(
+            "<4sI4s4sIHHIIHH4sI",
+            b"RIFF",
+            8036,
+            b"WAVE",
+            b"fmt ",
+            16,
+            1,
+            1,
+            44_100,
+            352_800,
+            8,
+            64,
+            b"data",
+            8000,
+        )
+        + bytes(8000),
     }
     if name in content:
         path.write_bytes(content[name])
@@ -182,7 +230,7 @@ def test_bad_files_give_one_line_and_leave_nothing(program, refusal, run, tmp_pa
         "separate", f"--model={run}", f"--output_dir={out}", path, preexec_fn=_as_unprivileged
     )
     message = refusal(done)
-    assert message.startswith(f"{path}: ")
+    assert message.startswith(f"{path}: ".replace("\n", "\\n"))
     assert "found" in message or "cannot be read (Permission denied)" in message
     assert not out.exists() or _left(out) == []
 
@@ -285,12 +333,10 @@ def test_sudden_ends_leave_only_whole_files(program, run, tmp_path):
 
     finished = []
     for _ in range(5):
+        before = set(out.glob(".*"))
         process = subprocess.Popen(line, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE)
-        while not out.exists() and process.poll() is None:
+        while not set(out.glob(".*")) - before and process.poll() is None:
             time.sleep(0.05)  # TensorFlow loads
-        if finished:
-            while len(list(out.glob(".*"))) == 0 and process.poll() is None:
-                time.sleep(0.05)
         time.sleep(rng.uniform(0, 1.0))
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -437,12 +483,13 @@ def test_overwriting_keeps_what_is_not_ours(tone, tmp_path):
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (out / "drums.wav").write_text("old")
-    (tmp_path / ".out.part").mkdir()  # of a run that was killed
-    (tmp_path / ".out.part" / "old.wav").write_text("half")
+    (tmp_path / ".out.abc.part").mkdir()  # of a run that was killed
+    (tmp_path / ".out.abc.part" / "old.wav").write_text("half")
     separate_file(Separator(_double, _CONFIG), path, out, parse_stems([], _STEMS))
     assert _left(out) == ["bass.wav", "drums.wav", "notes.txt", "vocals.wav"]
     assert (out / "notes.txt").read_text() == "mine"
     assert audio.wav_info(out / "drums.wav").frames == 30_000
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "tone.wav"]
 
 
 def test_stems_are_chosen_and_summed():
@@ -501,12 +548,24 @@ def test_plan_of_files_and_folders(tmp_path):
         f"{out}/b: found already there, expected --overwrite, --skip_existing or a new folder"
     )
     assert list(plan([str(songs)], out, True, False)) == [out / "a", out / "b"]
-    assert list(plan([str(songs)], out, False, True)) == [out / "a"]
+    stems = ("vocals.wav", "drums.wav")
+    for stem in stems:  # half of the stems are not the stems
+        assert list(plan([str(songs)], out, False, True, stems)) == [out / "a", out / "b"]
+        (out / "b" / stem).write_text("")
+    assert list(plan([str(songs)], out, False, True, stems)) == [out / "a"]
+    with pytest.raises(ConfigError, match=r"^--skip_existing: found --overwrite too"):
+        plan([str(songs)], out, True, True)
+    (out / "drums").mkdir()
+    with pytest.raises(ConfigError, match=r"drums\.wav: found in the folder of its own stems"):
+        plan([str(out / "drums" / "drums.wav")], out, True, False)
     (out / "a").write_text("")
     with pytest.raises(ConfigError, match=r"out/a: found a file, expected a folder or nothing$"):
         plan([str(songs)], out, True, False)
     with pytest.raises(ConfigError, match=r"^\.\.wav: found no name before its ending"):
         plan(["..wav"], out, False, False)
+    for folder in (songs / "b.wav", songs / "b.wav" / "below"):
+        with pytest.raises(ConfigError, match=rf"^{folder}: cannot be written to, expected"):
+            plan(["c.wav"], folder, False, False)
 
 
 @pytest.mark.parametrize(

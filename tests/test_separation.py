@@ -299,6 +299,31 @@ def test_workdir_separates_as_the_model_in_memory(tmp_path, randomise):
         np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-6)
 
 
+def test_workdir_with_exports_in_it_is_a_workdir(tmp_path, randomise):
+    unet = randomise(build_model(_CONFIG))
+    workdir = _workdir(tmp_path, unet)
+    (workdir / "1").mkdir()
+    (workdir / "1" / "saved_model.pb").write_text("not to be loaded")
+    recording = _noise(5000)
+    truth = Separator.from_model(unet, _CONFIG)(recording, _RATE)
+    for stem, found in Separator.load(workdir)(recording, _RATE).items():
+        np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("waveform", "found"),
+    [
+        (np.zeros(1000, np.float32), "found float32 [1000]"),
+        (np.zeros((1000, 2), np.int16), "found int16 [1000, 2]"),
+        ([[1, 2]], "found int64 [1, 2]"),
+    ],
+)
+def test_what_is_no_waveform_is_refused(identity, waveform, found):
+    with pytest.raises(ValueError, match="expected floats") as caught:
+        identity(waveform, _RATE)
+    assert found in str(caught.value)
+
+
 def test_missing_weights(tmp_path):
     (tmp_path / CONFIG).write_text(_CONFIG.to_json())
     with pytest.raises(ConfigError) as caught:

@@ -1,0 +1,78 @@
+"""Files and folders appear whole or not at all, whoever else writes beside them."""
+
+import fcntl
+import os
+
+import pytest
+
+from data_pipeline.audio import AudioError
+from data_pipeline.files import folder_written_whole, write_whole
+
+
+def _left(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_text_appears_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "a" / "b.json"
+    write_whole(path, "one")
+    write_whole(path, "two")
+    assert path.read_text() == "two"
+    with pytest.raises(TypeError):
+        write_whole(path, None)
+    assert _left(tmp_path) == ["a", "a/b.json"]
+
+
+def test_folder_is_there_at_the_end(tmp_path):
+    folder = tmp_path / "above" / "song"
+    with folder_written_whole(folder) as partial:
+        (partial / "a.wav").write_text("a")
+        assert not folder.exists()
+    assert _left(tmp_path) == ["above", "above/song", "above/song/a.wav"]
+    assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777
+
+
+def test_nothing_is_left_of_a_failure_which_names_the_folder(tmp_path):
+    folder = tmp_path / "song"
+
+    def fail(error):
+        with folder_written_whole(folder) as partial:
+            (partial / "a.wav").write_text("a")
+            raise error(partial)
+
+    with pytest.raises(AudioError) as caught:
+        fail(lambda partial: AudioError(f"{partial}/b.wav: no luck"))
+    assert str(caught.value) == f"{folder}/b.wav: no luck"
+    with pytest.raises(AudioError) as caught:
+        fail(lambda _: OSError(28, "No space left on device"))
+    assert str(caught.value) == f"{folder}: cannot be written (No space left on device)"
+    assert _left(tmp_path) == []
+
+
+def test_two_that_write_the_same_folder_do_not_disturb_each_other(tmp_path):
+    folder = tmp_path / "song"
+    with folder_written_whole(folder) as slow:
+        (slow / "slow.wav").write_text("slow")
+        with folder_written_whole(folder) as quick:
+            (quick / "quick.wav").write_text("quick")
+        assert (slow / "slow.wav").read_text() == "slow"
+    assert _left(tmp_path) == ["song", "song/quick.wav", "song/slow.wav"]
+
+
+def test_what_killed_processes_left_is_removed_and_what_lives_is_not(tmp_path):
+    for name in (".song.dead.part", ".song.alive.part", ".other.dead.part", ".song.part", "song2"):
+        (tmp_path / name / "stems").mkdir(parents=True)
+    descriptor = os.open(tmp_path / ".song.alive.part", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with folder_written_whole(tmp_path / "song"):
+        pass
+    os.close(descriptor)
+    names = [".other.dead.part", ".song.alive.part", ".song.part", "song", "song2"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_long_names_fit(tmp_path):
+    folder = tmp_path / ("é" * 127)  # 254 bytes
+    with folder_written_whole(folder) as partial:
+        (partial / "a.wav").write_text("a")
+    assert (folder / "a.wav").exists()

@@ -13,7 +13,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test_installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 setup: $(VENV)/.test_installed
 

@@ -24,9 +24,10 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
     """
     # TensorFlow's own notes on the machine would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
 
     def guarded(argv):
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)  # absl's own default is INFO
         try:
             if argv[1:] and not takes_files:
                 raise ConfigError(f"found the argument {argv[1]!r}, expected only --flags")

@@ -356,6 +356,8 @@ def test_interrupting_leaves_nothing_behind(run, tmp_path):
         [*(sys.executable, "-m", "experiments.separate"),
          *(f"--model={run}", f"--output_dir={out}", path)],
         cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True,
+        # Shells start background jobs with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     while not out.exists() and process.poll() is None:
         time.sleep(0.05)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -52,8 +53,12 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
     A config file is code and can fail in any way; each is the user's.
     """
-    if any(argument in ("--help", "-help", "-h", "--helpfull") for argument in argv[1:]):
-        return app.parse_flags_with_usage(argv)
+    argv = ["--help" if argument == "-h" else argument for argument in argv]
+    if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
+        try:
+            return app.parse_flags_with_usage(argv)
+        except SystemExit:  # absl gives 1
+            sys.exit(0)
     try:
         left = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
@@ -62,6 +67,8 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         return left
     except flags.Error as error:
         reason = str(error).splitlines()[0]
+        if missing := re.match(r"flag --(\w+)=None: ", reason):
+            reason = f"--{missing[1]}: not given, expected a value (--help lists all flags)"
     except Exception as error:
         last = (str(error).splitlines() or [""])[-1].strip()
         reason = (
@@ -84,7 +91,7 @@ def report(reason: str) -> None:
 
 def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
     """Flags for the fields of `sccunet.Reconstruction`: mask, exponent, iterations."""
-    return (
+    holders = (
         flags.DEFINE_enum(
             "mask",
             "none",
@@ -93,10 +100,15 @@ def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.F
             " stem's share of the mixture's spectrogram. wiener: multichannel Wiener filter.",
         ),
         flags.DEFINE_float(
-            "mask_exponent", 2.0, "Of --mask=soft: 1 is the ratio mask, 2 the Wiener filter."
+            "mask_exponent",
+            2.0,
+            "Of --mask=soft: 1 is the ratio mask, 2 the Wiener gain of a single channel.",
         ),
-        flags.DEFINE_integer("wiener_iterations", 1, "Of --mask=wiener."),
+        flags.DEFINE_integer("wiener_iterations", 1, "Of --mask=wiener.", lower_bound=1),
     )
+    for holder in holders:  # else --help of the program leaves them out
+        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
+    return holders
 
 
 def end_with_parent() -> None:

@@ -80,7 +80,7 @@ if __name__ == "__main__":
         " names.",
     )
     _LICENCE = flags.DEFINE_string(
-        "licence", "not stated", "Of the weights, for the model's metadata."
+        "licence", "not stated", "Licence of the weights, for the model's metadata."
     )
     _TFLITE = flags.DEFINE_string(
         "tflite", None, "Also write the network alone as a TFLite (LiteRT) file."

@@ -61,9 +61,14 @@ def parse_stems(wanted: Sequence[str], stems: Sequence[str]) -> dict[str, tuple[
         for stem in chosen:
             if stem not in stems:
                 raise ConfigError(
-                    f"--stems: found {stem!r} in {entry!r}, expected some of {', '.join(stems)}"
+                    f"--stems: found {stem!r} in {entry!r}, expected some of {', '.join(stems)},"
+                    " or sums with a name (NAME=STEM+STEM)"
                 )
-        if not name or name != os.path.basename(name) or name in (".", "..", RESIDUAL):
+        if name in stems and chosen != (name,):
+            raise ConfigError(f"--stems: found {entry!r}, expected a name that is no stem's")
+        if name == RESIDUAL and given:
+            raise ConfigError(f"--stems: found {entry!r}, but --residual writes that name")
+        if not name or name != os.path.basename(name) or name in (".", ".."):
             raise ConfigError(f"--stems: found the name {name!r}, expected one for a file")
         if name in sums or len(set(chosen)) < len(chosen):
             raise ConfigError(f"--stems: found {entry!r}, expected every name once")
@@ -122,7 +127,7 @@ def separate_file(
             frames = round(info.about * rate) if info.about else None
             # A guess may be wrong: then room is left for more.
             most = frames if info.seconds else frames and 2 * frames
-            bar = stack.enter_context(_progress(path, frames, rate))
+            bar = stack.enter_context(_progress(Path(folder).name, frames, rate))
             # The peak is known at the end only: until then rescaled stems are kept as they are.
             later, unscaled = clip_mode == "rescale", partial / "unscaled"
             writers = {
@@ -175,12 +180,12 @@ def _finite(blocks: Iterable[np.ndarray], path: str | os.PathLike) -> Iterator[n
         yield block
 
 
-def _progress(path: str | os.PathLike, frames: int | None, rate: int):
+def _progress(name: str, frames: int | None, rate: int):
     from tqdm import tqdm
 
     return tqdm(
         total=frames,
-        desc=Path(path).name,
+        desc=name,
         unit="s",
         unit_scale=1 / rate,
         bar_format=_BAR if frames else None,
@@ -231,6 +236,8 @@ def plan(
         in one.
       AudioError: for a folder without audio files.
     """
+    if not os.fspath(output_dir):
+        raise ConfigError("--output_dir: found nothing, expected a folder")
     if overwrite and skip_existing:
         raise ConfigError("--skip_existing: found --overwrite too, expected one of them")
     folders: dict[Path, str] = {}
@@ -316,7 +323,8 @@ def main(files: Sequence[str]) -> None:
             done += 1
         except AudioError as error:
             _report(error)
-    print(f"stems of {done} of {count} files: {_OUTPUT_DIR.value}")
+    left_out = ", without those that had theirs" if _SKIP_EXISTING.value else ""
+    print(f"stems of {done} of {count} files{left_out}: {_OUTPUT_DIR.value}")
     if done < count:
         sys.exit(1)
 
@@ -333,12 +341,17 @@ if __name__ == "__main__":
         " all but the vocals. Default: every stem.",
     )
     _RESIDUAL = flags.DEFINE_bool(
-        "residual", False, "Also write residual: the mixture minus the sum of all stems."
+        "residual",
+        False,
+        "Also write residual: the mixture minus the sum of all of the model's stems.",
     )
     _MASK, _EXPONENT, _ITERATIONS = cli.define_reconstruction()
-    _FORMAT = flags.DEFINE_enum("format", "wav", ["wav", "flac"], "Of the written files.")
+    _FORMAT = flags.DEFINE_enum("format", "wav", ["wav", "flac"], "File format of the stems.")
     _ENCODING = flags.DEFINE_enum(
-        "encoding", None, ENCODINGS, "Of their samples. Default: float32 in WAV, pcm24 in FLAC."
+        "encoding",
+        None,
+        ENCODINGS,
+        "Sample format of the stems. Default: float32 in WAV, pcm24 in FLAC.",
     )
     _CLIP_MODE = flags.DEFINE_enum(
         "clip_mode",

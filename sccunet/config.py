@@ -368,8 +368,9 @@ def load_config(path: str | os.PathLike) -> Config:
             return Config.from_json(run.read_text())
         return Config.from_dict(json.loads(export.read_text())["config"])
     except (FileNotFoundError, NotADirectoryError) as error:
+        there = "no config.json" if path.is_dir() else "a file" if path.exists() else None
         raise ConfigError(
-            f"{path}: found {'no config.json' if path.is_dir() else 'no such folder'},"
+            f"{path}: found {there or 'no such folder'},"
             " expected a training workdir or an exported SavedModel"
         ) from error
     except (ValueError, KeyError, TypeError) as error:

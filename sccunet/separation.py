@@ -18,6 +18,8 @@ from sccunet.spectral import Patching
 # Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
 PatchSeparator = Callable[[np.ndarray], np.ndarray]
 
+_MOST_CHANNELS = 256
+
 
 class Separator:
     """Separates recordings of any length by overlapping patches.
@@ -214,10 +216,11 @@ class Separator:
 
 def _checked(block: np.ndarray) -> np.ndarray:
     block = np.asarray(block)
-    if block.ndim != 2 or block.dtype.kind != "f":
+    # So many channels are samples: [channels, samples] is how others return audio.
+    if block.ndim != 2 or block.dtype.kind != "f" or block.shape[1] > _MOST_CHANNELS:
         raise ValueError(
-            f"waveform: found {block.dtype} {list(block.shape)},"
-            " expected floats [samples, channels] with full scale 1"
+            f"waveform: found {block.dtype} {list(block.shape)}, expected floats"
+            f" [samples, channels] with full scale 1 and at most {_MOST_CHANNELS} channels"
         )
     return block.astype(np.float32, copy=False)
 

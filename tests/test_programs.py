@@ -27,7 +27,9 @@ _CONFIG = Config(
 def test_help_shows_examples_at_once(program, name):
     done = program(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1", "PATH": ""})
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert done.returncode == 0
     assert "absl.flags" in imported
+    assert ("--mask:" in done.stdout) == (name in ("separate", "evaluate"))
     assert not imported & {"tensorflow", "keras", "museval", "matplotlib", "av"}
     assert "Traceback" not in done.stderr
     assert "Example" in done.stdout
@@ -86,7 +88,7 @@ def test_plot_without_estimates_and_evaluate_without_a_model(program, refusal, r
     done = program("plot", f"--truth_dir={run}", f"--estimates_dir={run}", f"--output={path}/x.png")
     assert refusal(done) == f"{run}: found no .wav files, expected one per stem"
     done = program("evaluate", f"--model={path}", f"--data_dir={run}", f"--output_dir={path}")
-    assert refusal(done).startswith(f"{path}: found no such folder, expected a training workdir")
+    assert refusal(done).startswith(f"{path}: found a file, expected a training workdir")
 
 
 def test_plot_refuses_what_does_not_fit(tmp_path):

@@ -507,17 +507,21 @@ def test_stems_are_chosen_and_summed():
     assert parse_stems(["accompaniment"], two) == {"accompaniment": ("accompaniment",)}
 
 
+_EXPECTED = "expected some of vocals, drums, or sums with a name (NAME=STEM+STEM)"
+
+
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        (["voice"], "found 'voice' in 'voice', expected some of vocals, drums"),
-        (["a=drums+horn"], "found 'horn' in 'a=drums+horn', expected some of vocals, drums"),
-        (["a="], "found '' in 'a=', expected some of vocals, drums"),
+        (["voice"], f"found 'voice' in 'voice', {_EXPECTED}"),
+        (["a=drums+horn"], f"found 'horn' in 'a=drums+horn', {_EXPECTED}"),
+        (["a="], f"found '' in 'a=', {_EXPECTED}"),
+        (["vocals=drums"], "found 'vocals=drums', expected a name that is no stem's"),
         (["drums", "drums"], "found 'drums', expected every name once"),
         (["a=drums+drums"], "found 'a=drums+drums', expected every name once"),
         (["../a=drums"], "found the name '../a', expected one for a file"),
         (["=drums"], "found the name '', expected one for a file"),
-        (["residual=drums"], "found the name 'residual', expected one for a file"),
+        (["residual=drums"], "found 'residual=drums', but --residual writes that name"),
     ],
 )
 def test_stems_that_cannot_be(wanted, message):
@@ -565,6 +569,8 @@ def test_plan_of_files_and_folders(tmp_path):
         plan([str(songs)], out, True, False)
     with pytest.raises(ConfigError, match=r"^\.\.wav: found no name before its ending"):
         plan(["..wav"], out, False, False)
+    with pytest.raises(ConfigError, match=r"^--output_dir: found nothing, expected a folder$"):
+        plan(["c.wav"], "", False, False)
     for folder in (songs / "b.wav", songs / "b.wav" / "below"):
         with pytest.raises(ConfigError, match=rf"^{folder}: cannot be written to, expected"):
             plan(["c.wav"], folder, False, False)

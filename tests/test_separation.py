@@ -315,6 +315,7 @@ def test_workdir_with_exports_in_it_is_a_workdir(tmp_path, randomise):
     [
         (np.zeros(1000, np.float32), "found float32 [1000]"),
         (np.zeros((1000, 2), np.int16), "found int16 [1000, 2]"),
+        (np.zeros((2, 1000), np.float32), "found float32 [2, 1000]"),
         ([[1, 2]], "found int64 [1, 2]"),
     ],
 )

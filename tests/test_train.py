@@ -511,7 +511,7 @@ def test_flags_that_are_missing_or_unknown(data_dir, program, refusal, tmp_path)
     assert refusal(program("train", data, work)) == (
         "--config: missing, expected a file such as experiments/configs/small_4stems.py"
     )
-    assert "--data_dir must have a value" in refusal(program("train", config, work))
+    assert "--data_dir: not given, expected a value" in refusal(program("train", config, work))
     assert refusal(program("train", config, data, work, "--trakcs=one")).startswith(
         "Unknown command line flag 'trakcs'"
     )

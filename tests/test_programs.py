@@ -61,7 +61,7 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     done = program(*line, f"--tflite={tflite}", "--model_version=1")
     assert done.returncode == 0, done.stderr
     assert f"{exported}/1" in done.stdout
-    assert not [line for line in done.stderr.splitlines() if line.startswith("I")]
+    assert "signature_serialization.py" not in done.stderr  # a page of INFO lines
     assert tflite.stat().st_size > 1000
     metadata = json.loads((exported / "1" / METADATA).read_text())
     assert metadata["licence"] == "CC0"

@@ -11,7 +11,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from data_pipeline.audio import AudioError
-from sccunet.config import ConfigError
+from sccunet.config import MASKS, ConfigError
 
 
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
@@ -95,7 +95,7 @@ def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.F
         flags.DEFINE_enum(
             "mask",
             "none",
-            ["none", "soft", "wiener"],
+            MASKS,
             "none: the model's magnitudes with the mixture's phase, as in the paper. soft: each"
             " stem's share of the mixture's spectrogram. wiener: multichannel Wiener filter.",
         ),

@@ -16,6 +16,7 @@ from typing import Any
 CONFIG = "config.json"
 # What an export says of itself, the config included.
 METADATA = Path("assets") / "metadata.json"
+MASKS = ("none", "soft", "wiener")  # of Reconstruction
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
@@ -178,9 +179,8 @@ class Reconstruction:
     iterations: int = 1
 
     def __post_init__(self):
-        kinds = ("none", "soft", "wiener")
         for ok, field, expected in (
-            (self.mask in kinds, "mask", f"one of {', '.join(kinds)}"),
+            (self.mask in MASKS, "mask", f"one of {', '.join(MASKS)}"),
             (_is_number(self.exponent, 0) and self.exponent > 0, "exponent", "a number over 0"),
             (_is_whole(self.iterations, 1), "iterations", "a whole number, 1 or more"),
         ):

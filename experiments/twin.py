@@ -65,19 +65,22 @@ class SpectrogramChannelsUNet(nn.Module):
         self._levels = len(encoder_filters)
         self._more_bins = -model.bins % 2**self._levels
         self._more_frames = -model.frames % 2**self._levels
-        self._convolution("bottom_conv1", nn.Conv2d(encoder_filters[-1], bottom_filters, 3, 1, 1))
-        self._convolution("bottom_conv2", nn.Conv2d(bottom_filters, bottom_filters, 3, 1, 1))
-        above, below = 1, bottom_filters
+        channels = 1
         for level, filters in enumerate(encoder_filters, 1):
-            self._convolution(f"encoder{level}_conv1", nn.Conv2d(above, filters, 3, 1, 1))
+            self._convolution(f"encoder{level}_conv1", nn.Conv2d(channels, filters, 3, 1, 1))
             self._convolution(f"encoder{level}_conv2", nn.Conv2d(filters, filters, 3, 1, 1))
-            above, below = filters, model.filters[level]
+            channels = filters
+        self._convolution("bottom_conv1", nn.Conv2d(channels, bottom_filters, 3, 1, 1))
+        self._convolution("bottom_conv2", nn.Conv2d(bottom_filters, bottom_filters, 3, 1, 1))
+        channels = bottom_filters
+        for level, filters in reversed(list(enumerate(encoder_filters, 1))):
             name = f"decoder{level}"
-            self._convolution(f"{name}_up", _Up(below, filters))
+            self._convolution(f"{name}_up", _Up(channels, filters))
             self._convolution(f"{name}_conv1", nn.ConvTranspose2d(2 * filters, filters, 3, 1, 1))
             self._convolution(f"{name}_conv2", nn.ConvTranspose2d(filters, filters, 3, 1, 1))
+            channels = filters
         self.dropout = nn.Dropout(model.dropout)
-        self.stem_magnitudes = nn.Conv2d(encoder_filters[0], len(model.stems), 1)
+        self.stem_magnitudes = nn.Conv2d(channels, len(model.stems), 1)
         nn.init.xavier_uniform_(self.stem_magnitudes.weight)
         nn.init.zeros_(self.stem_magnitudes.bias)
 
@@ -163,11 +166,9 @@ def to_torch(unet, config: Any) -> dict[str, Any]:
     Raises:
       ConfigError: if `unet` is another network than the config's.
     """
-    from keras import ops
-
     state = {}
     for name, variable in _variables(unet).items():
-        value = ops.convert_to_numpy(variable)
+        value = variable.numpy()
         # [height, width, in, out] -> [out, in, height, width], transposed: in and out the other way
         value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
         state[name] = torch.from_numpy(np.array(value, order="C"))

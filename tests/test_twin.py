@@ -197,8 +197,9 @@ def test_weights_start_as_keras_s_do():
     model = _model(64, 16, 600, (16, 24, 32), 8)
     fresh, theirs = build_model(model), build_model(model)
     twin.to_keras(twin.SpectrogramChannelsUNet(model).state_dict(), fresh)
-    for mine, other in zip(fresh.weights, theirs.weights, strict=True):
-        if mine.name == "kernel":
+    for variable, other in zip(fresh.weights, theirs.weights, strict=True):
+        mine, other = variable.numpy(), other.numpy()
+        if variable.name == "kernel":
             mine, other = np.abs(mine), np.abs(other)
             assert mine.max() == pytest.approx(other.max(), rel=0.1)
             assert mine.mean() == pytest.approx(other.mean(), rel=0.2)
@@ -330,6 +331,14 @@ def test_a_checkpoint_is_weights_and_config_for_torch_alone(small, checkpoint):
     truth = twin.to_torch(small, _SMALL)
     assert all(torch.equal(state[name], x) for name, x in truth.items())
     assert [entry.name for entry in checkpoint.parent.iterdir()] == ["twin.pt"]
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_nothing(small, checkpoint):
+    before = checkpoint.read_bytes()
+    with pytest.raises(AttributeError):  # a local function has no pickle
+        twin.write_checkpoint(checkpoint, {"weight": lambda: None}, _CONFIG)
+    assert [entry.name for entry in checkpoint.parent.iterdir()] == ["twin.pt"]
+    assert checkpoint.read_bytes() == before
 
 
 class _Evil:

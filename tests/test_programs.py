@@ -1,6 +1,7 @@
 """Help of every program, and those that have no test file of their own."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +11,17 @@ from data_pipeline.audio import AudioError
 from experiments import plot
 from sccunet.config import METADATA, Config, ModelConfig
 
-_PROGRAMS = ("prepare", "train", "evaluate", "export", "separate", "client", "plot", "demo")
+_PROGRAMS = (
+    "prepare",
+    "train",
+    "evaluate",
+    "export",
+    "separate",
+    "client",
+    "plot",
+    "demo",
+    "convert",
+)
 _CONFIG = Config(
     model=ModelConfig(
         stems=("vocals", "rest"),
@@ -30,7 +41,7 @@ def test_help_shows_examples_at_once(program, name):
     assert done.returncode == 0
     assert "absl.flags" in imported
     assert ("--mask:" in done.stdout) == (name in ("separate", "evaluate"))
-    assert not imported & {"tensorflow", "keras", "museval", "matplotlib", "av"}
+    assert not imported & {"tensorflow", "keras", "museval", "matplotlib", "av", "torch"}
     assert "Traceback" not in done.stderr
     assert "Example" in done.stdout
     assert f"python -m experiments.{name}" in done.stdout
@@ -80,6 +91,20 @@ def test_what_is_no_model_is_refused(program, refusal, tmp_path):
     model.mkdir()
     assert refusal(program(*separate)) == f"{model}: found no config.json, {expected}"
     assert not output_dir.exists()
+
+
+def test_convert_without_torch_says_how_to_get_it(program, refusal, run, tmp_path):
+    # Found ahead of an installed one.
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
+    done = program(
+        "convert",
+        f"--workdir={run}",
+        f"--output={tmp_path}/twin.pt",
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    assert refusal(done) == (
+        "torch: cannot be imported (No module named 'torch'), expected PyTorch: pip install torch"
+    )
 
 
 def test_plot_without_estimates_and_evaluate_without_a_model(program, refusal, run, tmp_path):

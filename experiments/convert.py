@@ -1,0 +1,84 @@
+"""Converts a trained network into a PyTorch checkpoint, or one into a workdir.
+
+Examples:
+  python -m experiments.convert --workdir=RUN --output=twin.pt
+  python -m experiments.convert --checkpoint=twin.pt --workdir=NEW
+
+The checkpoint holds RUN's best weights, the `state_dict` of `experiments.twin`'s network, and its
+config as JSON: `torch.load("twin.pt", weights_only=True)`. NEW is a workdir for every program, but
+training cannot be continued in it, only started from it (`experiments.train --init_from=NEW`).
+What is there already is never touched. Needs PyTorch (pip install torch).
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from data_pipeline.files import folder_written_whole
+from experiments import cli
+from sccunet.config import CONFIG, ConfigError, load_config
+
+
+def to_checkpoint(workdir: str, path: str) -> None:
+    """Writes a workdir's config and best weights into a PyTorch checkpoint.
+
+    Raises:
+      ConfigError: if the file exists, or the workdir has no weights that fit.
+    """
+    from experiments import twin
+
+    if Path(path).exists():
+        raise ConfigError(f"{path}: found already there, expected a new file")
+    config = load_config(workdir)
+
+    from sccunet.separation import load_unet
+
+    twin.write_checkpoint(path, twin.to_torch(load_unet(workdir, config), config), config)
+
+
+def to_workdir(path: str, workdir: str) -> None:
+    """Makes a workdir of a PyTorch checkpoint.
+
+    Raises:
+      ConfigError: if the workdir exists, or the file is no checkpoint of this network.
+    """
+    from experiments import twin
+
+    if Path(workdir).exists():
+        raise ConfigError(f"{workdir}: found already there, expected a new workdir")
+    state_dict, config = twin.read_checkpoint(path)
+
+    from sccunet.training import BEST
+    from sccunet.unet import build_model
+
+    unet = build_model(config)
+    twin.to_keras(state_dict, unet)
+    with folder_written_whole(workdir) as folder:
+        (folder / CONFIG).write_text(config.to_json())
+        unet.save_weights(folder / BEST)
+
+
+def main(_: Sequence[str]) -> None:
+    """Converts in the direction that the flags say."""
+    if bool(_OUTPUT.value) == bool(_CHECKPOINT.value):
+        found = "both" if _OUTPUT.value else "neither"
+        raise ConfigError(f"--output, --checkpoint: found {found}, expected one of them")
+    if _OUTPUT.value:
+        to_checkpoint(_WORKDIR.value, _OUTPUT.value)
+        print(f"PyTorch checkpoint: {_OUTPUT.value}")
+    else:
+        to_workdir(_CHECKPOINT.value, _WORKDIR.value)
+        print(f"config and weights: {_WORKDIR.value}")
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string(
+        "workdir",
+        None,
+        "A training workdir; with --checkpoint, a new folder to be one.",
+        required=True,
+    )
+    _OUTPUT = flags.DEFINE_string("output", None, "The PyTorch checkpoint to write, a new file.")
+    _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The PyTorch checkpoint to read.")
+    cli.run(main)

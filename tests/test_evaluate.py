@@ -194,7 +194,7 @@ def test_ideal_ratio_mask_beats_scaled(data_dir, run, scaled, tmp_path):
 def test_ideal_ratio_masks_sum_to_the_mixture(samples):
     references = np.random.default_rng(0).standard_normal((3, samples, 2)).astype(np.float32)
     mixture = references.sum(axis=0)
-    estimates = systems.ideal_ratio_mask(mixture, references, 2048, 512)
+    estimates = systems.ideal_mask(systems._IDEAL_MASKS["irm"], mixture, references, 2048, 512)
     assert estimates.shape == references.shape
     np.testing.assert_allclose(estimates.sum(axis=0), mixture, atol=1e-5)
 
@@ -331,7 +331,8 @@ def test_a_users_mistake_is_one_line(data_dir, run, tmp_path):
 
 
 def test_estimates_that_are_not_numbers(data_dir, run, tmp_path, monkeypatch):
-    monkeypatch.setattr(program, "load_system", lambda *_: lambda _, stems: np.nan * stems)
+    broken = systems.System(lambda mixture, references, key: np.nan * references)
+    monkeypatch.setattr(program, "load_system", lambda *_: broken)
     with pytest.raises(ConfigError, match="track song 0: found estimates that are NaN or infinite"):
         program.evaluate(run, data_dir, tmp_path / "scores", system="irm")
     assert not list(tmp_path.glob("scores/*/*.json"))

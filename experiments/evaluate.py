@@ -175,14 +175,15 @@ def _check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
     """Raises ConfigError if `output_dir` cannot take these scores."""
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError(f"output_dir {output_dir}: found a file, expected a folder")
+    found = next(output_dir.glob("*/*.json"), None)
+    if not found:
+        return
     path = output_dir / scoring.SETTINGS
     if not path.exists():
-        if found := next(output_dir.glob("*/*.json"), None):
-            raise ConfigError(
-                f"{found}: found scores without {scoring.SETTINGS}, which says what was scored;"
-                " choose another output_dir"
-            )
-        return
+        raise ConfigError(
+            f"{found}: found scores without {scoring.SETTINGS}, which says what was scored;"
+            " choose another output_dir"
+        )
     try:
         before = json.loads(path.read_text())
     except ValueError:
@@ -239,6 +240,8 @@ def _score_tracks(
                 part = _middle(track.frames, excerpt, config.model.sample_rate)
                 mixture, references = mixture[part], references[:, part]
                 estimates = system.separate(mixture, references, key)
+                if estimates.shape[1] == track.frames:  # a folder holds whole tracks
+                    estimates = estimates[:, part]
                 if estimates.shape != references.shape:
                     raise ConfigError(
                         f"track {track.name}: found estimates of shape {estimates.shape}, expected"

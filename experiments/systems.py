@@ -284,4 +284,10 @@ def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.nd
         estimates[stem], rate = audio.read(path)
         if rate != config.model.sample_rate:
             raise ConfigError(f"{path}: found {rate} Hz, expected {config.model.sample_rate} Hz")
+        first = next(iter(estimates))
+        if estimates[stem].shape != estimates[first].shape:
+            raise ConfigError(
+                f"{path}: found {estimates[stem].shape} (samples, channels), expected"
+                f" {estimates[first].shape} as in {first}"
+            )
     return pick_stems(estimates, config)

@@ -39,6 +39,7 @@ def test_demo_ends_with_figures_stems_plots_and_a_saved_model(program, tmp_path)
             assert scores.keys() == {"sdr", "sir"}
             assert all(isinstance(value, float) and np.isfinite(value) for value in scores.values())
         assert systems["irm"]["sdr"] > systems["scaled"]["sdr"] > systems["mixture"]["sdr"]
+        assert systems["irm"]["sdr"] > systems["model"]["sdr"]
         assert systems["irm"]["sir"] > systems["mixture"]["sir"]
 
     mixture = audio.wav_info(summary["input"])

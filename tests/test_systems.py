@@ -1,0 +1,224 @@
+"""experiments.systems: oracles against closed forms, and estimates that somebody else made."""
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from data_pipeline import audio
+from experiments import evaluate as evaluation
+from experiments import scoring
+from experiments.systems import ORACLES, SYSTEMS, load_system, pick_stems
+from sccunet.config import Config, ConfigError, ModelConfig
+
+RATE = 8000
+_STEMS = ("vocals", "drums", "bass")
+_CONFIG = Config(model=ModelConfig(stems=_STEMS, sample_rate=RATE))
+
+
+def noise(seed, samples, channels=2):
+    return np.random.default_rng(seed).standard_normal((samples, channels)).astype(np.float32)
+
+
+def estimate(system, references, mixture=None, config=_CONFIG, **options):
+    mixture = references.sum(axis=0) if mixture is None else mixture
+    return load_system(system, config, **options).separate(mixture, references, "test/x")
+
+
+@pytest.mark.parametrize("samples", [1, 1000, 5001])
+@pytest.mark.parametrize("system", ["irm", "ibm"])
+def test_ideal_masks_sum_to_the_mixture(system, samples):
+    references = np.stack([noise(i, samples) for i in range(3)])
+    estimates = estimate(system, references)
+    assert estimates.shape == references.shape
+    assert estimates.dtype == np.float32
+    np.testing.assert_allclose(estimates.sum(axis=0), references.sum(axis=0), atol=1e-5)
+
+
+@pytest.mark.parametrize("samples", [1, 1000, 5001])
+def test_shapes_of_the_wiener_filter(samples):
+    references = np.stack([noise(i, samples) for i in range(3)])
+    assert estimate("mwf", references).shape == references.shape
+
+
+def masked(references, mask):
+    """Masks of magnitudes [stems, bins, frames] on a mono mixture, by SciPy's older transform."""
+    options = {"nperseg": 2048, "noverlap": 2048 - 512, "window": "hann"}
+    signals = np.append(references, [references.sum(axis=0)], axis=0)[..., 0]
+    *_, spectra = signal.stft(signals, **options)
+    *_, stems = signal.istft(mask(np.abs(spectra[:-1])) * spectra[-1], **options)
+    return stems[:, : references.shape[1], None]
+
+
+def test_masks_are_those_of_their_formulas():
+    references = np.stack([(i + 1) * noise(i, 4096 * 3, 1) for i in range(3)])
+    middle = slice(2048, -2048)  # the two transforms pad differently
+
+    def ratio(magnitude):
+        return magnitude / magnitude.sum(axis=0)
+
+    def binary(magnitude):
+        return magnitude == magnitude.max(axis=0)
+
+    def wiener(magnitude):  # of a single channel
+        return magnitude**2 / (magnitude**2).sum(axis=0)
+
+    for system, mask in {"irm": ratio, "ibm": binary, "mwf": wiener}.items():
+        expected = masked(references, mask)[:, middle]
+        found = estimate(system, references)[:, middle]
+        np.testing.assert_allclose(found, expected, atol=2e-3 if system == "mwf" else 1e-5)
+
+
+def test_silence_stays_silent():
+    references = np.zeros((3, 5000, 2), np.float32)
+    for system in (*ORACLES, "mixture"):
+        np.testing.assert_array_equal(estimate(system, references), references)
+
+
+def test_wiener_filter_parts_two_sources_by_their_places_alone():
+    """Equal spectra, two directions, two microphones: a masking oracle cannot, this one can."""
+    places = np.array([[1.0, 0.3], [-0.4, 1.0]], np.float32)
+    references = np.stack([noise(i, 4 * RATE, 1) * places[i] for i in range(2)])
+    config = Config(model=ModelConfig(stems=("vocals", "other"), sample_rate=RATE))
+    found = {
+        system: scoring.whole_track_sdr(references, estimate(system, references, config=config))
+        for system in ("irm", "mwf")
+    }
+    assert (found["irm"] < 15).all()
+    assert (found["mwf"] > 40).all()
+
+
+def test_oracles_are_ranked_as_in_sisec():
+    """The Wiener filter, then the ratio mask, then turning down, then the mixture as it is."""
+    rng = np.random.default_rng(0)
+    references = np.stack(
+        [
+            signal.lfilter([1], [1, -pole], rng.standard_normal((4 * RATE, 2)), axis=0)
+            for pole in (0.9, 0.1, -0.9)
+        ]
+    ).astype(np.float32)
+    scores = [
+        scoring.whole_track_sdr(references, estimate(system, references)).mean()
+        for system in ("mwf", "irm", "scaled", "mixture")
+    ]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_stems_of_another_system():
+    config = Config(
+        model=ModelConfig(stems=("vocals", "accompaniment")),
+        sources={"accompaniment": ("drums", "bass")},
+    )
+    three = {stem: noise(i, 100) for i, stem in enumerate(("bass", "drums", "vocals"))}
+    found = pick_stems(three, config)
+    np.testing.assert_array_equal(found, [three["vocals"], three["drums"] + three["bass"]])
+    two = {"accompaniment": three["bass"], "vocals": three["vocals"]}
+    np.testing.assert_array_equal(pick_stems(two, config), [two["vocals"], two["accompaniment"]])
+    with pytest.raises(ConfigError, match=r"stem drums: found a system of accompaniment, vocals"):
+        pick_stems(two, _CONFIG)
+
+
+def test_weights_are_asked_for():
+    for system in ("openunmix", "demucs", "folder"):
+        with pytest.raises(ConfigError, match=f"weights: missing, expected .* of {system}"):
+            load_system(system, _CONFIG)
+    assert set(SYSTEMS) > {"openunmix", "demucs", "folder", *ORACLES}
+
+
+@pytest.fixture
+def songs(tmp_path):
+    """Two tracks, and estimates of them that are the truth with its amplitude cut by a tenth."""
+    for name in ("a", "b"):
+        for i, stem in enumerate(_STEMS):
+            samples = 0.1 * noise(ord(name) + i, 4 * RATE)
+            audio.write_wav(tmp_path / "data" / "test" / name / f"{stem}.wav", samples, RATE)
+            path = tmp_path / "theirs" / "test" / name / f"{stem}.wav"
+            audio.write_wav(path, 0.9 * samples, RATE, "float32")
+    return tmp_path
+
+
+@pytest.mark.parametrize("split", ["", "test"])
+def test_folder_of_estimates(songs, split):
+    """As museval writes them, or the folder of one split; from a config, without a model."""
+    summary = evaluation.evaluate(
+        None,
+        songs / "data",
+        songs / "scores",
+        system="folder",
+        weights=songs / "theirs" / split,
+        config=_CONFIG,
+        jobs=1,
+    )
+    for stem in _STEMS:
+        assert summary["whole_track_sdr"]["stems"][stem]["median"] == pytest.approx(20, abs=0.01)
+
+
+def test_folder_of_estimates_that_do_not_fit(songs):
+    def score(weights, names=(), **config):
+        return evaluation.evaluate(
+            None,
+            songs / "data",
+            songs / "scores",
+            names=names,
+            system="folder",
+            weights=weights,
+            config=Config(model=ModelConfig(**{"stems": _STEMS, "sample_rate": RATE} | config)),
+            jobs=1,
+        )
+
+    theirs = songs / "theirs"
+    with pytest.raises(ConfigError, match=r"nowhere/test/a: found no such folder, expected the es"):
+        score(songs / "nowhere")
+    audio.write_wav(theirs / "test" / "b" / "bass.wav", noise(0, RATE), RATE)
+    with pytest.raises(
+        ConfigError, match=r"found \(32000, 2\) .*, expected \(8000, 2\) as in bass"
+    ):
+        score(theirs, ["b"])
+    (theirs / "test" / "b" / "bass.wav").unlink()
+    with pytest.raises(ConfigError, match="stem bass: found a system of drums, vocals"):
+        score(theirs, ["b"])
+    audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE), 2 * RATE)
+    with pytest.raises(ConfigError, match=r"bass\.wav: found 16000 Hz, expected 8000 Hz"):
+        score(theirs, ["a"])
+    # What was never begun is in nobody's way; what was, is.
+    (theirs / "test" / "a" / "bass.wav").unlink()
+    audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE), RATE)
+    score(theirs, ["a"])
+    with pytest.raises(ConfigError, match=r"found scores for weights = .*; choose another"):
+        score(theirs / "test", ["a"])
+
+
+def test_excerpt_is_the_middle(songs):
+    """The estimates are near the truth there alone."""
+    folder = songs / "theirs" / "test" / "a"
+    for stem in _STEMS:
+        samples = audio.read_wav(songs / "data" / "test" / "a" / f"{stem}.wav")
+        gain = np.full((4 * RATE, 1), 0.5)
+        gain[RATE : 3 * RATE] = 0.99
+        audio.write_wav(folder / f"{stem}.wav", gain * samples, RATE, "float32")
+    options = {
+        "names": ["a"],
+        "system": "folder",
+        "weights": songs / "theirs",
+        "config": _CONFIG,
+        "jobs": 1,
+    }
+    for excerpt, seconds, expected in ((2.0, 2, 40), (100.0, 4, 9)):
+        scores = songs / f"{excerpt}"
+        summary = evaluation.evaluate(None, songs / "data", scores, excerpt=excerpt, **options)
+        for stem in _STEMS:
+            whole = summary["whole_track_sdr"]["stems"][stem]["median"]
+            assert whole == pytest.approx(expected, abs=0.5)
+            assert summary["stems"][stem]["frames"] == seconds
+    with pytest.raises(ConfigError, match=r"for excerpt_seconds = 2\.0, expected 3\.0"):
+        evaluation.evaluate(None, songs / "data", songs / "2.0", excerpt=3.0, **options)
+    short = evaluation.evaluate(
+        None,
+        songs / "data",
+        songs / "irm",
+        names=["a"],
+        system="irm",
+        config=_CONFIG,
+        excerpt=2.0,
+        jobs=1,
+    )
+    assert short["stems"]["vocals"]["frames"] == 2

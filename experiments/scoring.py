@@ -293,3 +293,25 @@ def _spread(values: np.ndarray) -> dict[str, float | None]:
 def to_json(value: Any) -> str:
     """`value` as text, NaN being an error."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
+
+
+def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> None:
+    """Copies scores to where they are published: small, and without the paths of a machine.
+
+    Args:
+      scores_dir: where `evaluate` wrote.
+      output_dir: gets the same JSON files without white space; museval and `summarise` read them.
+    """
+    scores_dir = Path(scores_dir)
+    for path in scores_dir.glob("**/*.json"):
+        name = path.relative_to(scores_dir)
+        if name == Path(SUMMARY):  # it can be made again
+            continue
+        values = json.loads(path.read_text())
+        if name == Path(SETTINGS):
+            values = {key: value for key, value in values.items() if key not in _PLACES}
+        write_whole(Path(output_dir) / name, json.dumps(values, separators=(",", ":")) + "\n")
+
+
+# Settings that are places on a machine.
+_PLACES = ("data_dir", "weights")

@@ -21,6 +21,7 @@ _PROGRAMS = (
     "plot",
     "demo",
     "convert",
+    "ablate",
 )
 _CONFIG = Config(
     model=ModelConfig(

@@ -1,0 +1,193 @@
+"""experiments.ablate: its report from JSON alone, and the whole program."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import audio
+from experiments import ablate, scoring
+from sccunet.config import Config, ModelConfig
+
+RATE = 8000
+_REPORT = Path(__file__).parents[1] / "results" / "ablation"
+_STEMS = ("vocals", "rest")
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """An ablation of two losses and two seeds on one track, and its whole-track SDRs."""
+    root = tmp_path_factory.mktemp("report")
+    folder = root / "two_stems"
+    rng = np.random.default_rng(0)
+    references = 0.1 * rng.standard_normal((2, 2 * RATE, 1)).astype(np.float32)
+    sdr = {}
+    for run in ("plain/0", "plain/1", "balanced_one/0", "balanced_one/1", "scaled"):
+        gain = rng.uniform(0.5, 0.9, (2, 1, 1)).astype(np.float32)
+        sdr[run] = (-20 * np.log10(1 - gain)).ravel()
+        scores = root / "scores" / run
+        scoring.score_track(references, gain * references, _STEMS, RATE, scores, "test/x")
+        settings = {"system": "x", "stems": _STEMS, "data_dir": "/secret", "weights": "/secret/w"}
+        (scores / scoring.SETTINGS).write_text(json.dumps(settings))
+        scoring.publish(scores, folder / run)
+    settings = {
+        "name": "Two stems",
+        "note": "Noise.",
+        "stems": _STEMS,
+        "weights": {"plain": [0.5, 0.5], "Balanced one": [0.7, 0.3]},
+        "seeds": [0, 1],
+        "epochs": 3,
+        "steps_per_epoch": 4,
+        "levels_db": {},
+        "excerpt_seconds": None,
+    }
+    (folder / "ablation.json").write_text(json.dumps(settings))
+    return root, sdr
+
+
+def test_report_has_means_and_deviations_over_seeds(published):
+    root, sdr = published
+    ablate.report(root)
+    text = (root / "README.md").read_text()
+    table = text.split("Music Demixing Challenge")[1]
+    for name, run in (("plain", "plain"), ("Balanced one", "balanced_one")):
+        runs = np.stack([sdr[f"{run}/0"], sdr[f"{run}/1"]])
+        columns = [*runs.T, runs.mean(axis=1)]
+        cells = [
+            f"{column.mean():.2f} ± {abs(np.diff(column)[0]) / 2**0.5:.2f}" for column in columns
+        ]
+        row = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
+        assert row.endswith(f"| {' | '.join(cells)} |")
+    assert "| Balanced one | 0.7, 0.3 |" in text
+    assert f"| `scaled` |  | {sdr['scaled'][0]:.2f} | " in table
+    assert (root / "two_stems.png").stat().st_size > 1000
+
+    (root / "README.md").unlink()
+    (root / "two_stems" / "reading.md").write_text("Nothing can be said.\n")
+    ablate.report(root)
+    with_reading = (root / "README.md").read_text()
+    assert with_reading.replace("Nothing can be said.\n\n", "") == text
+
+
+def test_published_scores_are_small_and_name_no_place(published):
+    root, _ = published
+    for path in (root / "two_stems").glob("**/*.json"):
+        assert "secret" not in path.read_text()
+    original = root / "scores" / "scaled"
+    copy = root / "two_stems" / "scaled"
+    assert scoring.summarise(copy) == scoring.summarise(original)
+    assert (copy / "test" / "x.json").stat().st_size < (
+        0.7 * (original / "test" / "x.json").stat().st_size
+    )
+
+
+def test_seconds_without_a_score_are_told(published, tmp_path):
+    root, _ = published
+    shutil.copytree(root, tmp_path / "report")
+    path = tmp_path / "report" / "two_stems" / "plain" / "0" / "test" / "x.json"
+    values = json.loads(path.read_text())
+    for target in values["targets"]:
+        for metric in target["frames"][0]["metrics"]:
+            target["frames"][0]["metrics"][metric] = float("nan")
+    path.write_text(json.dumps(values))
+    ablate.report(tmp_path / "report")
+    text = (tmp_path / "report" / "README.md").read_text()
+    assert "Scored with plain: 1 to 2 of 2 s; the others 2 of 2 s." in text
+
+
+def test_levels_are_set_once(tmp_path, write_track):
+    data = write_track(tmp_path / "data" / "test" / "a", {"vocals": 0.1, "drums": 0.1}, 0.5)
+    shutil.copy(data / "drums.wav", data / "mixture.wav")
+    ablate.set_levels(tmp_path / "data", tmp_path / "out", {"vocals": -20.0})
+    copy = tmp_path / "out" / "test" / "a"
+    assert sorted(path.name for path in copy.iterdir()) == ["drums.wav", "vocals.wav"]
+    vocals, before = (audio.read_wav(folder / "vocals.wav") for folder in (copy, data))
+    np.testing.assert_allclose(vocals, 0.1 * before, atol=0.51 / 32768)
+    assert (copy / "drums.wav").read_bytes() == (data / "drums.wav").read_bytes()
+    when = (copy / "vocals.wav").stat().st_mtime_ns
+    ablate.set_levels(tmp_path / "data", tmp_path / "out", {"vocals": -20.0})
+    assert (copy / "vocals.wav").stat().st_mtime_ns == when
+
+
+def test_a_users_mistake_is_one_line(program, refusal, tmp_path):
+    report = f"--report_dir={tmp_path / 'report'}"
+    assert "found no */ablation.json" in refusal(program("ablate", report))
+    given = (
+        report,
+        "--config=experiments/configs/small_2stems.py",
+        f"--data_dir={tmp_path}",
+        f"--work_dir={tmp_path}",
+    )
+    assert "--name: missing" in refusal(program("ablate", *given))
+    given = (*given, "--name=x")
+    message = refusal(program("ablate", *given, "--losses=one=1:0:0"))
+    assert (
+        message == "losses: found 3 weights for one, expected one for each of vocals, accompaniment"
+    )
+    assert "--losses: found 'x:1', expected numbers" in refusal(
+        program("ablate", *given, "--losses=one=x:1")
+    )
+    assert "--losses: found a name twice" in refusal(program("ablate", *given, "--losses=a,a"))
+
+
+@pytest.mark.slow
+def test_whole_program(program, tmp_path, write_track):
+    for split, names in (("train", "abcdefg"), ("test", "h")):
+        for seed, name in enumerate(names):
+            levels = {"vocals": 0.05, "drums": 0.1}
+            write_track(tmp_path / "data" / split / name, levels, 2, seed + 1)
+    config = Config(
+        model=ModelConfig(
+            stems=_STEMS, frame_length=512, hop_length=128, patch_samples=8192, filters=(4, 8)
+        ),
+        sources={"rest": ("drums",)},
+        batch_size=2,
+        epochs=1,
+        steps_per_epoch=1,
+        validation_crops=2,
+    )
+    (tmp_path / "config.py").write_text(
+        "from ml_collections import ConfigDict\n"
+        f"def get_config():\n  return ConfigDict({config.to_dict()!r})\n"
+    )
+    arguments = (
+        f"--config={tmp_path / 'config.py'}",
+        f"--data_dir={tmp_path / 'data'}",
+        f"--work_dir={tmp_path / 'work'}",
+        f"--report_dir={tmp_path / 'report'}",
+        "--name=Two stems, quiet",
+        "--losses=alpha 1=1:0,balanced",
+        "--seeds=3",
+        "--levels=vocals=-6",
+        "--excerpt=1",
+        "--config.steps_per_epoch=2",
+    )
+    done = program("ablate", *arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "report" / "two_stems_quiet"
+    settings = json.loads((folder / "ablation.json").read_text())
+    assert settings["weights"]["alpha 1"] == [1.0, 0.0]
+    # The vocals are at half of half of the drums' level.
+    assert settings["weights"]["balanced"] == pytest.approx([0.8, 0.2], abs=0.01)
+    assert settings["steps_per_epoch"] == 2
+    runs = tmp_path / "work" / "runs"
+    assert json.loads((runs / "balanced" / "3" / "config.json").read_text())["seed"] == 3
+    text = (tmp_path / "report" / "README.md").read_text()
+    assert len(re.findall(r"^\| alpha 1 \| 1, 0 \| ", text, re.MULTILINE)) == 2
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("**/x*.json")}
+    again = program("ablate", *arguments)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "all 1 epochs are done" in again.stdout
+    assert (tmp_path / "report" / "README.md").read_text() == text
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.skipif(not _REPORT.exists(), reason="no report lies here")
+def test_the_report_in_the_repository_is_that_of_its_json(tmp_path):
+    shutil.copytree(_REPORT, tmp_path / "report")
+    (tmp_path / "report" / "README.md").unlink()
+    ablate.report(tmp_path / "report")
+    assert (tmp_path / "report" / "README.md").read_text() == (_REPORT / "README.md").read_text()

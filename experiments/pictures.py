@@ -121,7 +121,9 @@ def spectrograms(
             axis.tick_params(labelsize=8)
     for stem, axis in zip(stems, axes[:, 0], strict=True):
         axis.set_ylabel(f"{stem}\nHz", fontsize=9)
+    seconds = len(signals[stems[0]]) / sample_rate
     for axis in axes[-1]:
+        axis.set_xticks(range(0, int(seconds) + 1, 2))
         axis.set_xlabel("seconds", fontsize=9)
     figure.colorbar(image, ax=axes, label="dB", shrink=0.4, aspect=30, pad=0.01)
     _save(figure, path)

@@ -360,7 +360,7 @@ def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
                     ),
                     f"{frames['frames_scored']} of {frames['frames']}",
                 ]
-            rows.append(row + ([""] if quoted else []))
+            rows.append(row + (["scored here"] if quoted else []))
         rows += quoted.get(group, [])
     return _table(header, rows)
 

@@ -21,6 +21,8 @@ _PROGRAMS = (
     "plot",
     "demo",
     "convert",
+    "measure",
+    "compare",
 )
 _CONFIG = Config(
     model=ModelConfig(

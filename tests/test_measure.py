@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import time
 
 import numpy as np
 import pytest
@@ -28,6 +29,8 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
     heard = []
 
     def separate(mixture, references, key):
+        if not heard:
+            time.sleep(0.5)  # the warm-up takes longer
         heard.append((mixture, references.copy(), key))
         return np.stack([mixture, 0 * mixture])
 
@@ -53,6 +56,7 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
     assert (result["sample_rate"], result["channels"]) == (RATE, 2)
     seconds = result["separation_seconds"]
     assert len(seconds) == 3
+    assert max(seconds) < 0.5
     assert result["real_time_factor"] == statistics.median(seconds) / 2
     assert result["parameters"] == 12
     assert result["versions"].keys() == {"python", "numpy", "abacus"}

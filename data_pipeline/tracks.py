@@ -170,20 +170,45 @@ def training_split(
     )
 
 
-def read_stems(track: Track, config: Config) -> np.ndarray:
-    """A whole track's stems, float32 `[stems, samples, channels]` in the order of the config."""
-    stems = np.zeros((len(config.model.stems), track.frames, track.channels), np.float32)
+def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, int]:
+    """First sample and length of so many seconds from a track's middle; of all where it has less.
+
+    Args:
+      track: the track.
+      seconds: None takes all.
+      config: its sample rate.
+    """
+    wanted = round(seconds * config.model.sample_rate) if seconds else track.frames
+    frames = min(track.frames, wanted)
+    return (track.frames - frames) // 2, frames
+
+
+def read_stems(
+    track: Track, config: Config, start: int = 0, frames: int | None = None
+) -> np.ndarray:
+    """A track's stems, float32 `[stems, samples, channels]` in the order of the config.
+
+    Args:
+      track: the track.
+      config: names the stems.
+      start: first sample.
+      frames: how many samples, not more than there are; None takes all from `start`.
+    """
+    frames = track.frames - start if frames is None else frames
+    stems = np.zeros((len(config.model.stems), frames, track.channels), np.float32)
     for stem, out in zip(config.model.stems, stems, strict=True):
         for name in config.files_of(stem):
-            out += audio.read_wav(track.files[name])
+            out += audio.read_wav(track.files[name], start, frames)
     return stems
 
 
-def read_mixture(track: Track, config: Config) -> np.ndarray:
-    """A whole track's mixture, float32 `[samples, channels]`; without a file, its stems' sum."""
+def read_mixture(
+    track: Track, config: Config, start: int = 0, frames: int | None = None
+) -> np.ndarray:
+    """As `read_stems`: a track's mixture, float32 `[samples, channels]`; else its stems' sum."""
     if "mixture" in track.files:
-        return audio.read_wav(track.files["mixture"])
-    return read_stems(track, config).sum(axis=0)
+        return audio.read_wav(track.files["mixture"], start, frames)
+    return read_stems(track, config, start, frames).sum(axis=0)
 
 
 def check_finite(tracks: Sequence[Track]) -> None:

@@ -32,6 +32,7 @@ from ml_collections import config_flags
 
 from data_pipeline.files import write_whole
 from experiments import cli, scoring
+from experiments.report import slug
 from sccunet.config import Config, ConfigError, load_config
 
 _SETTINGS = "ablation.json"
@@ -114,11 +115,6 @@ def _run(program: str, *arguments: str) -> None:
     done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
     if done.returncode:  # it has said why
         sys.exit(done.returncode)
-
-
-def slug(name: str) -> str:
-    """A name as a folder's."""
-    return re.sub(r"[^a-z0-9.]+", "_", name.lower()).strip("_")
 
 
 def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, float]) -> None:

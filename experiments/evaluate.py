@@ -214,7 +214,7 @@ def _score_tracks(
     finished: int,
 ) -> None:
     """Estimates here, one track after the other, and scores in processes; with a progress bar."""
-    from data_pipeline.tracks import read_mixture, read_stems
+    from data_pipeline.tracks import middle, read_mixture, read_stems
 
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=cli.end_with_parent
@@ -236,12 +236,12 @@ def _score_tracks(
         with progress:
             for track in tracks:
                 key = f"{track.split}/{track.name}"
-                mixture, references = read_mixture(track, config), read_stems(track, config)
-                part = _middle(track.frames, excerpt, config.model.sample_rate)
-                mixture, references = mixture[part], references[:, part]
+                start, frames = middle(track, excerpt, config)
+                mixture = read_mixture(track, config, start, frames)
+                references = read_stems(track, config, start, frames)
                 estimates = system.separate(mixture, references, key)
-                if estimates.shape[1] == track.frames:  # a folder holds whole tracks
-                    estimates = estimates[:, part]
+                if estimates.shape[1] == track.frames:  # a folder's are of the whole track
+                    estimates = estimates[:, start : start + frames]
                 if estimates.shape != references.shape:
                     raise ConfigError(
                         f"track {track.name}: found estimates of shape {estimates.shape}, expected"
@@ -273,13 +273,6 @@ def _score_tracks(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _middle(samples: int, seconds: float | None, sample_rate: int) -> slice:
-    """So many seconds from the middle of a track; all of it where there are no more."""
-    length = min(samples, round(seconds * sample_rate)) if seconds else samples
-    start = (samples - length) // 2
-    return slice(start, start + length)
 
 
 def main(_: Sequence[str]) -> None:

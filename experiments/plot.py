@@ -34,7 +34,6 @@ def spectrograms(
     import matplotlib
 
     matplotlib.use("Agg")
-    import numpy as np
     from matplotlib import pyplot
 
     from data_pipeline import audio
@@ -57,8 +56,6 @@ def spectrograms(
             )
         return audio.read_wav(info, start, length).mean(axis=1)
 
-    # At -140 dB it keeps the logarithm of digital silence finite.
-    silence = 1e-7 * np.random.default_rng(0).standard_normal(length)
     files = {path.stem for path in truth_dir.glob("*.wav")} - {"mixture"}
     left_over = sorted(files - set(stems))
     for stem in stems:
@@ -78,20 +75,7 @@ def spectrograms(
     )
     for (name, pair), row in zip(rows.items(), axes, strict=True):
         for axis, what, samples in zip(row, ("truth", "estimate"), pair, strict=True):
-            # Scaled so that a full-scale sine is at 0 dB.
-            *_, image = axis.specgram(
-                samples + silence[: len(samples)],
-                NFFT=_FRAME,
-                noverlap=_FRAME - _HOP,
-                Fs=rate,
-                mode="magnitude",
-                scale="dB",
-                vmin=-_RANGE_DB - 20,
-                vmax=-20,
-                cmap="magma",
-            )
-            axis.set_yscale("symlog", linthresh=500)
-            axis.set_ylim(40, rate / 2)
+            image = spectrogram(axis, samples, rate)
             axis.set_title(
                 "sum of the estimates"
                 if (name, what) == ("mixture", "estimate")
@@ -105,6 +89,29 @@ def spectrograms(
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=80)
     pyplot.close(figure)
+
+
+def spectrogram(axis, samples, sample_rate: int):
+    """Draws float `samples` [samples] into an axis of matplotlib; returns the image."""
+    import numpy as np
+
+    # At -140 dB it keeps the logarithm of digital silence finite.
+    silence = 1e-7 * np.random.default_rng(0).standard_normal(len(samples))
+    # Scaled so that a full-scale sine is at 0 dB.
+    *_, image = axis.specgram(
+        samples + silence,
+        NFFT=_FRAME,
+        noverlap=_FRAME - _HOP,
+        Fs=sample_rate,
+        mode="magnitude",
+        scale="dB",
+        vmin=-_RANGE_DB - 20,
+        vmax=-20,
+        cmap="magma",
+    )
+    axis.set_yscale("symlog", linthresh=500)
+    axis.set_ylim(40, sample_rate / 2)
+    return image
 
 
 def main(_: Sequence[str]) -> None:

@@ -16,6 +16,10 @@ from data_pipeline.files import write_whole
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 MUSEVAL = "museval v4 (BSSEval v4), 1 s frames; median over tracks of the median over frames, dB"
 WHOLE_TRACK = "SDR of the Music Demixing Challenge over whole tracks; median over tracks, dB"
+SILENCE = (
+    "museval gives no stem a score for a second in which any stem is silent, as reference or as"
+    " estimate."
+)
 SETTINGS = "evaluation.json"
 SUMMARY = "summary.json"
 
@@ -187,21 +191,14 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
     whole: dict[str, dict[str, float]] = {}
     empty: dict[str, dict[str, Any]] = {}
     for track in tracks:
-        scores = json.loads((output_dir / f"{track}.json").read_text())
-        frames[track] = {
-            target["name"]: np.array(
-                [[frame["metrics"][metric] for metric in METRICS] for frame in target["frames"]],
-                float,
-            )
-            for target in scores["targets"]
-        }
+        frames[track] = frame_scores(output_dir, track)
         whole[track] = json.loads((output_dir / _WHOLE_TRACK_DIR / f"{track}.json").read_text())
         bands = json.loads((output_dir / _EMPTY_BANDS_DIR / f"{track}.json").read_text())
         if bands:
             empty[track] = bands
     stems: dict[str, Any] = {}
     for stem in settings["stems"]:
-        medians = np.array([_nanmedian(frames[track][stem]) for track in tracks])
+        medians = np.array([nanmedian(frames[track][stem]) for track in tracks])
         scored = [int(np.isfinite(frames[track][stem]).any(axis=1).sum()) for track in tracks]
         stems[stem] = {metric: _spread(medians[:, i]) for i, metric in enumerate(METRICS)}
         stems[stem]["tracks"] = sum(count > 0 for count in scored)
@@ -227,6 +224,22 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
         },
         "never_scored": {track: names for track, names in never.items() if names},
         "empty_bands": empty,
+    }
+
+
+def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndarray]:
+    """museval's scores of a track: stem -> [seconds, metrics], dB, in the order of `METRICS`.
+
+    Args:
+      output_dir: where `evaluate` wrote.
+      track: "<split>/<track>".
+    """
+    scores = json.loads((Path(output_dir) / f"{track}.json").read_text())
+    return {
+        target["name"]: np.array(
+            [[frame["metrics"][metric] for metric in METRICS] for frame in target["frames"]], float
+        )
+        for target in scores["targets"]
     }
 
 
@@ -258,24 +271,25 @@ def table(summary: Mapping[str, Any]) -> str:
     lines += ["", summary["whole_track_sdr"]["metric"]]
     for stem, spread in summary["whole_track_sdr"]["stems"].items():
         lines.append(stem.ljust(width) + cell(spread).rstrip())
-    lines += [
-        "",
-        "museval gives no stem a score for a second in which any stem is silent, as reference or"
-        " as estimate.",
+    return "\n".join([*lines, "", SILENCE, *warnings(summary)])
+
+
+def warnings(summary: Mapping[str, Any]) -> list[str]:
+    """A line for each track without a score, and for each whose SIR, ISR and SAR are too low."""
+    never = [
+        f"Never scored: {track} ({', '.join(names)})"
+        for track, names in summary["never_scored"].items()
     ]
-    for track, names in summary["never_scored"].items():
-        lines.append(f"Never scored: {track} ({', '.join(names)})")
-    for track, bands in summary["empty_bands"].items():
-        for stem, band in bands.items():
-            lines.append(
-                f"Warning: {track}: the reference {stem} is nearly empty from {band['from_hz']:.0f}"
-                f" to {band['to_hz']:.0f} Hz ({band['db']:.0f} dB), which lowers SIR, ISR and SAR:"
-                " trust this track's SDR alone."
-            )
-    return "\n".join(lines)
+    return never + [
+        f"Warning: {track}: the reference {stem} is nearly empty from {band['from_hz']:.0f} to"
+        f" {band['to_hz']:.0f} Hz ({band['db']:.0f} dB), which lowers SIR, ISR and SAR: trust this"
+        " track's SDR alone."
+        for track, bands in summary["empty_bands"].items()
+        for stem, band in bands.items()
+    ]
 
 
-def _nanmedian(values: np.ndarray) -> np.ndarray:
+def nanmedian(values: np.ndarray) -> np.ndarray:
     """Median over the first axis without the NaNs; NaN where there is nothing else."""
     columns = [column[np.isfinite(column)] for column in values.T]
     return np.array([np.median(column) if column.size else np.nan for column in columns])
@@ -300,18 +314,20 @@ def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> Non
 
     Args:
       scores_dir: where `evaluate` wrote.
-      output_dir: gets the same JSON files without white space; museval and `summarise` read them.
+      output_dir: gets the same JSON files without white space, which museval and `summarise` read;
+        JSON that lies there from before is removed.
     """
-    scores_dir = Path(scores_dir)
+    scores_dir, output_dir = Path(scores_dir), Path(output_dir)
+    copies = {}
     for path in scores_dir.glob("**/*.json"):
-        name = path.relative_to(scores_dir)
-        if name == Path(SUMMARY):  # it can be made again
-            continue
-        values = json.loads(path.read_text())
-        if name == Path(SETTINGS):
-            values = {key: value for key, value in values.items() if key not in _PLACES}
-        write_whole(Path(output_dir) / name, json.dumps(values, separators=(",", ":")) + "\n")
-
-
-# Settings that are places on a machine.
-_PLACES = ("data_dir", "weights")
+        if path.name != SUMMARY or path.parent != scores_dir:  # which is made of the others
+            copies[path.relative_to(scores_dir)] = json.loads(path.read_text())
+    settings = copies[Path(SETTINGS)]
+    settings.pop("data_dir", None)
+    if "weights" in settings:
+        settings["weights"] = Path(settings["weights"]).name
+    for path in output_dir.glob("**/*.json"):
+        if path.relative_to(output_dir) not in copies:
+            path.unlink()
+    for name, values in copies.items():
+        write_whole(output_dir / name, json.dumps(values, separators=(",", ":")) + "\n")

@@ -22,6 +22,8 @@ _PROGRAMS = (
     "demo",
     "convert",
     "ablate",
+    "measure",
+    "compare",
 )
 _CONFIG = Config(
     model=ModelConfig(

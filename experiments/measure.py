@@ -1,0 +1,228 @@
+r"""Measures how long one system takes to separate an excerpt, and how much memory: one JSON.
+
+Examples:
+  python -m experiments.measure --model=RUN --data_dir=DATA
+  python -m experiments.measure --system=openunmix --weights=umxhq --data_dir=DATA \
+      --config=experiments/configs/paper_4stems.py --output=UMX.json --estimates_dir=STEMS
+
+The excerpt is the middle of the first track of the split, or of --tracks. Run nothing beside it.
+A process measures one system: what another one had loaded would count.
+"""
+
+import json
+import os
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import config_flags
+
+from data_pipeline.files import write_whole
+from experiments import cli
+from experiments.systems import ORACLES, SYSTEMS, load_system
+from sccunet.config import Config, ConfigError
+
+EXCERPT = 30.0  # seconds
+
+
+def measure(
+    system: str,
+    data_dir: str | os.PathLike,
+    model: str | os.PathLike | None = None,
+    config: Config | None = None,
+    weights: str | os.PathLike | None = None,
+    split: str = "test",
+    names: Sequence[str] = (),
+    excerpt: float = EXCERPT,
+    repeats: int = 3,
+    estimates_dir: str | os.PathLike | None = None,
+) -> dict[str, Any]:
+    """Loads a system, separates once to warm up and then `repeats` times by the clock.
+
+    Args:
+      system: one of `SYSTEMS`.
+      data_dir: tracks in the MUSDB18-HQ layout.
+      model: training workdir or exported SavedModel; only "model" needs one.
+      config: says which stems are estimated where there is no model.
+      weights: of another system, as for `load_system`.
+      split: the first track of it is separated, if none is named.
+      names: the first of these by split and name is separated instead, wherever it is.
+      excerpt: seconds from the track's middle.
+      repeats: separations that are timed.
+      estimates_dir: a folder for <stem>.wav, what the system made of the excerpt.
+
+    Returns:
+      JSON values:
+        "system", "track": "<split>/<track>", "start_seconds": of the excerpt, "seconds_audio": its
+          length, "sample_rate", "channels".
+        "start_up_seconds": from the start of this function to the system being loaded, with the
+          imports that it needs.
+        "separation_seconds": wall-clock time of each separation.
+        "real_time_factor": their median over the audio's duration: computing time for a second of
+          audio; below 1 is faster than real time.
+        "peak_memory_bytes": the most that this process had in main memory, all in all.
+        "parameters": trained numbers, or None.
+        "versions": of Python, NumPy and what the system needs.
+        "threads": that its library was set to compute with.
+        "machine": as `machine`.
+
+    Raises:
+      ConfigError: if the system cannot be loaded or cannot be measured.
+      AudioError: for tracks that cannot be found or read.
+    """
+    began = time.perf_counter()
+    import numpy as np
+
+    from data_pipeline import audio
+    from data_pipeline.tracks import find_tracks, middle, read_mixture, read_stems
+    from sccunet.config import load_config
+
+    if system not in SYSTEMS or system == "folder":
+        expected = ", ".join(name for name in SYSTEMS if name != "folder")
+        raise ConfigError(f"system: found {system!r}, expected one of {expected}")
+    if model:
+        config = load_config(model)
+    elif system == "model" or config is None:
+        raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
+    loaded = load_system(system, config, model, weights)
+    start_up = time.perf_counter() - began
+
+    track = find_tracks(data_dir, config, split=split, names=names)[0]
+    start, frames = middle(track, excerpt, config)
+    mixture = read_mixture(track, config, start, frames)
+    if system in ORACLES:
+        references = read_stems(track, config, start, frames)
+    else:  # zeros that nobody reads take no memory
+        references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
+    seconds = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        estimates = loaded.separate(mixture, references, f"{track.split}/{track.name}")
+        seconds.append(time.perf_counter() - began)
+    del seconds[0]  # the warm-up
+    memory = _peak_memory()
+    if estimates_dir:
+        for stem, samples in zip(config.model.stems, estimates, strict=True):
+            audio.write_wav(
+                Path(estimates_dir) / f"{stem}.wav", samples, config.model.sample_rate, "float32"
+            )
+    duration = frames / config.model.sample_rate
+    return {
+        "system": system,
+        "track": f"{track.split}/{track.name}",
+        "start_seconds": start / config.model.sample_rate,
+        "seconds_audio": duration,
+        "sample_rate": config.model.sample_rate,
+        "channels": mixture.shape[1],
+        "start_up_seconds": start_up,
+        "separation_seconds": seconds,
+        "real_time_factor": statistics.median(seconds) / duration,
+        "peak_memory_bytes": memory,
+        "parameters": loaded.parameters,
+        "versions": {
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            **loaded.versions,
+        },
+        "threads": _threads(),
+        "machine": machine(),
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What this process runs on: "cpu", "cores" that it may use, "memory_gb" (10^9 bytes), "os"."""
+    cpu = platform.processor() or "unknown"
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+        cpu = (names or [cpu])[0]
+    return {
+        "cpu": cpu,
+        "cores": _cores(),
+        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
+        "os": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _threads() -> int:
+    """Threads of the library that separated; NumPy and SciPy transform in one."""
+    if "torch" in sys.modules:
+        return sys.modules["torch"].get_num_threads()
+    if "tensorflow" in sys.modules:
+        chosen = sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads()
+        return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", _cores()))
+    return 1
+
+
+def _peak_memory() -> int:
+    """Bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux counts into ru_maxrss what the program that started this one had in memory then.
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main(_: Sequence[str]) -> None:
+    """Measures as the flags say; prints the result, or writes it."""
+    result = measure(
+        _SYSTEM.value,
+        _DATA_DIR.value,
+        model=_MODEL.value,
+        config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
+        weights=_WEIGHTS.value,
+        split=_SPLIT.value,
+        names=_TRACKS.value,
+        excerpt=_EXCERPT.value,
+        repeats=_REPEATS.value,
+        estimates_dir=_ESTIMATES_DIR.value,
+    )
+    text = json.dumps(result, indent=2) + "\n"
+    if _OUTPUT.value:
+        write_whole(_OUTPUT.value, text)
+    else:
+        print(text, end="")
+
+
+if __name__ == "__main__":
+    _SYSTEM = flags.DEFINE_enum(
+        "system",
+        "model",
+        [name for name in SYSTEMS if name != "folder"],
+        "What to measure; experiments.evaluate --help says what each is.",
+    )
+    _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", None, "Without a model: which stems are estimated, a file of configs/."
+    )
+    _WEIGHTS = flags.DEFINE_string("weights", None, "As of experiments.evaluate.")
+    _DATA_DIR = flags.DEFINE_string(
+        "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
+    )
+    _SPLIT = flags.DEFINE_string("split", "test", "The first track of it is separated.")
+    _TRACKS = flags.DEFINE_list("tracks", [], "The first of these by name instead, wherever it is.")
+    _EXCERPT = flags.DEFINE_float(
+        "excerpt", EXCERPT, "So many seconds from the track's middle.", lower_bound=1
+    )
+    _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed separations.", lower_bound=1)
+    _OUTPUT = flags.DEFINE_string("output", None, "The JSON file. Default: standard output.")
+    _ESTIMATES_DIR = flags.DEFINE_string(
+        "estimates_dir", None, "Keep what was made of the excerpt here, as <stem>.wav."
+    )
+    cli.run(main)

@@ -1,0 +1,158 @@
+"""The pictures of a comparison: box plots of scores, spectrograms of estimates side by side."""
+
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from experiments import plot
+
+_MOST_BYTES = 300_000
+_MOST_DB = 60  # a mixture that was only turned down has a SAR of 150 dB and more
+_REFERENCE, _OURS, _ORACLE = "#b8b8b8", "#e8710a", "#c9b8dc"
+_OTHERS = ("#3b75af", "#519e3e", "#c53a32", "#84584e", "#d684bd", "#65b2b8")
+
+
+def colours(groups: Sequence[str]) -> list[str]:
+    """A colour for each system of "reference", "ours", "other" or "oracle"."""
+    fixed = {"reference": _REFERENCE, "ours": _OURS, "oracle": _ORACLE}
+    others = 0
+    chosen = []
+    for group in groups:
+        chosen.append(fixed.get(group, _OTHERS[others % len(_OTHERS)]))
+        others += group not in fixed
+    return chosen
+
+
+def boxes(
+    values: Mapping[str, Mapping[str, np.ndarray]],
+    metrics: Sequence[str],
+    box_colours: Sequence[str],
+    title: str,
+    path: str | os.PathLike,
+) -> None:
+    """Box plots, a row of panels for each stem and a column for each metric.
+
+    A box goes from the 25th to the 75th percentile, its whiskers from the 5th to the 95th.
+
+    Args:
+      values: system -> stem -> [frames or tracks, metrics], dB; NaN and what is over 60 dB are left
+        out.
+      metrics: their names.
+      box_colours: of the systems.
+      title: what the values are.
+      path: the PNG.
+    """
+    pyplot = _pyplot()
+    stems = list(next(iter(values.values())))
+    height = 0.9 + len(stems) * (0.5 + 0.21 * len(values))
+    figure, axes = pyplot.subplots(
+        len(stems),
+        len(metrics),
+        figsize=(10, height),
+        sharex="col",
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for stem, row in zip(stems, axes, strict=True):
+        for i, (metric, axis) in enumerate(zip(metrics, row, strict=True)):
+            for place, (scores, colour) in enumerate(
+                zip(values.values(), box_colours, strict=True)
+            ):
+                finite = scores[stem][:, i][scores[stem][:, i] < _MOST_DB]  # NaN is not
+                if finite.size:
+                    axis.boxplot(
+                        [finite],
+                        positions=[place],
+                        orientation="horizontal",
+                        widths=0.7,
+                        whis=(5, 95),
+                        showfliers=False,
+                        patch_artist=True,
+                        manage_ticks=False,
+                        boxprops={"facecolor": colour, "linewidth": 0.8},
+                        medianprops={"color": "black", "linewidth": 1.6},
+                        whiskerprops={"linewidth": 0.8},
+                        capprops={"linewidth": 0.8},
+                    )
+            axis.set_title(f"{stem}: {metric}", fontsize=10)
+            axis.grid(axis="x", alpha=0.4)
+            axis.set_axisbelow(True)
+            axis.tick_params(labelsize=9)
+    axes[0, 0].set_yticks(range(len(values)), list(values))
+    axes[0, 0].set_ylim(len(values) - 0.4, -0.6)  # the first on top
+    for axis in axes[-1]:
+        axis.set_xlabel("dB", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    _save(figure, path)
+
+
+def spectrograms(
+    columns: Mapping[str, Mapping[str, np.ndarray]], sample_rate: int, path: str | os.PathLike
+) -> None:
+    """Spectrograms, a row for each stem and a column for each system.
+
+    Args:
+      columns: title -> stem -> float [samples].
+      sample_rate: in Hz.
+      path: the PNG.
+    """
+    pyplot = _pyplot()
+    stems = list(next(iter(columns.values())))
+    figure, axes = pyplot.subplots(
+        len(stems),
+        len(columns),
+        figsize=(10, 0.6 + 1.5 * len(stems)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for (title, signals), column in zip(columns.items(), axes.T, strict=True):
+        column[0].set_title(title, fontsize=10)
+        for stem, axis in zip(stems, column, strict=True):
+            image = plot.spectrogram(axis, signals[stem], sample_rate)
+            ticks = [hertz for hertz in (100, 500, 2000, 8000) if hertz < sample_rate / 2]
+            axis.set_yticks(ticks, map(str, ticks))
+            axis.minorticks_off()
+            axis.tick_params(labelsize=8)
+    for stem, axis in zip(stems, axes[:, 0], strict=True):
+        axis.set_ylabel(f"{stem}\nHz", fontsize=9)
+    seconds = len(signals[stems[0]]) / sample_rate
+    for axis in axes[-1]:
+        axis.set_xticks(range(0, int(seconds) + 1, 2))
+        axis.set_xlabel("seconds", fontsize=9)
+    figure.colorbar(image, ax=axes, label="dB", shrink=0.4, aspect=30, pad=0.01)
+    _save(figure, path)
+
+
+def _pyplot():
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    return pyplot
+
+
+def _save(figure, path: str | os.PathLike) -> None:
+    """Writes a PNG of few colours, as fine as the size allows; it appears whole or not at all."""
+    from matplotlib import pyplot
+    from PIL import Image
+
+    for dpi in (110, 100, 90, 80, 70, 60, 50):
+        drawn, packed = io.BytesIO(), io.BytesIO()
+        figure.savefig(drawn, dpi=dpi)
+        picture = Image.open(drawn).convert("RGB")
+        picture.quantize(128, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
+        if packed.tell() < _MOST_BYTES:
+            break
+    pyplot.close(figure)
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_bytes(packed.getvalue())
+    os.replace(part, path)

@@ -1,0 +1,362 @@
+"""experiments.compare: a report that is made of JSON alone, and the program as a whole."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data_pipeline import audio, sigsep
+from experiments import compare, report, scoring
+from sccunet.config import Config, ConfigError, ModelConfig
+
+RATE = 8000  # museval's time goes with it
+STEMS = ("vocals", "drums", "bass", "other")
+COMMITTED = Path(__file__).parents[1] / "results" / "comparison"
+MACHINE = {"cpu": "Abacus", "cores": 2, "memory_gb": 25, "os": "Linux x86_64"}
+
+
+def write_json(path, value):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value))
+
+
+def write_scores(folder, system, tracks, seed=0, rate=44_100, seconds=3, **settings):
+    """Scores as evaluate and compare leave them, of random numbers."""
+    rng = np.random.default_rng(seed)
+    settings = {
+        "system": system,
+        "split": "test",
+        "stems": {stem: [stem] for stem in STEMS},
+        "sample_rate": rate,
+        "frame_length": 2048,
+        "hop_length": 512,
+        **settings,
+    }
+    write_json(folder / "evaluation.json", settings)
+    for track in tracks:
+        targets = [
+            {
+                "name": stem,
+                "frames": [
+                    {
+                        "time": float(second),
+                        "duration": 1.0,
+                        "metrics": {m: round(rng.normal(), 5) for m in scoring.METRICS},
+                    }
+                    for second in range(seconds)
+                ],
+            }
+            for stem in STEMS
+        ]
+        write_json(folder / "test" / f"{track}.json", {"targets": targets})
+        whole = dict(zip(STEMS, rng.normal(size=4).tolist(), strict=True))
+        write_json(folder / "whole_track_sdr" / "test" / f"{track}.json", whole)
+        write_json(folder / "empty_bands" / "test" / f"{track}.json", {})
+
+
+def write_data_set(folder, systems, tracks, name="A name", missing=(), excerpt=None, **options):
+    """dataset.json and the scores of all its systems but the missing."""
+    what = {label: {"system": system, "weights": None} for label, system in systems.items()}
+    info = {"name": name, "note": "What it is.", "split": "test", "tracks": [], "config": None}
+    write_json(folder / "dataset.json", {**info, "excerpt": excerpt, "systems": what})
+    if excerpt:
+        options["excerpt_seconds"] = excerpt
+    for i, (label, system) in enumerate(systems.items()):
+        if label not in missing:
+            write_scores(folder / label, system, tracks, seed=i, **options)
+
+
+def measured(seconds, **changes):
+    return {
+        "system": "model",
+        "track": "test/b",
+        "seconds_audio": 10.0,
+        "separation_seconds": [seconds],
+        "peak_memory_bytes": 1_500_000_000,
+        "start_up_seconds": 4.0,
+        "parameters": 1234567,
+        "versions": {"python": "3.11.7", "numpy": "1.26.4"},
+        "threads": 2,
+        "machine": MACHINE,
+        **changes,
+    }
+
+
+@pytest.fixture
+def two(tmp_path):
+    """A report's folder with two data sets."""
+    systems = {"irm": "irm", "ours": "model", "mixture": "mixture", "umx": "openunmix"}
+    folder = tmp_path / "report"
+    write_data_set(folder / "songs", systems, ["b", "a"], "Songs", missing=["umx"])
+    write_json(folder / "songs" / "ours" / "measure.json", [measured(s) for s in (3, 1, 2)])
+    write_data_set(folder / "noise", {"scaled": "scaled"}, ["c"], "Noise", excerpt=2.0)
+    return folder
+
+
+def rows_of(text):
+    """The cells of every row of every table, by the row's first cell."""
+    rows = {}
+    for line in text.splitlines():
+        if line.startswith("| "):
+            first, *cells = line.strip("| ").split(" | ")
+            rows.setdefault(first, []).append(cells)
+    return rows
+
+
+def test_report_is_made_of_the_json_alone(two, tmp_path):
+    report.write_report(two)
+    text = (two / "README.md").read_bytes()
+    for data_set in ("songs", "noise"):
+        assert 1000 < (two / f"{data_set}_scores.png").stat().st_size < 300_000
+    other = tmp_path / "elsewhere"
+    for path in two.glob("**/*.json"):
+        (other / path.relative_to(two)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, other / path.relative_to(two))
+    report.write_report(other)
+    assert (other / "README.md").read_bytes() == text
+    for png in two.glob("*.png"):
+        assert (other / png.name).read_bytes() == png.read_bytes()
+
+    path = other / "songs" / "ours" / "test" / "a.json"
+    path.write_text(path.read_text().replace('"SDR": ', '"SDR": 9e9, "was": '))
+    assert report.render(other).encode() != text
+
+
+def test_numbers_are_those_of_the_summaries(two):
+    text = report.render(two)
+    rows = rows_of(text[text.index("## Songs") : text.index("## MUSDB18")])
+    for label, title in (("ours", "ours"), ("irm", "irm †"), ("mixture", "mixture")):
+        summary = scoring.summarise(two / "songs" / label)
+        first, second, whole, costs = rows[title]
+        for cells, metrics in ((first, ("SDR", "SIR")), (second, ("SAR", "ISR"))):
+            expected = [
+                " / ".join(f"{summary['stems'][stem][metric]['median']:.2f}" for metric in metrics)
+                for stem in STEMS
+            ]
+            assert cells == [*expected, "6 of 6"]
+        stems = summary["whole_track_sdr"]["stems"]
+        assert whole == [f"{stems[stem]['median']:.2f}" for stem in STEMS]
+        if label != "ours":
+            assert costs == ["—"] * 5
+    # Median, least and most of 3, 1 and 2 s for 10 s.
+    assert rows["ours"][3][:4] == ["0.20 (0.10 to 0.30)", "1.50 GB", "4.0 s", "1,234,567"]
+    assert "- ours: Abacus, 2 cores, 25 GB, Linux x86_64; 2 threads" in text
+    assert [set(cells) for cells in rows["umx"]] == [{"not run"}] * 4
+    # References, ours, others, oracles.
+    assert [title for title in rows if title not in ("system", "---")] == [
+        *("mixture", "ours", "umx", "irm †")
+    ]
+    assert "2 tracks of `test`, whole: 6 s in all." in text
+    assert "1 track of `test`, 2 s from the middle of each: 3 s in all." in text
+    assert "--name=Noise --data_dir=DATA --split=test --model=RUN --systems=scaled" in text
+    assert "--systems=irm,ours:model,mixture,umx:openunmix" in text
+
+
+def test_what_scores_cannot_say_is_told(two):
+    silent = json.loads((two / "songs" / "ours" / "test" / "a.json").read_text())
+    for target in silent["targets"]:
+        for frame in target["frames"]:
+            frame["metrics"] = dict.fromkeys(scoring.METRICS, float("nan"))
+    (two / "songs" / "ours" / "test" / "a.json").write_text(json.dumps(silent))
+    band = {"vocals": {"from_hz": 20000.0, "to_hz": 22000.0, "db": -99.0}}
+    for label in ("ours", "irm", "mixture"):
+        write_json(two / "songs" / label / "empty_bands" / "test" / "b.json", band)
+    write_json(two / "noise" / "scaled" / "whole_track_sdr" / "test" / "c.json", {
+        "vocals": 151.7, "drums": 1.0, "bass": 2.0, "other": 3.0
+    })  # fmt: skip
+    text = report.render(two)
+    assert "- ours: Never scored: test/a (vocals, drums, bass, other)" in text
+    assert "- Warning: test/b: the reference vocals is nearly empty from 20000 to 22000 Hz" in text
+    assert "| over 100 | 1.00 | 2.00 | 3.00 |" in text
+    assert scoring.SILENCE in text
+
+
+@pytest.mark.parametrize(
+    ("left_out", "options", "quotes"),
+    [
+        (0, {}, True),
+        (1, {}, False),
+        (0, {"excerpt": 30.0}, False),
+        (0, {"rate": 22_050}, False),
+    ],
+)
+def test_published_scores_stand_only_beside_those_of_musdb18(tmp_path, left_out, options, quotes):
+    names = report.published()["test_tracks"]
+    assert len(set(names)) == 50
+    write_data_set(tmp_path / "musdb18", {"irm": "irm"}, names[left_out:], seconds=1, **options)
+    write_data_set(tmp_path / "songs", {"irm": "irm"}, ["a"], seconds=1)
+    text = report.render(tmp_path)
+    assert ("## MUSDB18: not run" in text) == (not quotes)
+    section, songs = text.split("## A name")[1:]
+    assert "(quoted)" not in songs
+    rows = rows_of(section)
+    if not quotes:
+        assert "(quoted)" not in text
+        assert "UMXHQ" not in text
+        return
+    assert rows["Open-Unmix UMXHQ (quoted)"] == [[
+        "6.25 / —", "6.04 / —", "5.07 / —", "4.28 / —", "—",
+        "Open-Unmix's README; no extra training data",
+    ]]  # fmt: skip
+    assert rows["Wave-U-Net, voice (STL1) (quoted)"][0][:2] == ["4.97 / —", "—"]
+    assert rows["IRM2 † (quoted)"][0][-1] == "SiSEC 2018"
+    assert len({len(cells) for cells in [rows["irm †"][0], rows["UHL2 (quoted)"][0]]}) == 1
+
+
+def test_scores_of_different_tracks_are_not_compared(two):
+    write_scores(two / "songs" / "umx", "openunmix", ["a"])
+    with pytest.raises(
+        ConfigError, match=r"songs/umx/evaluation.json: found tracks = \['test/a'\]"
+    ):
+        report.render(two)
+    write_scores(two / "songs" / "umx", "openunmix", ["a", "b"], rate=RATE)
+    with pytest.raises(ConfigError, match="found sample_rate = 8000, expected 44100 as in"):
+        report.render(two)
+
+
+def test_a_data_set_that_nobody_ran(tmp_path):
+    write_data_set(tmp_path / "songs", {"irm": "irm"}, [], "Songs", missing=["irm"])
+    report.write_report(tmp_path)
+    text = (tmp_path / "README.md").read_text()
+    assert "## Songs: not run" in text
+    assert "--name=Songs" in text
+    assert not list(tmp_path.glob("*.png"))
+
+
+def test_labels():
+    assert compare.parse_systems(["model", "a b:model=RUN=1", "their:folder=x:y"]) == [
+        compare.Entry("model", "model", None),
+        compare.Entry("a b", "model", "RUN=1"),
+        compare.Entry("their", "folder", "x:y"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["median"], "--systems: median: found 'median', expected one of model, mixture"),
+        (["a:"], "--systems: a:: found '', expected one of model"),
+        (["folder"], "--systems: folder: found no weights, expected folder=WEIGHTS"),
+        (["irm=x"], "--systems: irm=x: found weights, expected none"),
+        (["../a:irm"], "found the label '../a', expected letters, digits, spaces and _ . + -"),
+        (["irm", "irm"], "found the label 'irm' twice, expected [label:]system[=weights]"),
+    ],
+)
+def test_systems_that_cannot_be(values, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        compare.parse_systems(values)
+
+
+def write_run(folder, stems=("vocals", "other")):
+    """A workdir of which only the config is read."""
+    write_json(folder / "config.json", {})
+    model = ModelConfig(stems=stems, sample_rate=RATE)
+    (folder / "config.json").write_text(Config(model=model).to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory, write_track):
+    folder = tmp_path_factory.mktemp("data")
+    for i in range(2):
+        track = folder / "test" / f"song, {i}"
+        write_track(track, {"vocals": 0.1}, 3.0, seed=i, rate=RATE)
+        write_track(track, {"other": 0.05}, 3.0, seed=9 + i, rate=RATE)
+    return folder
+
+
+def test_mistakes_are_one_line_and_come_first(program, refusal, data_dir, tmp_path):
+    line = ("compare", f"--report_dir={tmp_path}/report")
+    named = (*line, f"--data_dir={data_dir}", "--name=Noise")
+    run = write_run(tmp_path / "run")
+    other = write_run(tmp_path / "other", stems=("vocals", "drums"))
+    for arguments, message in (
+        (line, f"{tmp_path}/report: found no */dataset.json, expected results of a comparison"),
+        ((*line, "--name=x"), "--data_dir: not given, expected tracks for --name"),
+        (named, "--systems: not given, expected a value with --data_dir"),
+        ((*named, "--systems=irm"), "--model: not given, expected a training workdir, or a"),
+        ((*named, "--systems=irm", f"--model={run}", "--split=train"), f"{data_dir}/train: found"),
+        (
+            (*named, f"--systems=model={other}", f"--model={run}"),
+            f"{other}: found a model of vocals, drums at 8000 Hz, expected the stems vocals, other",
+        ),
+    ):
+        assert refusal(program(*arguments)).startswith(message)
+    assert not (tmp_path / "report").exists()
+
+
+@pytest.mark.slow
+def test_the_program(program, refusal, data_dir, tmp_path):
+    run, folder, work = write_run(tmp_path / "run"), tmp_path / "report", tmp_path / "work"
+    theirs = tmp_path / "theirs"
+    for track in (data_dir / "test").iterdir():  # the truth, with the other stem at a tenth
+        stems = {path.stem: audio.read_wav(path) for path in track.iterdir()}
+        for stem, rest in (("vocals", "other"), ("other", "vocals")):
+            estimate = stems[stem] + 0.1 * stems[rest]
+            audio.write_wav(theirs / "test" / track.name / f"{stem}.wav", estimate, RATE)
+    line = ("compare", f"--report_dir={folder}", f"--work_dir={work}", "--name=White noise",
+            f"--data_dir={data_dir}", f"--model={run}", "--excerpt=2")  # fmt: skip
+    systems = f"--systems=mixture,scaled,irm,theirs:folder={theirs}"
+    done = program(*line, systems, "--note=Noise, for a test.")
+    assert done.returncode == 0, done.stderr
+
+    for path in folder.glob("**/*"):
+        if path.is_file():
+            assert str(tmp_path).encode() not in path.read_bytes()
+            assert str(data_dir).encode() not in path.read_bytes()
+            assert path.suffix in (".json", ".png", ".md")
+            assert path.stat().st_size < 300_000
+    pictures = sorted(path.name for path in folder.glob("*.png"))
+    assert pictures == ["white_noise_scores.png", "white_noise_spectrograms.png"]
+    text = (folder / "README.md").read_text()
+    assert report.render(folder) == text
+    rows = rows_of(text)
+    summary = scoring.summarise(folder / "white_noise" / "theirs")
+    # The other stem is 6 dB below vocals, and a tenth of it is 20 dB down.
+    assert summary["whole_track_sdr"]["stems"]["vocals"]["median"] == pytest.approx(26, abs=0.5)
+    assert "4 of 4" in rows["irm †"][0]
+    assert "Noise, for a test." in text
+    assert "folder=theirs --excerpt=2" in text
+    assert "Spectrograms: test/song, 0, from 0.5 to 2.5 s" in text
+    store = sigsep.load("museval").EvalStore()
+    store.add_eval_dir(folder / "white_noise" / "theirs")
+    medians = store.agg_frames_tracks_scores()
+    sdr = summary["stems"]["vocals"]["SDR"]["median"]
+    assert medians["vocals"]["SDR"] == pytest.approx(sdr, abs=1e-9)
+
+    # Again, with a system more that fails: what was there stays, and what is missing is said.
+    times = {path: path.stat().st_mtime_ns for path in work.glob("**/measure_*.json")}
+    times |= {path: path.stat().st_mtime_ns for path in work.glob("*/*/scores/test/*.json")}
+    assert len(times) == 1 + 4 * 2
+    done = program(*line, f"--systems=irm,none:folder={tmp_path}/nothing")
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert errors[0].startswith(f"error: {tmp_path}/nothing/test/song, 0: found no such folder")
+    assert errors[1].startswith("error: --systems: found none failed (see above), expected scores")
+    assert len(errors) == 2
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    again = rows_of((folder / "README.md").read_text())
+    assert again.pop("none") == [["not run"] * 3, ["not run"] * 3, ["not run"] * 2, ["—"] * 5]
+    assert again == rows
+    assert "Noise, for a test." in (folder / "README.md").read_text()
+
+    # Another excerpt is refused before anything is computed.
+    done = program(*line[:-1], "--systems=irm")
+    message = "dataset.json: found excerpt = 2.0, expected None; choose another --name"
+    assert refusal(done).endswith(message)
+    (folder / "README.md").unlink()
+    done = program("compare", f"--report_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert rows_of((folder / "README.md").read_text()).keys() == rows.keys() | {"none"}
+
+
+@pytest.mark.skipif(not COMMITTED.exists(), reason="no results/comparison")
+def test_committed_report_is_that_of_its_json():
+    assert (COMMITTED / "README.md").read_text() == report.render(COMMITTED)
+    paths = [path for path in COMMITTED.glob("**/*") if path.is_file()]
+    assert [path for path in paths if path.suffix == ".png" and path.stat().st_size > 3e5] == []
+    texts = [path.read_text() for path in paths if path.suffix != ".png"]
+    assert not [text for text in texts if re.search(r"/(tmp|home|work|root|mnt)/", text)]

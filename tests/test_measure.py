@@ -1,0 +1,98 @@
+"""experiments.measure: what one process finds of one system."""
+
+import json
+import statistics
+import time
+
+import numpy as np
+import pytest
+
+from data_pipeline import audio
+from experiments import measure as program_module
+from experiments.systems import System
+from sccunet.config import Config, ConfigError, ModelConfig
+
+RATE = 8000
+CONFIG = Config(model=ModelConfig(stems=("vocals", "other"), sample_rate=RATE))
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory, write_track):
+    folder = tmp_path_factory.mktemp("data")
+    for name in ("a", "b"):
+        levels = {"vocals": 0.1, "other": 0.1}
+        write_track(folder / "test" / name, levels, 3.0, seed=ord(name), rate=RATE)
+    return folder
+
+
+def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, monkeypatch):
+    heard = []
+
+    def separate(mixture, references, key):
+        if not heard:
+            time.sleep(0.5)  # the warm-up takes longer
+        heard.append((mixture, references.copy(), key))
+        return np.stack([mixture, 0 * mixture])
+
+    monkeypatch.setattr(
+        program_module, "load_system", lambda *_: System(separate, 12, {"abacus": "1"})
+    )
+    result = program_module.measure(
+        "openunmix", data_dir, config=CONFIG, names=["b"], excerpt=2, repeats=3,
+        estimates_dir=tmp_path / "estimates",
+    )  # fmt: skip
+    stems = [audio.read_wav(data_dir / "test" / "b" / f"{s}.wav") for s in CONFIG.model.stems]
+    expected = sum(stems)[RATE // 2 : RATE // 2 + 2 * RATE]
+    assert len(heard) == 1 + 3
+    for mixture, references, key in heard:
+        np.testing.assert_array_equal(mixture, expected)
+        assert references.shape == (2, 2 * RATE, 2)
+        assert not references.any()  # only an oracle is told the truth
+        assert key == "test/b"
+    np.testing.assert_array_equal(audio.read_wav(tmp_path / "estimates" / "vocals.wav"), expected)
+    assert json.loads(json.dumps(result, allow_nan=False)) == result
+    assert (result["system"], result["track"]) == ("openunmix", "test/b")
+    assert (result["start_seconds"], result["seconds_audio"]) == (0.5, 2.0)
+    assert (result["sample_rate"], result["channels"]) == (RATE, 2)
+    seconds = result["separation_seconds"]
+    assert len(seconds) == 3
+    assert max(seconds) < 0.5
+    assert result["real_time_factor"] == statistics.median(seconds) / 2
+    assert result["parameters"] == 12
+    assert result["versions"].keys() == {"python", "numpy", "abacus"}
+    assert result["machine"].keys() == {"cpu", "cores", "memory_gb", "os"}
+    assert 10e6 < result["peak_memory_bytes"] < 1e12
+
+
+def test_an_oracle_is_told_the_truth(data_dir, tmp_path):
+    result = program_module.measure(
+        "irm", data_dir, config=CONFIG, repeats=1, estimates_dir=tmp_path
+    )
+    truth = audio.read_wav(data_dir / "test" / "a" / "vocals.wav")
+    estimate = audio.read_wav(tmp_path / "vocals.wav")
+    assert np.sum((truth - estimate) ** 2) < 0.4 * np.sum(truth**2)  # the mixture has 1
+    assert result["seconds_audio"] == 3.0  # all there is
+    assert result["parameters"] is None
+
+
+def test_mistakes(data_dir):
+    with pytest.raises(ConfigError, match="system: found 'folder', expected one of model, mixture"):
+        program_module.measure("folder", data_dir, config=CONFIG)
+    with pytest.raises(ConfigError, match="model: missing, expected a training workdir or an exp"):
+        program_module.measure("model", data_dir, config=CONFIG)
+
+
+def test_the_program_counts_its_own_memory(program, data_dir, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text(CONFIG.to_json())
+    line = ("measure", "--system=mixture", f"--model={tmp_path}/run", f"--data_dir={data_dir}")
+    ballast = np.ones(40_000_000)  # 320 MB here, which ru_maxrss of a child would hold
+    done = program(*line, "--repeats=2")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert len(result["separation_seconds"]) == 2
+    assert result["peak_memory_bytes"] < ballast.nbytes
+    assert result["threads"] == 1
+    done = program(*line, f"--output={tmp_path}/out/a.json")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert json.loads((tmp_path / "out" / "a.json").read_text())["track"] == "test/a"

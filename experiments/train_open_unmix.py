@@ -15,7 +15,8 @@ progress before it falls, which so short a training never sees.
 --minutes is the wall-clock time from the end of the data's checks to the end of the last stem's
 training: input statistics first, then an equal share of what is left for each stem, in which its
 steps and its validations fall. Imports and checks before it and the writing of UMX after it are
-not counted.
+not counted. It runs on the CPU; on cores that other programs use as well, OMP_NUM_THREADS=1 is many
+times faster than PyTorch's own choice, whose threads wait for each other.
 
 Written into UMX, as openunmix itself reads it:
   separator.json            of the STFT
@@ -257,7 +258,7 @@ def _fit(i, config, training, validation, statistics, hidden_size, share):
         "valid_step_history": [],
     }
     best, losses = None, []
-    slowest_step = validation_seconds = 0.0
+    validation_seconds = 0.0
     bar = tqdm(
         total=max(1, round(share)),
         desc=config.model.stems[i],
@@ -276,9 +277,8 @@ def _fit(i, config, training, validation, statistics, hidden_size, share):
         losses.append(loss.item())
         record["steps"] += 1
         now = time.monotonic()
-        slowest_step = max(slowest_step, now - before)
-        # No step that might not leave the time for the last validation.
-        done = now - started + slowest_step + validation_seconds > share
+        # Ends where another such step would not leave the time for the last validation.
+        done = now - started + (now - before) + validation_seconds > share
         if done or (now - started) / share > (len(record["valid_loss_history"]) + 1) / _VALIDATIONS:
             valid_loss = validate()
             validation_seconds = time.monotonic() - now

@@ -21,6 +21,7 @@ _PROGRAMS = (
     "plot",
     "demo",
     "convert",
+    "train_open_unmix",
 )
 _CONFIG = Config(
     model=ModelConfig(

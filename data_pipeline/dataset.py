@@ -21,7 +21,11 @@ _PLACE, _CHANNEL, _MIX_WHETHER, _MIX_SLOT, _MIX_PLACE, _GAIN, _SWAP = range(7)
 
 
 def training_dataset(
-    segments: Sequence[Segment], config: Config, first_step: int = 0, reader: Reader | None = None
+    segments: Sequence[Segment],
+    config: Config,
+    first_step: int = 0,
+    reader: Reader | None = None,
+    stereo: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of training batches.
 
@@ -34,12 +38,14 @@ def training_dataset(
       config: the run's.
       first_step: batches to leave out, for a run that continues.
       reader: from `data_pipeline.readers`; by default the best of this installation.
+      stereo: give left and right, whatever `config.downmix`; for other people's networks.
 
     Returns:
-      float32 [batch, stems, patch_samples], the shape static.
+      float32 [batch, stems, patch_samples], or [batch, stems, 2, patch_samples] with `stereo`; the
+      shape static.
     """
     table = _SlotTable(segments, config)
-    read_stems = _stem_reader(segments, config, reader)
+    read_stems = _stem_reader(segments, config, reader, stereo)
 
     def crop(i):
         number, place = i // table.slots, i % table.slots
@@ -104,13 +110,14 @@ def fixed_dataset(
     crops: Sequence[tuple[int, int]],
     batch_size: int,
     reader: Reader | None = None,
+    stereo: bool = False,
 ) -> tf.data.Dataset:
     """The given crops in their order, without augmentation; the same ones every time.
 
     Returns:
-      float32 [batch, stems, patch_samples]; the last batch is as small as it comes.
+      float32, shaped as `training_dataset`'s; the last batch is as small as it comes.
     """
-    read_stems = _stem_reader(segments, config, reader)
+    read_stems = _stem_reader(segments, config, reader, stereo)
     stems = len(config.model.stems)
     places = np.asarray(crops, np.int64).reshape(-1, 2)
 
@@ -154,7 +161,9 @@ class _SlotTable:
         return tf.reshape(segment, tf.shape(slot)), tf.reshape(start, tf.shape(slot))
 
 
-def _stem_reader(segments: Sequence[Segment], config: Config, reader: Reader | None):
+def _stem_reader(
+    segments: Sequence[Segment], config: Config, reader: Reader | None, stereo: bool = False
+):
     """Function of segment [stems], start [stems], channel seed and swap seed -> waveforms."""
     model = config.model
     names = [config.files_of(stem) for stem in model.stems]
@@ -170,13 +179,16 @@ def _stem_reader(segments: Sequence[Segment], config: Config, reader: Reader | N
                 audio = read(segment[s] * len(order) + position, start[s])  # [samples, channels]
                 total = audio if total is None else total + audio
                 position += 1
-            if config.downmix:
+            swap = swap_seed if config.augment.channel_swap else None
+            if stereo:
+                waveforms.append(augment.two_channels(total, swap, s))
+            elif config.downmix:
                 waveforms.append(tf.reduce_mean(total, axis=1))
             else:
-                swap = swap_seed if config.augment.channel_swap else None
                 waveforms.append(augment.one_channel(total, channel_seed, swap, s))
         # Files with other channel counts leave the shape open: it is stated here.
-        return tf.ensure_shape(tf.stack(waveforms), [len(names), model.patch_samples])
+        channels = [2] if stereo else []
+        return tf.ensure_shape(tf.stack(waveforms), [len(names), *channels, model.patch_samples])
 
     return read_stems
 

@@ -141,6 +141,41 @@ def test_one_channel_at_a_time(segments, swap):
     assert together == 1 if not swap else 0.3 < together < 0.7
 
 
+@pytest.mark.parametrize("swap", [False, True])
+def test_stereo_gives_both_channels_of_the_same_crops(segments, swap):
+    gains = AugmentConfig(gain_db=6.0, channel_swap=swap, mix_tracks=0.5)
+    config = _with(downmix=False, augment=gains)
+    mono, stereo = _take(segments, config, 20), _take(segments, config, 20, stereo=True)
+    assert stereo.shape == (40, 2, 2, _PATCH)
+    is_left = (stereo[:, :, 0] == mono).all(axis=-1)
+    is_right = (stereo[:, :, 1] == mono).all(axis=-1)
+    assert (is_left | is_right).all()
+    swapped = stereo[:, :, 0, -1] < 0  # right is -left / 2
+    np.testing.assert_allclose(
+        np.where(swapped[..., None], stereo[:, :, 1], stereo[:, :, 0]) / -2,
+        np.where(swapped[..., None], stereo[:, :, 0], stereo[:, :, 1]),
+        atol=1e-6,
+    )
+    assert 0.3 < swapped.mean() < 0.7 if swap else not swapped.any()
+
+
+def test_stereo_of_other_files(tmp_path):
+    """A mono file's channel twice, of three the first two; fixed crops as they lie in the file."""
+    ramp = np.arange(2 * _PATCH) / 8192
+    for channels in (1, 3):
+        root = tmp_path / str(channels)
+        for file in _LEVELS:
+            several = ramp[:, None] * (1 + np.arange(channels)) / 8
+            write_wav(root / "train" / "song" / f"{file}.wav", several, 44_100, "float32")
+        [track] = tracks.find_tracks(root, _CONFIG, "train")
+        crops = dataset.fixed_dataset(
+            [Segment(track, 0, track.frames)], _CONFIG, [(0, 5)], 1, stereo=True
+        )
+        [[vocals, _]] = next(iter(crops)).numpy()
+        expected = np.stack([ramp, min(channels, 2) * ramp])[:, 5 : 5 + _PATCH] / 8
+        np.testing.assert_allclose(vocals, expected, atol=1e-6)
+
+
 def test_fixed_crops_are_consecutive_whole_and_evenly_spread(segments):
     every = dataset.fixed_crops(segments, _CONFIG)
     assert every == [(t, n * _PATCH) for t, count in enumerate((5, 3, 1)) for n in range(count)]

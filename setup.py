@@ -28,7 +28,7 @@ setup(
         "tensorflow-serving-api>=2.17,<2.22",
         "musdb",
         "museval",
-        "matplotlib",
+        "matplotlib>=3.10",
         "tqdm",
         "tensorboard",
     ],

@@ -19,8 +19,6 @@ Written into REPORT:
 """
 
 import json
-import re
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -31,7 +29,8 @@ from absl import flags
 from ml_collections import config_flags
 
 from data_pipeline.files import write_whole
-from experiments import cli, scoring
+from experiments import cli, pictures, scoring
+from experiments.measure import machine
 from experiments.report import slug
 from sccunet.config import Config, ConfigError, load_config
 
@@ -43,7 +42,7 @@ _SHOWN = ("SDR", "SIR")
 
 def run_all(
     config: Config,
-    train_flags: Sequence[str],
+    config_flags: Sequence[str],
     data_dir: str,
     work_dir: str,
     report_dir: str,
@@ -58,7 +57,7 @@ def run_all(
 
     Args:
       config: of the runs, but for weights and seed.
-      train_flags: the same config for `experiments.train`.
+      config_flags: the same config for `experiments.train`, its file first.
       data_dir: tracks in the MUSDB18-HQ layout.
       work_dir: for runs and scores.
       report_dir: for what is published.
@@ -70,9 +69,17 @@ def run_all(
       note: what the data is.
 
     Raises:
-      ConfigError: for weights that are not one for each stem.
+      ConfigError: for losses, seeds or levels that cannot be.
     """
     stems = config.model.stems
+    folders = [slug(loss) for loss in losses]
+    if not folders or len({*folders, _SCALED, ""}) < len(folders) + 2:
+        raise ConfigError(
+            f"losses: found {', '.join(losses) or 'none'}, expected names that make folders of"
+            f" their own, not {_SCALED}"
+        )
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"seeds: found {list(seeds)}, expected different ones")
     for loss, weights in losses.items():
         if weights and len(weights) != len(stems):
             raise ConfigError(
@@ -90,7 +97,8 @@ def run_all(
             run, scores = (work / kind / slug(loss) / str(seed) for kind in ("runs", "scores"))
             alphas = "".join(f"{alpha}," for alpha in weights)
             arguments = [f"--config.seed={seed}", f"--config.loss_weights=({alphas})"]
-            _run("train", *train_flags, *arguments, f"--data_dir={data_dir}", f"--workdir={run}")
+            arguments += [f"--data_dir={data_dir}", f"--workdir={run}"]
+            _run("train", *config_flags, *arguments)
             _run("evaluate", f"--model={run}", f"--output_dir={scores}", *score)
             scoring.publish(scores, published / slug(loss) / str(seed))
             used[loss] = load_config(run)
@@ -103,8 +111,10 @@ def run_all(
         "stems": stems,
         "weights": {loss: used[loss].loss_weights for loss in losses},
         "seeds": seeds,
+        "config": [Path(config_flags[0].split("=", 1)[1]).name, *config_flags[1:]],
         "epochs": config.epochs,
         "steps_per_epoch": config.steps_per_epoch,
+        "machine": machine(),
         "levels_db": levels,
         "excerpt_seconds": excerpt,
     }
@@ -112,22 +122,38 @@ def run_all(
 
 
 def _run(program: str, *arguments: str) -> None:
-    done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
-    if done.returncode:  # it has said why
-        sys.exit(done.returncode)
+    if code := cli.run_program(program, *arguments):
+        sys.exit(abs(code))
 
 
 def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, float]) -> None:
-    """Copies stems as 16-bit WAVs, some of them louder or quieter; what is there is kept.
+    """Copies stems as 16-bit WAVs, some of them quieter; what is there is kept.
 
     Args:
       data_dir: tracks in the MUSDB18-HQ layout.
       output_dir: for the copies, in the same layout without mixtures, which no longer fit.
-      levels: stem -> gain in dB.
+      levels: stem -> gain in dB, 0 or less.
+
+    Raises:
+      ConfigError: for levels that cannot be, or a folder with other copies.
     """
     from data_pipeline import audio
 
-    for path in sorted(Path(data_dir).glob("*/*/*.wav")):
+    paths = sorted(Path(data_dir).glob("*/*/*.wav"))
+    for stem, gain in levels.items():
+        if gain > 0 or stem not in {path.stem for path in paths}:
+            raise ConfigError(
+                f"levels: found {stem}={gain:g}, expected the name of a file in {data_dir} and 0 dB"
+                " or less: 16 bits hold no more"
+            )
+    made = {"data_dir": str(Path(data_dir).resolve()), "levels_db": levels}
+    made_path = output_dir / "levels.json"
+    if made_path.exists() and (before := json.loads(made_path.read_text())) != made:
+        raise ConfigError(
+            f"{made_path}: found {before}, expected {made}; choose another --work_dir"
+        )
+    write_whole(made_path, scoring.to_json(made))
+    for path in paths:
         copy = output_dir / path.relative_to(data_dir)
         if path.stem != "mixture" and not copy.exists():
             info = audio.wav_info(path)
@@ -168,9 +194,15 @@ def _section(folder: Path) -> list[str]:
     lines = ["", f"## {settings['name']}", "", settings["note"], ""]
     if (folder / _READING).exists():
         lines += [(folder / _READING).read_text().strip(), ""]
+    hardware = settings["machine"]
+    steps = settings["steps_per_epoch"]
+    if settings["levels_db"]:
+        levels = ", ".join(f"{stem} {gain:g} dB" for stem, gain in settings["levels_db"].items())
+        lines += [f"Levels of the stems changed, in training and test: {levels}.", ""]
     lines += [
-        f"{len(seeds)} seeds, {settings['epochs']} epochs of {settings['steps_per_epoch']} steps;"
-        f" {len(scaled['tracks'])} test tracks, {scored['frames']} s"
+        f"{' '.join(settings['config'])}; {settings['epochs']} epochs of"
+        f" {f'{steps} steps' if steps else 'all crops'}, {len(seeds)} seeds, on {hardware['cpu']},"
+        f" {hardware['cores']} cores; {len(scaled['tracks'])} test tracks, {scored['frames']} s"
         + (" (the middle of each track)" if settings["excerpt_seconds"] else "")
         + ". Cells: mean over the seeds ± their standard deviation, dB. `scaled`: the mixture times"
         " the constant that suits the stem of the track best, the zero line.",
@@ -240,11 +272,7 @@ def _cell(values: Sequence[float | None]) -> str:
 
 def _draw(settings, runs, scaled, path: Path) -> None:
     """Whole-track SDR of every run: a panel for each stem and their mean, a dot for each seed."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    pyplot = pictures.load_pyplot()
     stems = settings["stems"]
     figure, axes = pyplot.subplots(
         1, len(stems) + 1, figsize=(2.6 * (len(stems) + 1), 3), layout="constrained"
@@ -264,8 +292,7 @@ def _draw(settings, runs, scaled, path: Path) -> None:
         axis.grid(axis="y", alpha=0.3)
     axes[0].set_ylabel("whole-track SDR, dB\n(median over tracks)")
     axes[0].legend()
-    figure.savefig(path, dpi=90, metadata={"Software": None})
-    pyplot.close(figure)
+    pictures.save(figure, path)
 
 
 def _pairs(flag: str, values: Sequence[str]) -> dict[str, str]:
@@ -276,11 +303,11 @@ def _pairs(flag: str, values: Sequence[str]) -> dict[str, str]:
     return pairs
 
 
-def _numbers(flag: str, text: str, kind: type = float) -> list:
+def _number(flag: str, text: str, kind: type = float) -> Any:
     try:
-        return [kind(value) for value in text.split(":") if value]
+        return kind(text)
     except ValueError as error:
-        raise ConfigError(f"--{flag}: found {text!r}, expected numbers") from error
+        raise ConfigError(f"--{flag}: found {text!r}, expected a number") from error
 
 
 def main(_: Sequence[str]) -> None:
@@ -291,18 +318,18 @@ def main(_: Sequence[str]) -> None:
                 raise ConfigError(f"--{flag.name}: missing, expected with --data_dir")
         run_all(
             Config.from_dict(_CONFIG.value),
-            [argument for argument in sys.argv if re.match(r"--?config[.=]", argument)],
+            [f"--config={flags.FLAGS['config'].config_filename}", *cli.config_overrides()],
             _DATA_DIR.value,
             _WORK_DIR.value,
             _REPORT_DIR.value,
             _NAME.value,
             {
-                loss: _numbers("losses", weights)
+                loss: [_number("losses", alpha) for alpha in weights.split(":") if weights]
                 for loss, weights in _pairs("losses", _LOSSES.value).items()
             },
-            [_numbers("seeds", seed, int)[0] for seed in _SEEDS.value],
+            [_number("seeds", seed, int) for seed in _SEEDS.value],
             {
-                stem: _numbers("levels", gain)[0]
+                stem: _number("levels", gain)
                 for stem, gain in _pairs("levels", _LEVELS.value).items()
             },
             _EXCERPT.value,
@@ -324,7 +351,7 @@ if __name__ == "__main__":
     _LOSSES = flags.DEFINE_list("losses", ["balanced"], "name=alpha:alpha:..., or a name alone.")
     _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Each loss is run with each.")
     _LEVELS = flags.DEFINE_list(
-        "levels", [], "stem=dB, ...: on a copy of the data with these stems louder or quieter."
+        "levels", [], "stem=dB, ...: on a copy of the data with these stems quieter."
     )
     _EXCERPT = flags.DEFINE_float(
         "excerpt", None, "Score so many seconds from the middle of each test track.", lower_bound=1

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -87,6 +88,22 @@ def report(reason: str) -> None:
     """Prints the one line of a mistake; for programs that go on after it."""
     logging.flush()
     print(f"error: {reason}", file=sys.stderr, flush=True)
+
+
+def config_overrides() -> list[str]:
+    """The flags that changed fields of the --config file, as they would be given again."""
+    values = flags.FLAGS["config"].override_values
+    return [f"--config.{field}={value}" for field, value in values.items()]
+
+
+def run_program(program: str, *arguments: str) -> int:
+    """Shows and runs another of the programs, as a user would; returns its exit code."""
+    shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
+    print(f"\n$ python -m experiments.{program} {shown}", flush=True)
+    done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
+    if done.returncode < 0:  # it could not say so itself
+        report(f"{program}: ended by signal {-done.returncode}, perhaps for want of memory")
+    return done.returncode
 
 
 def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:

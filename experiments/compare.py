@@ -20,8 +20,6 @@ import dataclasses
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +35,11 @@ from sccunet.config import CONFIG, Config, ConfigError, load_config
 
 _ROUNDS = 3  # each system is measured so often, in turns
 _EXAMPLE_SECONDS = 6.0
-_WITHOUT_WEIGHTS = ("mixture", *ORACLES)
 _WITHOUT_MEASURE = ("mixture", "scaled", "folder")  # nothing of it would be shown
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class Choice:
     """A system of a comparison: its label in the report, its name and its weights."""
 
     label: str
@@ -50,14 +47,14 @@ class Entry:
     weights: str | None
 
 
-def parse_systems(values: Sequence[str]) -> list[Entry]:
+def parse_systems(values: Sequence[str]) -> list[Choice]:
     """Each "[label:]system[=weights]"; the label is the system's name where there is none.
 
     Raises:
       ConfigError: for an unknown system, weights that are missing or not wanted, or a label that is
         used twice or cannot be a folder's name.
     """
-    entries: list[Entry] = []
+    entries: list[Choice] = []
     for value in values:
         head, _, weights = value.partition("=")
         label, _, system = head.rpartition(":")
@@ -67,7 +64,7 @@ def parse_systems(values: Sequence[str]) -> list[Entry]:
             raise ConfigError(f"{where} found {system!r}, expected one of {', '.join(SYSTEMS)}")
         if system in WITH_WEIGHTS and not weights:
             raise ConfigError(f"{where} found no weights, expected {system}=WEIGHTS")
-        if system in _WITHOUT_WEIGHTS and weights:
+        if weights and system not in (*WITH_WEIGHTS, "model"):
             raise ConfigError(f"{where} found weights, expected none")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.+-]*", label):
             raise ConfigError(
@@ -77,19 +74,20 @@ def parse_systems(values: Sequence[str]) -> list[Entry]:
             raise ConfigError(
                 f"{where} found the label {label!r} twice, expected [label:]system[=weights]"
             )
-        entries.append(Entry(label, system, weights or None))
+        entries.append(Choice(label, system, weights or None))
     return entries
 
 
 def compare(
     report_dir: str | os.PathLike,
     name: str,
-    systems: Sequence[Entry],
+    systems: Sequence[Choice],
     data_dir: str | os.PathLike,
     work_dir: str | os.PathLike,
     model: str | os.PathLike | None = None,
     config: Config | None = None,
     config_name: str | None = None,
+    overrides: Sequence[str] = (),
     split: str = "test",
     tracks: Sequence[str] = (),
     excerpt: float | None = None,
@@ -106,6 +104,7 @@ def compare(
       model: training workdir or exported SavedModel; "model" without weights is this one.
       config: says which stems are scored where there is no model.
       config_name: of the config, as the report's command names it.
+      overrides: flags that changed the config, for the report's command.
       split: which tracks, if none are named.
       tracks: score these instead, wherever they are.
       excerpt: separate and score so many seconds from the middle of each track; None takes all.
@@ -134,8 +133,11 @@ def compare(
     if config_name and Path(config_name).is_absolute():
         config_name = Path(config_name).name
     chosen = {"split": split, "tracks": list(tracks), "excerpt": excerpt, "config": config_name}
+    chosen["overrides"] = list(overrides)
     info_path = Path(report_dir) / slug / report.DATA_SET
     info = _merged(info_path, {"name": name, "note": note, **chosen}, systems)
+
+    _check_tracks(info_path.parent, [entry.label for entry in systems], found)
 
     work = Path(work_dir) / slug
     write_whole(work / "_config" / CONFIG, config.to_json())
@@ -147,7 +149,8 @@ def compare(
         arguments = [*_system_arguments(entry, model, work), *common]
         if excerpt:
             arguments.append(f"--excerpt={excerpt}")
-        if not _run("evaluate", *arguments, f"--output_dir={work / entry.label / 'scores'}"):
+        scores = work / entry.label / "scores"
+        if cli.run_program("evaluate", *arguments, f"--output_dir={scores}"):
             failed.append(entry.label)
     measured = [
         entry
@@ -160,13 +163,13 @@ def compare(
             if entry.label in failed or (turn and entry.system in ORACLES):
                 continue  # of an oracle only the estimates are wanted
             output = work / entry.label / f"measure_{turn}.json"
-            if output.exists() and json.loads(output.read_text())["track"] == first:
+            if _is_measured(output, work / entry.label / "scores", first):
                 continue
             arguments = [*_system_arguments(entry, model, work), *common, "--repeats=1"]
             arguments += [f"--excerpt={excerpt or EXCERPT}", f"--output={output}"]
             if not turn:
                 arguments.append(f"--estimates_dir={work / entry.label / 'estimates'}")
-            if not _run("measure", *arguments):
+            if cli.run_program("measure", *arguments):
                 failed.append(entry.label)
     for entry in systems:
         if entry.system == "folder" and entry.label not in failed:
@@ -174,7 +177,7 @@ def compare(
             _keep_estimates(entry, found[0], config, excerpt or EXCERPT, kept)
 
     for entry in systems:
-        if (work / entry.label / "scores" / "summary.json").exists():
+        if entry.label not in failed:
             _publish(work / entry.label, Path(report_dir) / slug / entry.label)
     write_whole(info_path, _json(info))
     labels = [entry.label for entry in report.read_data_set(info_path.parent).entries]
@@ -185,7 +188,7 @@ def compare(
     return failed
 
 
-def _check_model(entry: Entry, model: str | os.PathLike | None, config: Config) -> None:
+def _check_model(entry: Choice, model: str | os.PathLike | None, config: Config) -> None:
     """Raises ConfigError if the system is a model that is not there or has other stems."""
     if entry.system != "model":
         return
@@ -199,17 +202,44 @@ def _check_model(entry: Entry, model: str | os.PathLike | None, config: Config) 
 
     if scored(own) != scored(config):
         raise ConfigError(
-            f"{entry.weights}: found a model of {', '.join(own.model.stems)} at"
+            f"{entry.weights or model}: found a model of {', '.join(own.model.stems)} at"
             f" {own.model.sample_rate} Hz, expected the stems {', '.join(config.model.stems)} of"
             f" the same files at {config.model.sample_rate} Hz; compare it under another --name"
         )
 
 
-def _merged(path: Path, info: dict[str, Any], systems: Sequence[Entry]) -> dict[str, Any]:
+def _check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> None:
+    """Raises ConfigError if other systems than `labels` were scored on other tracks before."""
+    before: dict[str, set[str]] = {}
+    for path in folder.glob("*/*/*.json"):  # <label>/<split>/<track>.json
+        label, split, name = path.relative_to(folder).parts
+        before.setdefault(label, set()).add(f"{split}/{name.removesuffix('.json')}")
+    now = {f"{track.split}/{track.name}" for track in tracks}
+    for label, scored in before.items():
+        if label not in labels and scored != now:
+            differ = ", ".join(sorted(scored ^ now)[:3])
+            raise ConfigError(
+                f"{folder / label}: found scores of other tracks (not in both: {differ}), expected"
+                " the same for all; choose another --name, or name all systems again"
+            )
+
+
+def _is_measured(output: Path, scores: Path, track: str) -> bool:
+    """Whether a measurement is there, of this track and not older than the scores."""
+    from experiments import scoring
+
+    return (
+        output.exists()
+        and json.loads(output.read_text())["track"] == track
+        and output.stat().st_mtime_ns >= (scores / scoring.SETTINGS).stat().st_mtime_ns
+    )
+
+
+def _merged(path: Path, info: dict[str, Any], systems: Sequence[Choice]) -> dict[str, Any]:
     """What to write into dataset.json: `info`, and the systems of before beside the new ones.
 
     Raises:
-      ConfigError: if other tracks were scored before.
+      ConfigError: if something else was scored before.
     """
     before: Mapping[str, Any] = {"systems": {}}
     if path.exists():
@@ -232,24 +262,20 @@ def _merged(path: Path, info: dict[str, Any], systems: Sequence[Entry]) -> dict[
         }
         for entry in systems
     }
+    for label, what in new.items():
+        if (old := before["systems"].get(label, what)) != what:
+            raise ConfigError(
+                f"{path}: found {label} = {old['system']} {old['weights'] or ''}, expected"
+                f" {what['system']} {what['weights'] or ''}; choose another label"
+            )
     return {**info, "systems": {**before["systems"], **new}}
 
 
-def _system_arguments(entry: Entry, model: str | os.PathLike | None, work: Path) -> list[str]:
+def _system_arguments(entry: Choice, model: str | os.PathLike | None, work: Path) -> list[str]:
     if entry.system == "model":
         return [f"--model={entry.weights or model}"]
     arguments = [f"--system={entry.system}", f"--model={model or work / '_config'}"]
     return arguments + ([f"--weights={entry.weights}"] if entry.weights else [])
-
-
-def _run(program: str, *arguments: str) -> bool:
-    """Runs one of the programs; whether it did not fail."""
-    shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
-    print(f"\n$ python -m experiments.{program} {shown}", flush=True)
-    done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
-    if done.returncode < 0:
-        cli.report(f"{program}: ended by signal {-done.returncode}, perhaps for want of memory")
-    return done.returncode == 0
 
 
 def _json(value: Any) -> str:
@@ -266,7 +292,9 @@ def _publish(work: Path, folder: Path) -> None:
         write_whole(folder / report.MEASUREMENTS, _json(rounds))
 
 
-def _keep_estimates(entry: Entry, track: Any, config: Config, excerpt: float, folder: Path) -> None:
+def _keep_estimates(
+    entry: Choice, track: Any, config: Config, excerpt: float, folder: Path
+) -> None:
     """Of a folder of estimates: keeps the excerpt that the other systems are measured with."""
     from data_pipeline import audio
     from data_pipeline.tracks import middle
@@ -347,6 +375,7 @@ def main(_: Sequence[str]) -> None:
         model=_MODEL.value,
         config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
         config_name=flags.FLAGS["config"].config_filename if _CONFIG.value else None,
+        overrides=cli.config_overrides() if _CONFIG.value else [],
         split=_SPLIT.value,
         tracks=_TRACKS.value,
         excerpt=_EXCERPT.value,
@@ -356,7 +385,8 @@ def main(_: Sequence[str]) -> None:
     if failed:
         raise ConfigError(
             f"--systems: found {', '.join(failed)} failed (see above), expected scores and"
-            " measurements of each; the report has what there is"
+            " measurements of each; the report has what there is. To score a system anew remove its"
+            f" folder in {_WORK_DIR.value}"
         )
 
 

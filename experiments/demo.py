@@ -11,7 +11,6 @@ Example:
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -27,11 +26,9 @@ _CONFIG = "experiments/configs/small_4stems.py"
 
 def run(program: str, *arguments: str) -> None:
     """Runs one of the programs as a user would; its failure ends the demo."""
-    shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
-    print(f"\n$ python -m experiments.{program} {shown}", flush=True)
-    done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
-    if done.returncode:
-        sys.exit(done.returncode)
+    code = cli.run_program(program, *arguments)
+    if code:
+        sys.exit(abs(code))
 
 
 def excerpt(musdb_dir: Path) -> str:

@@ -27,7 +27,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def evaluate(
         loaded = load_system(system, config, model, weights, reconstruction)
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         if jobs is None:
-            jobs = _default_jobs(missing, config)
+            jobs = _default_jobs(missing, config, excerpt)
         _score_tracks(
             missing, config, loaded, excerpt, output_dir, jobs, finished=len(keys) - len(missing)
         )
@@ -149,7 +149,10 @@ def _settings(
     if system == "model":
         settings["model_sha256"] = _model_hash(Path(model))
     if weights:
-        settings["weights"] = str(Path(weights).resolve() if Path(weights).exists() else weights)
+        found = Path(weights).exists()
+        settings["weights"] = str(Path(weights).resolve() if found else weights)
+        if found:
+            settings["weights_sha256"] = _weights_hash(system, Path(weights))
     return settings
 
 
@@ -162,9 +165,28 @@ def _model_hash(model: Path) -> str:
         from sccunet.training import BEST
 
         paths = [model / "config.json", model / BEST]
+    return _files_hash(paths)
+
+
+def _weights_hash(system: str, weights: Path) -> str:
+    """SHA-256 that changes when another system's weights do, or estimates in a folder."""
+    if system == "folder":  # gigabytes, perhaps: what tells a file that was written anew
+        stats = ((path, path.stat()) for path in sorted(weights.glob("**/*")))
+        known = [
+            (path.relative_to(weights).as_posix(), stat.st_size, stat.st_mtime_ns)
+            for path, stat in stats
+            if path.is_file()
+        ]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    endings = (".json", ".pth", ".yaml", ".safetensors")
+    return _files_hash(path for path in sorted(weights.glob("*")) if path.suffix in endings)
+
+
+def _files_hash(paths: Iterable[Path]) -> str:
+    """SHA-256 of files, names included."""
     digest = hashlib.sha256()
     for path in paths:
-        if path.is_file():  # what is missing is for the loading of the model to report
+        if path.is_file():  # what is missing is for the loading to report
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -196,9 +218,13 @@ def _check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def _default_jobs(tracks: Sequence[Any], config: Config) -> int:
+def _default_jobs(tracks: Sequence[Any], config: Config, excerpt: float | None) -> int:
     """Processes for which there are cores, and memory for the longest track in each."""
-    samples = max((1 << track.frames.bit_length()) * track.channels for track in tracks)
+    from data_pipeline.tracks import middle
+
+    samples = max(
+        (1 << middle(track, excerpt, config)[1].bit_length()) * track.channels for track in tracks
+    )
     needed = samples * len(config.model.stems) * _MUSEVAL_BYTES
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return max(1, min(os.cpu_count() or 1, int(0.7 * memory) // needed))

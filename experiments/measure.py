@@ -124,7 +124,7 @@ def measure(
         "separation_seconds": seconds,
         "real_time_factor": statistics.median(seconds) / duration,
         "peak_memory_bytes": memory,
-        "parameters": loaded.parameters,
+        "parameters": loaded.count_parameters and loaded.count_parameters(),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,

@@ -3,14 +3,14 @@
 import io
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
+from data_pipeline.files import write_whole
 from experiments import plot
 
 _MOST_BYTES = 300_000
-_MOST_DB = 60  # a mixture that was only turned down has a SAR of 150 dB and more
+_DRAWN_DB = 60  # a mixture that was only turned down has a SAR of 150 dB and more
 _REFERENCE, _OURS, _ORACLE = "#b8b8b8", "#e8710a", "#c9b8dc"
 _OTHERS = ("#3b75af", "#519e3e", "#c53a32", "#84584e", "#d684bd", "#65b2b8")
 
@@ -45,7 +45,7 @@ def boxes(
       title: what the values are.
       path: the PNG.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     stems = list(next(iter(values.values())))
     height = 0.9 + len(stems) * (0.5 + 0.21 * len(values))
     figure, axes = pyplot.subplots(
@@ -62,7 +62,7 @@ def boxes(
             for place, (scores, colour) in enumerate(
                 zip(values.values(), box_colours, strict=True)
             ):
-                finite = scores[stem][:, i][scores[stem][:, i] < _MOST_DB]  # NaN is not
+                finite = scores[stem][:, i][scores[stem][:, i] < _DRAWN_DB]  # NaN is not
                 if finite.size:
                     axis.boxplot(
                         [finite],
@@ -87,7 +87,7 @@ def boxes(
     for axis in axes[-1]:
         axis.set_xlabel("dB", fontsize=9)
     figure.suptitle(title, fontsize=10)
-    _save(figure, path)
+    save(figure, path)
 
 
 def spectrograms(
@@ -100,7 +100,7 @@ def spectrograms(
       sample_rate: in Hz.
       path: the PNG.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     stems = list(next(iter(columns.values())))
     figure, axes = pyplot.subplots(
         len(stems),
@@ -126,10 +126,11 @@ def spectrograms(
         axis.set_xticks(range(0, int(seconds) + 1, 2))
         axis.set_xlabel("seconds", fontsize=9)
     figure.colorbar(image, ax=axes, label="dB", shrink=0.4, aspect=30, pad=0.01)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _pyplot():
+def load_pyplot():
+    """matplotlib.pyplot, which takes a second to import, without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -138,8 +139,8 @@ def _pyplot():
     return pyplot
 
 
-def _save(figure, path: str | os.PathLike) -> None:
-    """Writes a PNG of few colours, as fine as the size allows; it appears whole or not at all."""
+def save(figure, path: str | os.PathLike) -> None:
+    """Writes a PNG of few colours, as fine as the size allows."""
     from matplotlib import pyplot
     from PIL import Image
 
@@ -151,8 +152,4 @@ def _save(figure, path: str | os.PathLike) -> None:
         if packed.tell() < _MOST_BYTES:
             break
     pyplot.close(figure)
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_bytes(packed.getvalue())
-    os.replace(part, path)
+    write_whole(path, packed.getvalue())

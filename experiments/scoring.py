@@ -314,18 +314,21 @@ def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> Non
 
     Args:
       scores_dir: where `evaluate` wrote.
-      output_dir: gets the same JSON files without white space, which museval and `summarise` read;
-        JSON that lies there from before is removed.
+      output_dir: gets the JSON files of the tracks that its summary is of, without white space,
+        which museval and `summarise` read; JSON that lies there from before is removed.
     """
     scores_dir, output_dir = Path(scores_dir), Path(output_dir)
-    copies = {}
-    for path in scores_dir.glob("**/*.json"):
-        if path.name != SUMMARY or path.parent != scores_dir:  # which is made of the others
-            copies[path.relative_to(scores_dir)] = json.loads(path.read_text())
-    settings = copies[Path(SETTINGS)]
+    names = [
+        Path(folder) / f"{track}.json"
+        for track in json.loads((scores_dir / SUMMARY).read_text())["tracks"]
+        for folder in ("", _WHOLE_TRACK_DIR, _EMPTY_BANDS_DIR)
+    ]
+    copies = {name: json.loads((scores_dir / name).read_text()) for name in names}
+    settings = json.loads((scores_dir / SETTINGS).read_text())
     settings.pop("data_dir", None)
     if "weights" in settings:
         settings["weights"] = Path(settings["weights"]).name
+    copies[Path(SETTINGS)] = settings
     for path in output_dir.glob("**/*.json"):
         if path.relative_to(output_dir) not in copies:
             path.unlink()

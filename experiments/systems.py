@@ -1,6 +1,7 @@
 """What can be scored: a trained model, other people's systems, and references that bound them."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Mapping
 from importlib import metadata
@@ -38,12 +39,12 @@ class System:
       separate: (mixture [samples, channels], references [stems, samples, channels],
         "<split>/<track>") -> estimates, shaped as the references. Only oracles look at the
         references, only a folder of estimates at the track's name.
-      parameters: how many trained numbers it has; None where nothing was trained.
+      count_parameters: how many trained numbers it has; None where nothing was trained.
       versions: of the packages that do the work.
     """
 
     separate: Separate
-    parameters: int | None = None
+    count_parameters: Callable[[], int] | None = None
     versions: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
@@ -70,6 +71,8 @@ def load_system(
     frame, hop = config.model.frame_length, config.model.hop_length
     if system in WITH_WEIGHTS and not weights:
         raise ConfigError(f"weights: missing, expected the weights of {system}")
+    if weights and system not in WITH_WEIGHTS:
+        raise ConfigError(f"weights: found {str(weights)!r}, expected none for {system}")
     if system == "model":
         return _model(model, config, reconstruction)
     if system == "mixture":
@@ -115,8 +118,10 @@ def _model(model, config, reconstruction) -> System:
         estimates = separator(mixture, config.model.sample_rate)
         return np.stack([estimates[stem] for stem in config.model.stems])
 
-    parameters = build_model(config).count_params()
-    return System(separate, parameters, versions("tensorflow", "keras"))
+    def count_parameters() -> int:
+        return sum(math.prod(w.shape) for w in build_model(config).trainable_weights)
+
+    return System(separate, count_parameters, versions("tensorflow", "keras"))
 
 
 def pick_stems(estimates: Mapping[str, np.ndarray], config: Config) -> np.ndarray:
@@ -267,8 +272,8 @@ def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.nd
       float32 [stems, samples, channels].
 
     Raises:
-      AudioError: if a file is missing or cannot be read.
-      ConfigError: for a stem that cannot be had, or another sample rate.
+      AudioError: if a file cannot be read.
+      ConfigError: if the track or a stem cannot be had, or has another sample rate.
     """
     from data_pipeline import audio
 

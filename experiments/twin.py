@@ -1,9 +1,10 @@
-"""The network in PyTorch, its weights from Keras and back: what our speed is measured against.
+"""The network in PyTorch, its weights from Keras and back: what our speed is held against.
 
 Written as PyTorch's users would write it, and without TensorFlow: only `to_torch` and `to_keras`
 touch a Keras model. In its `state_dict` layers have Keras's names.
 """
 
+import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from data_pipeline.files import write_whole
 from sccunet.config import Config, ConfigError, ModelConfig, model_config
 
 try:
@@ -204,15 +206,9 @@ def write_checkpoint(
     path: str | os.PathLike, state_dict: Mapping[str, Any], config: Config
 ) -> None:
     """Writes a twin's weights and the run's config into a file, whole or not at all."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            torch.save({"state_dict": dict(state_dict), "config": config.to_json()}, file)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    written = io.BytesIO()
+    torch.save({"state_dict": dict(state_dict), "config": config.to_json()}, written)
+    write_whole(path, written.getvalue())
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], Config]:

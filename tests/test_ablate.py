@@ -10,7 +10,7 @@ import pytest
 
 from data_pipeline import audio
 from experiments import ablate, scoring
-from sccunet.config import Config, ModelConfig
+from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000
 _REPORT = Path(__file__).parents[1] / "results" / "ablation"
@@ -29,6 +29,10 @@ def published(tmp_path_factory):
         gain = rng.uniform(0.5, 0.9, (2, 1, 1)).astype(np.float32)
         sdr[run] = (-20 * np.log10(1 - gain)).ravel()
         scores = root / "scores" / run
+        scores.mkdir(parents=True)
+        (scores / scoring.SUMMARY).write_text(json.dumps({"tracks": ["test/x"]}))
+        (scores / "test").mkdir()
+        (scores / "test" / "gone.json").write_text("{}")  # of a track that is no more in the data
         scoring.score_track(references, gain * references, _STEMS, RATE, scores, "test/x")
         settings = {"system": "x", "stems": _STEMS, "data_dir": "/secret", "weights": "/secret/w"}
         (scores / scoring.SETTINGS).write_text(json.dumps(settings))
@@ -39,9 +43,11 @@ def published(tmp_path_factory):
         "stems": _STEMS,
         "weights": {"plain": [0.5, 0.5], "Balanced one": [0.7, 0.3]},
         "seeds": [0, 1],
+        "config": ["small_2stems.py", "--config.epochs=3"],
         "epochs": 3,
         "steps_per_epoch": 4,
-        "levels_db": {},
+        "machine": {"cpu": "Abacus", "cores": 2},
+        "levels_db": {"vocals": -6.0},
         "excerpt_seconds": None,
     }
     (folder / "ablation.json").write_text(json.dumps(settings))
@@ -62,6 +68,11 @@ def test_report_has_means_and_deviations_over_seeds(published):
         row = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
         assert row.endswith(f"| {' | '.join(cells)} |")
     assert "| Balanced one | 0.7, 0.3 |" in text
+    assert "Levels of the stems changed, in training and test: vocals -6 dB." in text
+    assert (
+        "small_2stems.py --config.epochs=3; 3 epochs of 4 steps, 2 seeds, on Abacus, 2 cores; 1"
+        " test tracks, 2 s. " in text
+    )
     assert f"| `scaled` |  | {sdr['scaled'][0]:.2f} | " in table
     assert (root / "two_stems.png").stat().st_size > 1000
 
@@ -78,7 +89,7 @@ def test_published_scores_are_small_and_name_no_place(published):
         assert "secret" not in path.read_text()
     original = root / "scores" / "scaled"
     copy = root / "two_stems" / "scaled"
-    assert scoring.summarise(copy) == scoring.summarise(original)
+    assert scoring.summarise(copy) == scoring.summarise(original, ["test/x"])
     assert (copy / "test" / "x.json").stat().st_size < (
         0.7 * (original / "test" / "x.json").stat().st_size
     )
@@ -110,6 +121,13 @@ def test_levels_are_set_once(tmp_path, write_track):
     when = (copy / "vocals.wav").stat().st_mtime_ns
     ablate.set_levels(tmp_path / "data", tmp_path / "out", {"vocals": -20.0})
     assert (copy / "vocals.wav").stat().st_mtime_ns == when
+    for levels, message in (
+        ({"vocals": -10.0}, r"levels\.json: found .*-20.0.*, expected .*-10.0.*; choose another"),
+        ({"voice": -10.0}, r"levels: found voice=-10, expected the name of a file in"),
+        ({"vocals": 1.0}, r"levels: found vocals=1, expected .* 0 dB or less"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            ablate.set_levels(tmp_path / "data", tmp_path / "out", levels)
 
 
 def test_a_users_mistake_is_one_line(program, refusal, tmp_path):
@@ -127,10 +145,18 @@ def test_a_users_mistake_is_one_line(program, refusal, tmp_path):
     assert (
         message == "losses: found 3 weights for one, expected one for each of vocals, accompaniment"
     )
-    assert "--losses: found 'x:1', expected numbers" in refusal(
-        program("ablate", *given, "--losses=one=x:1")
-    )
-    assert "--losses: found a name twice" in refusal(program("ablate", *given, "--losses=a,a"))
+    for flag, message in (
+        ("--losses=one=x:1", "--losses: found 'x', expected a number"),
+        ("--losses=a,a", "--losses: found a name twice in a,a"),
+        ("--losses=a 1,a_1", "losses: found a 1, a_1, expected names that make folders of their"),
+        ("--losses=scaled", "losses: found scaled, expected names that make folders of their own"),
+        ("--losses=", "losses: found none, expected names that"),
+        ("--seeds=", "seeds: found [], expected different ones"),
+        ("--seeds=0,0", "seeds: found [0, 0], expected different ones"),
+        ("--seeds=0:5", "--seeds: found '0:5', expected a number"),
+        ("--levels=vocals", "--levels: found '', expected a number"),
+    ):
+        assert refusal(program("ablate", *given, flag)).startswith(message)
 
 
 @pytest.mark.slow
@@ -154,7 +180,7 @@ def test_whole_program(program, tmp_path, write_track):
         f"def get_config():\n  return ConfigDict({config.to_dict()!r})\n"
     )
     arguments = (
-        f"--config={tmp_path / 'config.py'}",
+        *("--config", tmp_path / "config.py"),
         f"--data_dir={tmp_path / 'data'}",
         f"--work_dir={tmp_path / 'work'}",
         f"--report_dir={tmp_path / 'report'}",
@@ -173,6 +199,8 @@ def test_whole_program(program, tmp_path, write_track):
     # The vocals are at half of half of the drums' level.
     assert settings["weights"]["balanced"] == pytest.approx([0.8, 0.2], abs=0.01)
     assert settings["steps_per_epoch"] == 2
+    assert settings["config"] == ["config.py", "--config.steps_per_epoch=2"]
+    assert str(tmp_path) not in (folder / "ablation.json").read_text()
     runs = tmp_path / "work" / "runs"
     assert json.loads((runs / "balanced" / "3" / "config.json").read_text())["seed"] == 3
     text = (tmp_path / "report" / "README.md").read_text()

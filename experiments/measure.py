@@ -40,6 +40,7 @@ def measure(
     split: str = "test",
     names: Sequence[str] = (),
     excerpt: float = EXCERPT,
+    start: float | None = None,
     repeats: int = 3,
     estimates_dir: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -53,7 +54,8 @@ def measure(
       weights: of another system, as for `load_system`.
       split: the first track of it is separated, if none is named.
       names: the first of these by split and name is separated instead, wherever it is.
-      excerpt: seconds from the track's middle.
+      excerpt: seconds of the track.
+      start: where they begin, in seconds; None takes them from the middle.
       repeats: separations that are timed.
       estimates_dir: a folder for <stem>.wav, what the system made of the excerpt.
 
@@ -94,10 +96,12 @@ def measure(
     start_up = time.perf_counter() - began
 
     track = find_tracks(data_dir, config, split=split, names=names)[0]
-    start, frames = middle(track, excerpt, config)
-    mixture = read_mixture(track, config, start, frames)
+    first, frames = middle(track, excerpt, config)
+    if start is not None:
+        first = min(round(start * config.model.sample_rate), track.frames - frames)
+    mixture = read_mixture(track, config, first, frames)
     if system in ORACLES:
-        references = read_stems(track, config, start, frames)
+        references = read_stems(track, config, first, frames)
     else:  # zeros that nobody reads take no memory
         references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
     seconds = []
@@ -116,7 +120,7 @@ def measure(
     return {
         "system": system,
         "track": f"{track.split}/{track.name}",
-        "start_seconds": start / config.model.sample_rate,
+        "start_seconds": first / config.model.sample_rate,
         "seconds_audio": duration,
         "sample_rate": config.model.sample_rate,
         "channels": mixture.shape[1],
@@ -190,6 +194,7 @@ def main(_: Sequence[str]) -> None:
         split=_SPLIT.value,
         names=_TRACKS.value,
         excerpt=_EXCERPT.value,
+        start=_START.value,
         repeats=_REPEATS.value,
         estimates_dir=_ESTIMATES_DIR.value,
     )
@@ -220,6 +225,7 @@ if __name__ == "__main__":
     _EXCERPT = flags.DEFINE_float(
         "excerpt", EXCERPT, "So many seconds from the track's middle.", lower_bound=1
     )
+    _START = flags.DEFINE_float("start", None, "They begin at this second instead.", lower_bound=0)
     _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed separations.", lower_bound=1)
     _OUTPUT = flags.DEFINE_string("output", None, "The JSON file. Default: standard output.")
     _ESTIMATES_DIR = flags.DEFINE_string(

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio, sigsep
+from data_pipeline.tracks import find_tracks
 from experiments import compare, report, scoring
 from sccunet.config import Config, ConfigError, ModelConfig
 
@@ -309,7 +310,9 @@ def calls(monkeypatch):
                 write_scores(folder, flags.get("system", "model"), ["a"], **settings)
                 write_json(folder / "summary.json", {"tracks": ["test/a"]})
         else:
-            write_json(Path(flags["output"]), measured(len(made), track="test/a"))
+            start = float(flags["start"])
+            found = measured(len(made), track="test/a", start_seconds=start)
+            write_json(Path(flags["output"]), found)
         return 0
 
     monkeypatch.setattr(compare.cli, "run_program", run_program)
@@ -345,6 +348,21 @@ def test_systems_are_measured_in_turns_and_once(calls, song, tmp_path):
     shutil.rmtree(tmp_path / "work" / "x" / "demucs" / "scores")
     run_compare(tmp_path, song, *systems)
     assert calls == [*scored, *[("measure", "demucs")] * 3]
+
+
+def test_what_is_shown_is_where_every_stem_sounds(tmp_path):
+    rng = np.random.default_rng(0)
+    for stem, sounds in (("vocals", (6, 9)), ("drums", (0, 8)), ("bass", (2, 10))):
+        samples = np.zeros((10 * RATE, 2))
+        samples[sounds[0] * RATE : sounds[1] * RATE] = 0.1 * rng.standard_normal(2)
+        audio.write_wav(tmp_path / "test" / "a" / f"{stem}.wav", samples, RATE)
+    config = Config(model=ModelConfig(stems=("vocals", "drums", "bass"), sample_rate=RATE))
+    track = find_tracks(tmp_path, config, split="test")[0]
+    whole = (0, track.frames)
+    assert compare._liveliest(track, config, whole, 2 * RATE) == (6 * RATE, 2 * RATE)
+    assert compare._liveliest(track, config, (RATE, 6 * RATE), 2 * RATE) == (5 * RATE, 2 * RATE)
+    assert compare._liveliest(track, config, whole, 30 * RATE) == whole
+    assert compare._liveliest(track, config, (RATE, RATE), 2 * RATE) == (RATE, RATE)
 
 
 def test_a_label_stays_what_it_was(calls, song, tmp_path, write_track):

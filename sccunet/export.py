@@ -30,15 +30,21 @@ import tensorflow as tf
 import sccunet
 from sccunet import spectral
 from sccunet.config import CONFIG, METADATA, Config, ConfigError
+from sccunet.folding import fold
 from sccunet.separation import Separator
 from sccunet.spectral import Patching
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
+# Of the largest value: what another loader, and what folding, may change.
 _TOLERANCE = 1e-5
+_FOLDING = 1e-4
 
 
 def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> dict[str, tf.Tensor]:
     """`Separator` as TensorFlow ops: the same patches, in a loop that holds one at a time.
+
+    Rows of the batch and channels are separated one after the other as well: memory for the network
+    does not depend on the request.
 
     Args:
       waveform: float32 [batch, samples, channels], at the model's sample rate.
@@ -60,11 +66,14 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
     behind = count * step + model.patch_samples - step - patching.lead - samples
     mixture = tf.pad(mixture, [[0, 0], [patching.lead, tf.maximum(behind, 0)]])
 
+    def separate_patch(patch):
+        estimate = spectral.separate_patches(patch[None], unet, model)[0]  # [stems, patch_samples]
+        return estimate[:, patching.margin : patching.margin + patching.keep] * window
+
     def body(i, tail, done):
         patch = mixture[:, i * step : i * step + model.patch_samples]
         patch = tf.ensure_shape(patch, [None, model.patch_samples])
-        estimate = spectral.separate_patches(patch, unet, model)  # [rows, stems, patch_samples]
-        estimate = estimate[..., patching.margin : patching.margin + patching.keep] * window
+        estimate = tf.map_fn(separate_patch, patch, parallel_iterations=1)  # [rows, stems, keep]
         ready = tf.concat([estimate[..., :fade] + tail, estimate[..., fade:step]], axis=-1)
         # The first patch fades in before the recording starts, the last may end behind its end.
         given = i * step - fade
@@ -164,14 +173,14 @@ def export_saved_model(
         with tempfile.TemporaryDirectory(".part", ".", base_dir) as folder:
             partial, description = Path(folder) / export.name, Path(folder) / METADATA.name
             description.write_text(text)
-            module = tf.Module()
-            module.weights = [weight.value for weight in unet.weights]
+            module, folded = tf.Module(), _folded(unet, config)
+            module.weights = [weight.value for weight in folded.weights]
             module.metadata = tf.saved_model.Asset(str(description))
-            functions = _signatures(unet, config, module.metadata)
+            functions = _signatures(folded, config, module.metadata)
             tf.saved_model.save(module, str(partial), signatures=functions)
             (partial / WARMUP.parent).mkdir()
             _write_warmup(partial / WARMUP, functions, config)
-            _check(partial, unet, config, text)
+            _check(partial, folded, config, text)
             os.rename(partial, export)  # fails if somebody else made this version meanwhile
     except (OSError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0]
@@ -392,7 +401,19 @@ def _in_fresh_process(export: Path, requests: list) -> dict[str, list[dict[str, 
         return pickle.loads(paths[1].read_bytes())
 
 
-def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | None:
+def _folded(unet: keras.Model, config: Config) -> keras.Model:
+    """The network without batch normalisation, if it computes the same."""
+    folded, shape = fold(unet), (1, config.model.bins, config.model.frames, 1)
+    noise = np.abs(np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+    found, expected = ({"magnitudes": net(noise, training=False).numpy()} for net in (folded, unet))
+    if reason := _difference(found, expected, _FOLDING):
+        raise ConfigError(f"batch normalisation does not fold: {reason}")
+    return folded
+
+
+def _difference(
+    found: Mapping[str, Any], expected: Mapping[str, Any], most: float = _TOLERANCE
+) -> str | None:
     """Why a signature's result is not the one expected, or None if it is."""
     if sorted(found) != sorted(expected):
         return f"found the outputs {sorted(found)}, expected {sorted(expected)}"
@@ -402,7 +423,7 @@ def _difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> str | 
                 if got.decode() != want:
                     return f"'{name}' is another text, expected the one written"
                 continue
-            tolerance = _TOLERANCE * max(1.0, float(np.abs(want).max(initial=0)))
+            tolerance = most * max(1.0, float(np.abs(want).max(initial=0)))
             if isinstance(got, bytes):
                 got, want = tf.audio.decode_wav(got).audio.numpy(), np.clip(want, -1, 1)
                 tolerance += 1 / 32768  # a half for the rounding, the other at full scale
@@ -429,17 +450,17 @@ def export_tflite(unet: keras.Model, config: Config, path: str | os.PathLike) ->
     Raises:
       ConfigError: if what was converted computes something else, or cannot be written.
     """
-    path, model = Path(path), config.model
+    path, model, folded = Path(path), config.model, _folded(unet, config)
     shape = [1, model.bins, model.frames]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="mixture_magnitudes")])
     def magnitudes(mixture_magnitudes):
-        estimates = unet(mixture_magnitudes[..., None], training=False)
+        estimates = folded(mixture_magnitudes[..., None], training=False)
         return {stem: estimates[..., i] for i, stem in enumerate(model.stems)}
 
     with tempfile.TemporaryDirectory() as folder:
         module = tf.Module()
-        module.weights = [weight.value for weight in unet.weights]
+        module.weights = [weight.value for weight in folded.weights]
         module.magnitudes = magnitudes
         tf.saved_model.save(module, folder, signatures={"magnitudes": magnitudes})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, ["magnitudes"])

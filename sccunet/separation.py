@@ -37,29 +37,36 @@ class Separator:
     def from_model(
         cls, unet, config: Config, reconstruction: Reconstruction | None = None
     ) -> "Separator":
-        """Separates with a model in memory, `sccunet.build_model`'s.
+        """Separates with a model in memory, `sccunet.build_model`'s or any other.
 
         Args:
           unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
           config: of the run that trained it.
           reconstruction: how its estimates become stems; by default as in the paper.
         """
-        from sccunet import spectral
+        import keras
 
+        from sccunet import spectral
+        from sccunet.folding import fold
+
+        if isinstance(unet, keras.Model):
+            unet = fold(unet)
         reconstruction = reconstruction or Reconstruction()
         model = config.model
-        patches = [None, model.patch_samples]
+        patches = [1, model.patch_samples]
         if reconstruction.mask != "wiener":
             exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
             return cls(
-                _on_device(
-                    lambda waveforms: spectral.separate_patches(waveforms, unet, model, exponent),
-                    patches,
+                _one_by_one(
+                    _on_device(
+                        lambda mixture: spectral.separate_patches(mixture, unet, model, exponent),
+                        patches,
+                    )
                 ),
                 config,
             )
-        estimate = _on_device(
-            lambda waveforms: spectral.estimate_patches(waveforms, unet, model), patches
+        estimate = _one_by_one(
+            _on_device(lambda mixture: spectral.estimate_patches(mixture, unet, model), patches)
         )
         parts = [None, len(model.stems), model.frames, model.bins]
         synthesise = _on_device(lambda *spectrum: spectral.istft(*spectrum, model), parts, parts)
@@ -72,13 +79,18 @@ class Separator:
 
     @classmethod
     def load(
-        cls, path: str | os.PathLike, reconstruction: Reconstruction | None = None
+        cls,
+        path: str | os.PathLike,
+        reconstruction: Reconstruction | None = None,
+        precision: str = "float32",
     ) -> "Separator":
         """Separates with the best weights of a training workdir, or with an exported SavedModel.
 
         Args:
           path: the workdir; or an export, or the base folder of several: the newest is taken.
           reconstruction: how the network's estimates become stems; by default as in the paper.
+          precision: "mixed_bfloat16" computes the network's inner layers in bfloat16: faster on
+            devices that have it, with rounding errors far below a model's own. Workdirs only.
 
         Raises:
           ConfigError: if `path` is neither, has no weights yet, or cannot be loaded.
@@ -86,7 +98,12 @@ class Separator:
         config = load_config(path)
         export = exported_version(path)
         if not (export / "saved_model.pb").exists():
-            return cls.from_model(load_unet(path, config), config, reconstruction)
+            return cls.from_model(load_unet(path, config, precision), config, reconstruction)
+        if precision != "float32":
+            raise ConfigError(
+                f"precision: found {precision!r} for the SavedModel {export}, expected 'float32',"
+                " or a training workdir"
+            )
         import tensorflow as tf
 
         try:
@@ -118,11 +135,14 @@ class Separator:
         Raises:
           ValueError: if `waveform` is something else.
         """
-        blocks = list(self.stream([waveform], sample_rate))
-        return {
-            stem: np.concatenate([block[stem] for block in blocks])
-            for stem in self.config.model.stems
-        }
+        waveform = _checked(waveform)
+        stems = {stem: np.empty(waveform.shape, np.float32) for stem in self.config.model.stems}
+        done = 0
+        for block in self.stream([waveform], sample_rate):
+            for stem, samples in block.items():
+                stems[stem][done : done + len(samples)] = samples
+            done += len(samples)
+        return stems
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int
@@ -217,10 +237,10 @@ class Separator:
 def _checked(block: np.ndarray) -> np.ndarray:
     block = np.asarray(block)
     # So many channels are samples: [channels, samples] is how others return audio.
-    if block.ndim != 2 or block.dtype.kind != "f" or block.shape[1] > _MOST_CHANNELS:
+    if block.ndim != 2 or block.dtype.kind != "f" or not 1 <= block.shape[1] <= _MOST_CHANNELS:
         raise ValueError(
             f"waveform: found {block.dtype} {list(block.shape)}, expected floats"
-            f" [samples, channels] with full scale 1 and at most {_MOST_CHANNELS} channels"
+            f" [samples, channels] with full scale 1 and 1 to {_MOST_CHANNELS} channels"
         )
     return block.astype(np.float32, copy=False)
 
@@ -262,6 +282,20 @@ def wiener(
     return stems.transpose(2, 3, 0, 1)
 
 
+def _one_by_one(function: Callable) -> Callable:
+    """`function` of [1, samples] as one of [n, samples].
+
+    A second patch beside the first takes memory and saved no time on a CPU (results/benchmark).
+    """
+    from keras import tree
+
+    def call(waveforms: np.ndarray):
+        outputs = [function(waveform[None]) for waveform in waveforms]
+        return tree.map_structure(lambda *rows: np.concatenate(rows), *outputs)
+
+    return call
+
+
 def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
     """`function` of float32 tensors as one of arrays, traced once where the backend traces."""
     import keras
@@ -281,8 +315,13 @@ def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
     return call
 
 
-def load_unet(workdir: str | os.PathLike, config: Config):
+def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "float32"):
     """The network of a training workdir with its best weights.
+
+    Args:
+      workdir: of `experiments.train`.
+      config: the run's.
+      precision: "float32" or "mixed_bfloat16"; weights are float32 in any case.
 
     Raises:
       ConfigError: if there are none, or they do not fit.
@@ -290,6 +329,6 @@ def load_unet(workdir: str | os.PathLike, config: Config):
     from sccunet.training import BEST, load_weights
     from sccunet.unet import build_model
 
-    unet = build_model(config)
+    unet = build_model(config, precision)
     load_weights(unet, Path(workdir) / BEST)
     return unet

@@ -25,7 +25,7 @@ class BatchNormalization(layers.BatchNormalization):
             training
             and self.trainable
             and keras.backend.backend() == "tensorflow"
-            and self.compute_dtype == "float32"  # the kernel is slower than Keras in bfloat16
+            and self.compute_dtype in ("float32", "bfloat16")
             and not self.synchronized
         )
         if not fused:

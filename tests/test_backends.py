@@ -9,6 +9,7 @@ import pytest
 
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
+from sccunet.separation import Separator
 from sccunet.training import compile_trainer
 from sccunet.unet import build_model
 
@@ -30,6 +31,7 @@ def _results(weights) -> dict[str, np.ndarray]:
     patching = spectral.Patching.of(_CONFIG.model)
     kept = slice(patching.margin, patching.margin + patching.keep)
     separated = spectral.separate_patches(waveforms.sum(axis=1), unet, _CONFIG.model)
+    recording = Separator.from_model(unet, _CONFIG)(waveforms[0].T[:, :2], 44_100)
     trainer = compile_trainer(unet, _CONFIG, (0.3, 0.3, 0.2, 0.2), 10)
     # The fit of `experiments.train`, on an array instead of a stream.
     history = trainer.fit(waveforms, epochs=3, batch_size=2, verbose=0)
@@ -39,6 +41,7 @@ def _results(weights) -> dict[str, np.ndarray]:
         "mixture": ops.convert_to_numpy(mixture),
         "targets": ops.convert_to_numpy(targets),
         "separated": ops.convert_to_numpy(separated)[..., kept],
+        "recording": np.stack(list(recording.values())),
         "losses": np.asarray(history.history["loss"]),
     }
 

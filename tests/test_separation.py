@@ -299,6 +299,16 @@ def test_workdir_separates_as_the_model_in_memory(tmp_path, randomise):
         np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-6)
 
 
+def test_bfloat16_separates_almost_the_same(tmp_path, randomise):
+    unet = randomise(build_model(_CONFIG))
+    recording = _noise(3 * _MODEL.patch_samples, 2)
+    truth = Separator.from_model(unet, _CONFIG)(recording, _RATE)
+    found = Separator.load(_workdir(tmp_path, unet), precision="mixed_bfloat16")(recording, _RATE)
+    for stem, samples in found.items():
+        error = np.linalg.norm(samples - truth[stem]) / np.linalg.norm(truth[stem])
+        assert 1e-5 < error < 0.02  # bfloat16 has 8 bits
+
+
 def test_workdir_with_exports_in_it_is_a_workdir(tmp_path, randomise):
     unet = randomise(build_model(_CONFIG))
     workdir = _workdir(tmp_path, unet)

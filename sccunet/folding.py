@@ -1,0 +1,100 @@
+"""The network for inference alone: batch normalisation becomes part of the convolutions."""
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+
+@keras.saving.register_keras_serializable(package="sccunet")
+class Affine(layers.Layer):
+    """What is left of batch normalisation behind a folded convolution: x * sign + shift.
+
+    Args:
+      channels: the last axis of x; sign and shift are vectors of so many.
+      signed: whether there is a sign; without, x + shift is computed.
+    """
+
+    def __init__(self, channels: int, signed: bool, **kwargs):
+        super().__init__(**kwargs)
+        self.channels, self.signed = channels, signed
+
+    def build(self, _):
+        """Makes the weights, which folding fills in."""
+        self.shift = self.add_weight(name="shift", shape=(self.channels,), trainable=False)
+        if self.signed:
+            self.sign = self.add_weight(name="sign", shape=(self.channels,), trainable=False)
+
+    def call(self, x, training=None, mask=None):  # as normalisation is called
+        """Of any shape that ends with the channels."""
+        if self.signed:
+            x = x * ops.convert_to_tensor(self.sign)
+        return x + ops.convert_to_tensor(self.shift)
+
+    def get_config(self):
+        return {**super().get_config(), "channels": self.channels, "signed": self.signed}
+
+
+def fold(unet: keras.Model) -> keras.Model:
+    """The same network for `training=False`, in less arithmetic.
+
+    Behind each convolution stand ReLU and a normalisation y = a relu(x) + b. Since
+    a relu(x) = sign(a) relu(|a| x), |a| goes into kernel and bias. The shift b stays behind the
+    ReLU: moved into the next convolution it would be wrong where that one's padding is zero. A
+    transposed convolution of stride 1 becomes a convolution by the mirrored kernel, whose bias and
+    ReLU TensorFlow computes along with it.
+
+    Args:
+      unet: from `sccunet.build_model`. Later changes of its weights are not seen.
+
+    Returns:
+      Magnitudes [batch, bins, frames, 1] -> [batch, bins, frames, stems], those of `unet` up to
+      float32's rounding; layers of the same names and dtypes. Without normalisation `unet` itself.
+    """
+    scales = {
+        layer.name: _value(layer.gamma) / np.sqrt(_value(layer.moving_variance) + layer.epsilon)
+        for layer in unet.layers
+        if isinstance(layer, layers.BatchNormalization)
+    }
+
+    if not scales:
+        return unet
+
+    def replacement(layer):
+        config = layer.get_config()
+        if layer.name in scales:
+            scale = scales[layer.name]
+            return Affine(
+                len(scale), bool((scale < 0).any()), name=layer.name, dtype=config["dtype"]
+            )
+        if _is_mirrored(layer):
+            del config["output_padding"]
+            return layers.Conv2D.from_config(config)
+        return type(layer).from_config(config)
+
+    folded = keras.models.clone_model(unet, clone_function=replacement)
+    for layer in unet.layers:
+        target, scale = folded.get_layer(layer.name), scales.get(f"{layer.name}_norm")
+        if layer.name in scales:
+            scale = scales[layer.name]
+            target.shift.assign(_value(layer.beta) - _value(layer.moving_mean) * scale)
+            if target.signed:
+                target.sign.assign(np.where(scale < 0, -1, 1))
+        elif hasattr(layer, "kernel"):
+            scale = 1 if scale is None else np.abs(scale)  # the last one has no normalisation
+            kernel = _value(layer.kernel)  # [height, width, in, out], transposed [.., out, in]
+            if isinstance(layer, layers.Conv2DTranspose):
+                kernel = kernel.swapaxes(2, 3) * scale
+                kernel = kernel[::-1, ::-1] if _is_mirrored(layer) else kernel.swapaxes(2, 3)
+            else:
+                kernel = kernel * scale
+            target.kernel.assign(kernel)
+            target.bias.assign(_value(layer.bias) * scale)
+    return folded
+
+
+def _is_mirrored(layer: layers.Layer) -> bool:
+    return isinstance(layer, layers.Conv2DTranspose) and layer.strides == (1, 1)
+
+
+def _value(variable: keras.Variable) -> np.ndarray:
+    return ops.convert_to_numpy(variable).astype(np.float64)

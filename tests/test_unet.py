@@ -11,7 +11,7 @@ from keras import layers, ops
 from experiments.configs import paper_2stems, paper_4stems, small_4stems
 from sccunet import build_model
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.unet import output_relu
+from sccunet.unet import BatchNormalization, output_relu
 
 _TINY = ModelConfig(
     stems=("a", "b", "c"), frame_length=64, hop_length=16, patch_samples=600, filters=(4, 6, 8)
@@ -187,29 +187,35 @@ def test_dropout_is_for_training_only():
     assert np.abs(first - second).max() > 1e-3
 
 
-def test_normalisation_in_training_is_keras_s():
-    layer = build_model(_TINY).get_layer("encoder1_conv1_norm")
+@pytest.mark.parametrize(
+    ("dtype", "channels", "tolerance"),
+    [("float32", 4, 1e-5), ("mixed_bfloat16", 16, 0.02), ("mixed_bfloat16", 4, 0.02)],
+)
+def test_normalisation_in_training_is_keras_s(dtype, channels, tolerance):
+    layer = BatchNormalization(momentum=0.9, dtype=dtype)
     plain = layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon)
     rng = np.random.default_rng(0)
-    x = tf.constant(rng.normal(3, 2, (2, 17, 19, 4)).astype(np.float32))
+    x = tf.constant(rng.normal(3, 2, (2, 17, 19, channels)).astype(np.float32))
     toward = rng.standard_normal(x.shape).astype(np.float32)
+    layer.build(x.shape)
     plain.build(x.shape)
     for variable, other in zip(layer.weights, plain.weights, strict=True):
-        variable.assign(rng.uniform(0.5, 1.5, 4))
+        variable.assign(rng.uniform(0.5, 1.5, channels))
         other.assign(variable)
     results = []
     for normalise in (layer, plain):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = normalise(x, training=True)
+            y = tf.cast(normalise(x, training=True), tf.float32)
             loss = tf.reduce_sum(y * toward)
         variables = [x, *normalise.trainable_variables]
         results.append((y, *tape.gradient(loss, variables), normalise.moving_mean))
     for found, truth in zip(*results, strict=True):
         scale = float(ops.max(ops.abs(truth)))
-        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5 * scale)
+        np.testing.assert_allclose(found, truth, rtol=0, atol=tolerance * scale)
     # Fused kernels divide the variance by n - 1.
-    np.testing.assert_allclose(layer.moving_variance, plain.moving_variance, rtol=1 / 645 + 1e-5)
+    rtol = 1 / 645 + tolerance
+    np.testing.assert_allclose(layer.moving_variance, plain.moving_variance, rtol=rtol)
 
 
 def test_mixed_bfloat16_keeps_weights_and_last_layer_in_float32():

@@ -1,62 +1,74 @@
-"""Augmentation of training crops, in graph. Stems are mixed across tracks in `dataset`."""
+"""Random draws for training crops, in graph: which channels are taken, and how loud.
+
+The reader applies them while it converts samples. Stems are mixed across tracks in `dataset`.
+"""
 
 import tensorflow as tf
 
+MEAN = -1  # in place of a channel's index: the mean of all
 
-def gain(waveforms: tf.Tensor, most_db: float, seed: tf.Tensor) -> tf.Tensor:
-    """Changes each stem's level by a random number of dB between -most_db and +most_db.
+
+def gains(stems: int, most_db: float, seed: tf.Tensor) -> tf.Tensor:
+    """Factors that change each stem's level by a random number of dB up to most_db, up or down.
 
     Args:
-      waveforms: float32 [stems, ..., samples].
+      stems: how many.
       most_db: 0 changes nothing.
       seed: int64 [2], of stateless random ops.
+
+    Returns:
+      float32 [stems].
     """
     if not most_db:
-        return waveforms
-    shape = [waveforms.shape[0]] + [1] * (waveforms.shape.rank - 1)
-    level = tf.random.stateless_uniform(shape, seed, -most_db, most_db)
-    return waveforms * 10 ** (level / 20)
+        return tf.ones([stems])
+    return 10 ** (tf.random.stateless_uniform([stems], seed, -most_db, most_db) / 20)
 
 
 def one_channel(
-    audio: tf.Tensor, seed: tf.Tensor, swap_seed: tf.Tensor | None, stem: int
+    channels: tf.Tensor, seed: tf.Tensor, swap_seed: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """A random channel of a stem; the same one for all stems of a crop unless they are swapped.
+    """A random channel for each stem; the same one for all stems of a crop unless swapped.
 
     Args:
-      audio: float32 [samples, channels].
+      channels: int32 [stems], how many each stem's file has.
       seed: int64 [2], the crop's: it draws the channel.
-      swap_seed: int64 [2]; this stem's channels change places in half of the crops. None: never.
-      stem: index of the stem, so that each draws its own swap.
+      swap_seed: int64 [2]; each stem's channels change places in half of the crops. None: never.
 
     Returns:
-      float32 [samples].
+      int32 [stems, 1].
     """
-    channels = tf.shape(audio)[1]
     draw = tf.random.stateless_uniform([], seed)
     channel = tf.minimum(tf.cast(draw * tf.cast(channels, tf.float32), tf.int32), channels - 1)
     if swap_seed is not None:
-        channel = tf.where(_swapped(swap_seed, stem), channels - 1 - channel, channel)
-    return audio[:, channel]
+        channel = tf.where(_swapped(channels, swap_seed), channels - 1 - channel, channel)
+    return channel[:, None]
 
 
-def two_channels(audio: tf.Tensor, swap_seed: tf.Tensor | None, stem: int) -> tf.Tensor:
-    """Left and right of a stem; a mono file's channel twice, of more than two the first two.
+def two_channels(channels: tf.Tensor, swap_seed: tf.Tensor | None = None) -> tf.Tensor:
+    """Left and right of each stem; a mono file's channel twice, of more than two the first two.
 
     Args:
-      audio: float32 [samples, channels].
-      swap_seed: as for `one_channel`, like `stem`.
+      channels: int32 [stems], as for `one_channel`.
+      swap_seed: as for `one_channel`.
 
     Returns:
-      float32 [2, samples].
+      int32 [stems, 2].
     """
-    channels = tf.transpose(audio[:, :2])
-    channels = tf.broadcast_to(channels, [2, tf.shape(audio)[0]])
+    right = tf.minimum(channels, 2) - 1
+    chosen = tf.stack([tf.zeros_like(right), right], axis=1)
     if swap_seed is not None:
-        channels = tf.where(_swapped(swap_seed, stem), channels[::-1], channels)
-    return channels
+        chosen = tf.where(_swapped(channels, swap_seed)[:, None], chosen[:, ::-1], chosen)
+    return chosen
 
 
-def _swapped(swap_seed: tf.Tensor, stem: int) -> tf.Tensor:
-    swap_seed = tf.random.experimental.stateless_fold_in(swap_seed, stem)
-    return tf.random.stateless_uniform([], swap_seed) < 0.5
+def _swapped(channels: tf.Tensor, swap_seed: tf.Tensor) -> tf.Tensor:
+    """Whether each stem's left and right change places, bool [stems]."""
+    return tf.stack(
+        [
+            tf.random.stateless_uniform(
+                [], tf.random.experimental.stateless_fold_in(swap_seed, stem)
+            )
+            < 0.5
+            for stem in range(channels.shape[0])
+        ]
+    )

@@ -3,15 +3,19 @@
 Crop number i of a run is a pure function of (seed, i): where it is cut and how it is augmented
 comes from stateless random ops. So the stream is reproducible, is the same however many threads
 make it, and starts again in its middle without being replayed.
+
+First a crop's place is drawn: files, first samples, channels and gains, a few numbers. Whole
+batches of places are then read at once, and samples are written once, where the batch has them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
-from data_pipeline.readers import Reader, best_reader
+from data_pipeline.audio import WavInfo
+from data_pipeline.readers import Reader, mmap_reader
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 
@@ -24,7 +28,7 @@ def training_dataset(
     segments: Sequence[Segment],
     config: Config,
     first_step: int = 0,
-    reader: Reader | None = None,
+    reader: Callable[[Sequence[WavInfo], int], Reader] = mmap_reader,
     stereo: bool = False,
 ) -> tf.data.Dataset:
     """An endless stream of training batches.
@@ -37,27 +41,26 @@ def training_dataset(
       segments: what to train on, each at least one patch long.
       config: the run's.
       first_step: batches to leave out, for a run that continues.
-      reader: from `data_pipeline.readers`; by default the best of this installation.
+      reader: `mmap_reader` or `tfio_reader` of `data_pipeline.readers`.
       stereo: give left and right, whatever `config.downmix`; for other people's networks.
 
     Returns:
       float32 [batch, stems, patch_samples], or [batch, stems, 2, patch_samples] with `stereo`; the
       shape static.
     """
-    table = _SlotTable(segments, config)
-    read_stems = _stem_reader(segments, config, reader, stereo)
+    table, stems = _SlotTable(segments, config), _Stems(segments, config, reader, stereo)
 
-    def crop(i):
+    def place(i):
         number, place = i // table.slots, i % table.slots
         slot = tf.random.experimental.index_shuffle(
             place, tf.stack([config.seed, number]), table.slots - 1
         )
         segment, start = table.place(slot, _seed(config, i, _PLACE))
-        stems = len(config.model.stems)
-        segment, start = tf.repeat(segment, stems), tf.repeat(start, stems)
+        count = len(config.model.stems)
+        segment, start = tf.repeat(segment, count), tf.repeat(start, count)
         if config.augment.mix_tracks:
             slots = tf.random.stateless_uniform(
-                [stems], _seed(config, i, _MIX_SLOT), 0, table.slots, tf.int64
+                [count], _seed(config, i, _MIX_SLOT), 0, table.slots, tf.int64
             )
             elsewhere = table.place(slots, _seed(config, i, _MIX_PLACE))
             mix = (
@@ -67,14 +70,16 @@ def training_dataset(
             segment, start = (
                 tf.where(mix, *pair) for pair in zip(elsewhere, (segment, start), strict=True)
             )
-        waveforms = read_stems(segment, start, _seed(config, i, _CHANNEL), _seed(config, i, _SWAP))
-        return augment.gain(waveforms, config.augment.gain_db, _seed(config, i, _GAIN))
+        swap_seed = _seed(config, i, _SWAP) if config.augment.channel_swap else None
+        gains = augment.gains(count, config.augment.gain_db, _seed(config, i, _GAIN))
+        return stems.places(segment, start, _seed(config, i, _CHANNEL), swap_seed, gains)
 
     first = first_step * config.batch_size
     return (
         tf.data.Dataset.range(first, np.iinfo(np.int64).max)
-        .map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(place, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(config.batch_size, drop_remainder=True)
+        .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -109,7 +114,7 @@ def fixed_dataset(
     config: Config,
     crops: Sequence[tuple[int, int]],
     batch_size: int,
-    reader: Reader | None = None,
+    reader: Callable[[Sequence[WavInfo], int], Reader] = mmap_reader,
     stereo: bool = False,
 ) -> tf.data.Dataset:
     """The given crops in their order, without augmentation; the same ones every time.
@@ -117,19 +122,19 @@ def fixed_dataset(
     Returns:
       float32, shaped as `training_dataset`'s; the last batch is as small as it comes.
     """
-    read_stems = _stem_reader(segments, config, reader, stereo)
-    stems = len(config.model.stems)
-    places = np.asarray(crops, np.int64).reshape(-1, 2)
+    stems = _Stems(segments, config, reader, stereo)
+    count = len(config.model.stems)
 
-    def crop(i, place):
-        segment, start = tf.repeat(place[0], stems), tf.repeat(place[1], stems)
-        return read_stems(segment, start, _seed(config, i, _CHANNEL), None)
+    def place(i, crop):
+        segment, start = tf.repeat(crop[0], count), tf.repeat(crop[1], count)
+        return stems.places(segment, start, _seed(config, i, _CHANNEL), None, tf.ones([count]))
 
     return (
-        tf.data.Dataset.from_tensor_slices(places)
+        tf.data.Dataset.from_tensor_slices(np.asarray(crops, np.int64).reshape(-1, 2))
         .enumerate()
-        .map(crop, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(place, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
+        .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -161,36 +166,56 @@ class _SlotTable:
         return tf.reshape(segment, tf.shape(slot)), tf.reshape(start, tf.shape(slot))
 
 
-def _stem_reader(
-    segments: Sequence[Segment], config: Config, reader: Reader | None, stereo: bool = False
-):
-    """Function of segment [stems], start [stems], channel seed and swap seed -> waveforms."""
-    model = config.model
-    names = [config.files_of(stem) for stem in model.stems]
-    order = [name for files in names for name in files]
-    infos = [segment.track.files[name] for segment in segments for name in order]
-    read = reader or best_reader(infos, model.patch_samples)
+class _Stems:
+    """From segments and first samples to the waveforms of stems."""
 
-    def read_stems(segment, start, channel_seed, swap_seed):
-        waveforms, position = [], 0
-        for s, files in enumerate(names):
-            total = None
-            for _ in files:
-                audio = read(segment[s] * len(order) + position, start[s])  # [samples, channels]
-                total = audio if total is None else total + audio
-                position += 1
-            swap = swap_seed if config.augment.channel_swap else None
-            if stereo:
-                waveforms.append(augment.two_channels(total, swap, s))
-            elif config.downmix:
-                waveforms.append(tf.reduce_mean(total, axis=1))
-            else:
-                waveforms.append(augment.one_channel(total, channel_seed, swap, s))
-        # Files with other channel counts leave the shape open: it is stated here.
-        channels = [2] if stereo else []
-        return tf.ensure_shape(tf.stack(waveforms), [len(names), *channels, model.patch_samples])
+    def __init__(self, segments: Sequence[Segment], config: Config, reader, stereo: bool):
+        self.config, self.stereo = config, stereo
+        names = [name for stem in config.model.stems for name in config.files_of(stem)]
+        files = [segment.track.files[name] for segment in segments for name in names]
+        self.read_files = reader(files, config.model.patch_samples)
+        self.sources = [len(config.files_of(stem)) for stem in config.model.stems]
+        self.channels = tf.constant([segment.track.channels for segment in segments], tf.int32)
 
-    return read_stems
+    def places(self, segment, start, channel_seed, swap_seed, gains):
+        """What to read for one crop.
+
+        Args:
+          segment, start: int64 [stems], each stem's segment and first sample in its files.
+          channel_seed, swap_seed: int64 [2], as for `augment.one_channel`.
+          gains: float32 [stems].
+
+        Returns:
+          A reader's arguments, the first axis being the crop's files.
+        """
+        available = tf.gather(self.channels, segment)
+        if self.stereo:
+            channels = augment.two_channels(available, swap_seed)
+        elif self.config.downmix:
+            channels = tf.fill([len(self.sources), 1], augment.MEAN)
+        else:
+            channels = augment.one_channel(available, channel_seed, swap_seed)
+        # [stems, ...] -> [files, ...]
+        segment, start, channels, gains = (
+            tf.repeat(x, self.sources, axis=0) for x in (segment, start, channels, gains)
+        )
+        files = sum(self.sources)
+        index = segment * files + tf.range(files, dtype=tf.int64)
+        channels = tf.ensure_shape(channels, [files, 2 if self.stereo else 1])
+        return index, start, channels, gains
+
+    def read(self, *places):
+        """Waveforms [batch, stems, samples], or [batch, stems, 2, samples], of batched places."""
+        batch, files, taken = places[2].shape
+        # One list of files: [batch, files, ...] -> [batch * files, ...]
+        flat = [tf.reshape(x, [-1, *x.shape[2:]]) for x in places]
+        samples = self.config.model.patch_samples
+        channels = [taken] if self.stereo else []
+        crops = tf.reshape(self.read_files(*flat), [-1, files, *channels, samples])
+        if max(self.sources) > 1:  # [batch, files, ...] -> [batch, stems, ...]
+            parts = tf.split(crops, self.sources, axis=1)
+            crops = tf.concat([tf.reduce_sum(x, axis=1, keepdims=True) for x in parts], axis=1)
+        return tf.ensure_shape(crops, [batch, len(self.sources), *channels, samples])
 
 
 def _seed(config: Config, i: tf.Tensor, purpose: int) -> tf.Tensor:

@@ -31,8 +31,8 @@ import sccunet
 from sccunet import spectral
 from sccunet.config import CONFIG, METADATA, Config, ConfigError
 from sccunet.folding import fold
+from sccunet.patching import Patching
 from sccunet.separation import Separator
-from sccunet.spectral import Patching
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"
 # Of the largest value: what another loader, and what folding, may change.

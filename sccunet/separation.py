@@ -13,7 +13,7 @@ from sccunet.config import (
     exported_version,
     load_config,
 )
-from sccunet.spectral import Patching
+from sccunet.patching import Patching
 
 # Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
 PatchSeparator = Callable[[np.ndarray], np.ndarray]

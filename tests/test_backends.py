@@ -9,6 +9,7 @@ import pytest
 
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
+from sccunet.patching import Patching
 from sccunet.separation import Separator
 from sccunet.training import compile_trainer
 from sccunet.unet import build_model
@@ -28,7 +29,7 @@ def _results(weights) -> dict[str, np.ndarray]:
     waveforms = np.random.default_rng(0).normal(size=(2, 4, 8192)).astype(np.float32)
     mixture, targets = spectral.training_magnitudes(waveforms, _CONFIG.model)
     # At a patch's edges backends differ; separation does not use them.
-    patching = spectral.Patching.of(_CONFIG.model)
+    patching = Patching.of(_CONFIG.model)
     kept = slice(patching.margin, patching.margin + patching.keep)
     separated = spectral.separate_patches(waveforms.sum(axis=1), unet, _CONFIG.model)
     recording = Separator.from_model(unet, _CONFIG)(waveforms[0].T[:, :2], 44_100)

@@ -25,8 +25,8 @@ from sccunet.export import (
     new_version,
     separate_graph,
 )
+from sccunet.patching import Patching
 from sccunet.separation import Separator
-from sccunet.spectral import Patching
 
 _CONFIG = Config(
     model=ModelConfig(stems=("vocals", "accompaniment"), filters=(4, 8, 16)),

@@ -24,6 +24,7 @@ _PROGRAMS = (
     "ablate",
     "measure",
     "compare",
+    "benchmark",
     "train_open_unmix",
 )
 _CONFIG = Config(

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from data_pipeline import readers
 from data_pipeline.audio import wav_info
+from data_pipeline.augment import MEAN
 
 _FRAMES, _CROP = 30_000, 4_096
 _SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
@@ -23,22 +24,32 @@ def _write(path, subtype, channels):
     return wav_info(path)
 
 
-def _read(reader, index, start):
+def _read(reader, index, start, channels, gain=1.0):
     # Inside tf.data, as training runs it.
     places = tf.data.Dataset.from_tensors(
-        (tf.constant(index, tf.int64), tf.constant(start, tf.int64))
+        (
+            tf.constant([index], tf.int64),
+            tf.constant([start], tf.int64),
+            tf.constant([channels], tf.int32),
+            tf.constant([gain], tf.float32),
+        )
     )
-    return next(iter(places.map(reader))).numpy()
+    return next(iter(places.map(reader))).numpy()[0].T  # [samples, channels]
 
 
-@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("subtype", _SUBTYPES)
 def test_memory_map_equals_soundfile(tmp_path, subtype, channels):
     info = _write(tmp_path / "a.wav", subtype, channels)
     reader = readers.mmap_reader([info], _CROP)
     for start in _PLACES:
         truth, _ = soundfile.read(info.path, _CROP, start, dtype="float32", always_2d=True)
-        np.testing.assert_array_equal(_read(reader, 0, start), truth)
+        np.testing.assert_array_equal(_read(reader, 0, start, range(channels)), truth)
+        np.testing.assert_array_equal(_read(reader, 0, start, [channels - 1]), truth[:, -1:])
+        mean = truth.mean(axis=1, dtype=np.float32, keepdims=True)
+        np.testing.assert_allclose(_read(reader, 0, start, [MEAN]), mean, atol=1e-7)
+        louder = _read(reader, 0, start, [0, 0], gain=1.7)
+        np.testing.assert_allclose(louder, 1.7 * truth[:, [0, 0]], rtol=2e-7)
 
 
 @needs_tfio
@@ -48,7 +59,10 @@ def test_tensorflow_io_and_memory_map_are_identical(tmp_path, subtype, channels)
     info = _write(tmp_path / "a.wav", subtype, channels)
     ours, theirs = (make([info], _CROP) for make in (readers.mmap_reader, readers.tfio_reader))
     for start in _PLACES:
-        np.testing.assert_array_equal(_read(theirs, 0, start), _read(ours, 0, start))
+        for taken in (range(channels), [MEAN]):
+            np.testing.assert_array_equal(
+                _read(theirs, 0, start, taken), _read(ours, 0, start, taken)
+            )
 
 
 @pytest.mark.parametrize(
@@ -61,23 +75,48 @@ def test_parallel_reads_do_not_get_into_each_other(tmp_path, make):
     reader = make([wav_info(tmp_path / f"{value}.wav") for value in values], 100)
     which = np.random.default_rng(0).integers(0, len(values), 2000)
     stream = tf.data.Dataset.from_tensor_slices(which)
-    stream = stream.map(lambda i: reader(i, tf.constant(7, tf.int64)), num_parallel_calls=8)
-    read = np.stack([audio.numpy() for audio in stream])
-    np.testing.assert_array_equal(
-        read[..., 0] * 32768, np.broadcast_to(values[which][:, None], (2000, 100))
+    start, channel, gains = [7, 7], [[0], [0]], [1.0, 2.0]
+    stream = stream.map(
+        lambda i: reader(
+            tf.stack([i, i]), tf.constant(start, tf.int64), tf.constant(channel), tf.constant(gains)
+        ),
+        num_parallel_calls=8,
     )
+    read = np.stack([audio.numpy() for audio in stream])  # [reads, 2, 1, samples]
+    expected = values[which][:, None, None, None] * np.array(gains)[:, None, None]
+    np.testing.assert_array_equal(read * 32768, np.broadcast_to(expected, read.shape))
 
 
-def test_files_of_different_encodings_and_channels_in_one_set(tmp_path):
+@pytest.mark.parametrize(
+    "make", [readers.mmap_reader, pytest.param(readers.tfio_reader, marks=needs_tfio)]
+)
+def test_files_of_different_encodings_and_channels_in_one_set(tmp_path, make):
     infos = [
         _write(tmp_path / f"{subtype}{channels}.wav", subtype, channels)
         for subtype in _SUBTYPES
         for channels in (1, 2)
     ]
-    reader = readers.best_reader(infos, _CROP)
+    reader = make(infos, _CROP)
     for index, info in enumerate(infos):
         truth, _ = soundfile.read(info.path, _CROP, 777, dtype="float32", always_2d=True)
-        np.testing.assert_array_equal(_read(reader, index, 777), truth)
+        np.testing.assert_array_equal(_read(reader, index, 777, range(info.channels)), truth)
+
+
+def test_crops_stay_what_they_are_when_others_are_read(tmp_path):
+    """Arrays that become tensors without a copy are not used again."""
+    info = _write(tmp_path / "a.wav", "PCM_16", 2)
+    reader = readers.mmap_reader([info], _CROP)
+    starts = range(0, _FRAMES - _CROP, 1000)
+    stream = tf.data.Dataset.from_tensor_slices(np.array(starts, np.int64)).map(
+        lambda start: reader(
+            tf.zeros([1], tf.int64), start[None], tf.constant([[0, 1]]), tf.ones([1])
+        ),
+        num_parallel_calls=4,
+    )
+    crops = [crop[0].numpy().T for crop in list(stream)]
+    for start, crop in zip(starts, crops, strict=True):
+        truth, _ = soundfile.read(info.path, _CROP, start, dtype="float32")
+        np.testing.assert_array_equal(crop, truth)
 
 
 def test_reader_of_this_installation():

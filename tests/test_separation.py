@@ -8,8 +8,8 @@ from keras import ops
 
 from sccunet import build_model
 from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, Reconstruction
+from sccunet.patching import Patching
 from sccunet.separation import Separator, load_unet
-from sccunet.spectral import Patching
 from sccunet.training import BEST, save_whole
 
 _MODEL = ModelConfig(

@@ -6,8 +6,8 @@ from keras import ops
 
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
+from sccunet.patching import Patching
 from sccunet.separation import Separator
-from sccunet.spectral import Patching
 
 librosa = pytest.importorskip("librosa")
 

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from sccunet import build_model, spectral
 from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, load_config
+from sccunet.patching import Patching
 from sccunet.separation import load_unet
-from sccunet.spectral import Patching
 from sccunet.training import BEST
 
 torch = pytest.importorskip("torch")

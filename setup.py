@@ -33,8 +33,8 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        # tensorflow-io's last release loads its ops with TensorFlow 2.16 and 2.17 only. Without it
-        # the package reads WAV by its own memory-mapped reader.
+        # Another reader of WAV files, see `data_pipeline.readers`. tensorflow-io's last release
+        # loads its ops with TensorFlow 2.16 and 2.17 only.
         # TensorBoard 2.17 imports pkg_resources, which newer setuptools lack.
         "tfio": ["tensorflow==2.17.*", "tensorflow-io==0.37.1", "setuptools<81"],
         "gpu": ["tensorflow[and-cuda]>=2.17,<2.22"],

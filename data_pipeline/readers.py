@@ -59,27 +59,8 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
             shape=(info.frames, info.channels if direct else info.frame_bytes),
         )
 
-    scratch = threading.local()  # each thread's [samples, channels], by number of channels
-    memories: list[np.ndarray] = []
-    lock = threading.Lock()
-
-    def new_crops(shape: Sequence[int]) -> np.ndarray:
-        """float32, not filled, in memory that is used again once its tensor is gone.
-
-        Fresh memory would have to be zeroed by the kernel: a fifth of the time.
-        """
-        size = int(np.prod(shape)) * 4
-        with lock:
-            unused = (m for m in memories if len(m) == size + _ALIGNMENT and _is_unused(m))
-            memory = next(unused, None)
-            if memory is None:
-                memory = np.empty(size + _ALIGNMENT, np.uint8)
-                memories.append(memory)
-            first = -memory.ctypes.data % _ALIGNMENT
-            return memory[first : first + size].view(np.float32).reshape(shape)
-
     def read_one(
-        index: int, start: int, channels: np.ndarray, gain: np.float32, out: np.ndarray
+        index: int, start: int, channels: list[int], gain: np.float32, out: np.ndarray
     ) -> None:
         info = files[index]
         crop = rows(index)[start : start + samples]
@@ -88,13 +69,9 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
         else:
             crop = pcm_to_float(crop.reshape(-1), info.encoding).reshape(samples, info.channels)
             full_scale = 1
-        name = f"of_{info.channels}"
-        if not hasattr(scratch, name):
-            setattr(scratch, name, np.empty((samples, info.channels), np.float32))
-        floats = getattr(scratch, name)
         if channels == [MEAN]:
             full_scale *= info.channels
-        np.multiply(crop, np.float32(gain / full_scale), out=floats)
+        floats = np.multiply(crop, np.float32(gain / full_scale), dtype=np.float32)
         if channels == [MEAN]:
             # Many times faster than NumPy's sum over so short an axis.
             left, *others = floats.T
@@ -106,7 +83,7 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
                 row[:] = floats[:, channel]
 
     def read_numpy(indices, starts, channels, gains) -> np.ndarray:
-        crops = new_crops((*channels.shape, samples))
+        crops = _new_crops((*channels.shape, samples))
         places = zip(indices.tolist(), starts.tolist(), channels.tolist(), gains, strict=True)
         for place, out in zip(places, crops, strict=True):
             read_one(*place, out)
@@ -169,10 +146,41 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
     return read
 
 
-def _is_unused(memory: np.ndarray) -> bool:
-    """Whether nobody but a list and its reader know of an array: no view of it is left."""
-    # The list, the generator's variable, this argument and getrefcount's own.
-    return sys.getrefcount(memory) <= 4
+_memories: list[np.ndarray] = []
+_lock = threading.Lock()
+
+
+def _new_crops(shape: Sequence[int]) -> np.ndarray:
+    """float32, not filled, where TensorFlow makes a tensor of it without a copy.
+
+    Its memory is used again once nobody holds the tensor, or any view of it. Fresh memory would
+    have to be zeroed by the kernel, a fifth of the time.
+    """
+    size = int(np.prod(shape)) * 4
+    with _lock:
+        counts = _references(_memories)
+        unused = [m for m, n in zip(_memories, counts, strict=True) if n <= _NOT_IN_USE]
+        fitting = [m for m in unused if len(m) == size + _ALIGNMENT]
+        kept = {id(memory) for memory in fitting[:2]}
+        # What another stream, or a full queue, had needed goes back to the system.
+        gone = {id(memory) for memory in unused} - kept
+        _memories[:] = [m for m in _memories if id(m) not in gone]
+        if fitting:
+            memory = fitting[0]
+        else:
+            memory = np.empty(size + _ALIGNMENT, np.uint8)
+            _memories.append(memory)
+        first = -memory.ctypes.data % _ALIGNMENT
+        return memory[first : first + size].view(np.float32).reshape(shape)
+
+
+def _references(memories: Sequence[np.ndarray]) -> list[int]:
+    """How many hold each array: this module, and every view of it."""
+    return [sys.getrefcount(memory) for memory in memories]
+
+
+# Counted in the same way, since Pythons differ in what they count.
+_NOT_IN_USE = _references([np.empty(1)])[0]
 
 
 def _to_float(audio: tf.Tensor) -> tf.Tensor:

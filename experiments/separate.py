@@ -27,7 +27,7 @@ from data_pipeline import audio
 from data_pipeline.audio import AudioError, DamagedError
 from data_pipeline.files import folder_written_whole
 from experiments import cli
-from sccunet.config import ConfigError, Reconstruction, load_config
+from sccunet.config import PRECISIONS, ConfigError, Reconstruction, load_config
 
 ENCODINGS = ("float32", "pcm24", "pcm16")
 CLIP_MODES = ("rescale", "clamp", "none")
@@ -314,7 +314,7 @@ def main(files: Sequence[str]) -> None:
     if folders:
         from sccunet.separation import Separator
 
-        separator = Separator.load(_MODEL.value, reconstruction)
+        separator = Separator.load(_MODEL.value, reconstruction, _PRECISION.value)
     for folder, file in folders.items():
         try:
             separate_file(
@@ -346,6 +346,13 @@ if __name__ == "__main__":
         "Also write residual: the mixture minus the sum of all of the model's stems.",
     )
     _MASK, _EXPONENT, _ITERATIONS = cli.define_reconstruction()
+    _PRECISION = flags.DEFINE_enum(
+        "precision",
+        "float32",
+        PRECISIONS,
+        "Of the network's inner layers. mixed_bfloat16 is faster on CPUs and GPUs that have it, and"
+        " needs a training workdir.",
+    )
     _FORMAT = flags.DEFINE_enum("format", "wav", ["wav", "flac"], "File format of the stems.")
     _ENCODING = flags.DEFINE_enum(
         "encoding",

@@ -17,6 +17,7 @@ CONFIG = "config.json"
 # What an export says of itself, the config included.
 METADATA = Path("assets") / "metadata.json"
 MASKS = ("none", "soft", "wiener")  # of Reconstruction
+PRECISIONS = ("float32", "mixed_bfloat16")  # of Config and Separator
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
@@ -300,7 +301,7 @@ class Config:
         )
         object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
         _check(
-            self.precision in ("float32", "mixed_bfloat16"),
+            self.precision in PRECISIONS,
             "precision",
             self.precision,
             "'float32' or 'mixed_bfloat16'",

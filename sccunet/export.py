@@ -73,7 +73,12 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
     def body(i, tail, done):
         patch = mixture[:, i * step : i * step + model.patch_samples]
         patch = tf.ensure_shape(patch, [None, model.patch_samples])
-        estimate = tf.map_fn(separate_patch, patch, parallel_iterations=1)  # [rows, stems, keep]
+        estimate = tf.map_fn(  # [rows, patch_samples] -> [rows, stems, keep]
+            separate_patch,
+            patch,
+            parallel_iterations=1,
+            fn_output_signature=tf.TensorSpec([stems, patching.keep], tf.float32),
+        )
         ready = tf.concat([estimate[..., :fade] + tail, estimate[..., fade:step]], axis=-1)
         # The first patch fades in before the recording starts, the last may end behind its end.
         given = i * step - fade
@@ -146,8 +151,9 @@ def export_saved_model(
 ) -> Path:
     """Writes `<base_dir>/<version>/`, after checking it in a fresh process.
 
-    What was written is loaded by both of TensorFlow's loaders there, and each signature has to give
-    what the model in memory gives. Requests for TensorFlow Serving to warm up with lie beside it.
+    The network is written folded (`sccunet.folding`), which has to compute what `unet` does. What
+    was written is loaded by both of TensorFlow's loaders there, and each signature has to give what
+    the folded network in memory gives. Requests for TensorFlow Serving to warm up with lie beside.
 
     Args:
       unet: from `build_model`, with its weights.
@@ -344,7 +350,7 @@ def _wav(waveform: np.ndarray, rate: int) -> bytes:
     return tf.audio.encode_wav(tf.constant(waveform, tf.float32), rate).numpy()
 
 
-def _check(export: Path, unet: keras.Model, config: Config, text: str) -> None:
+def _check(export: Path, folded: keras.Model, config: Config, text: str) -> None:
     """Runs each signature in a fresh process, by both loaders, and compares with memory."""
     model = config.model
     rate = model.sample_rate
@@ -352,12 +358,12 @@ def _check(export: Path, unet: keras.Model, config: Config, text: str) -> None:
     # A little longer than a patch: two are joined.
     noise = (0.1 * rng.standard_normal((model.patch_samples + 1, 2))).astype(np.float32)
     magnitudes = np.abs(rng.standard_normal((2, model.bins, model.frames))).astype(np.float32)
-    separator = Separator.from_model(unet, config)
+    separator = Separator.from_model(folded, config)
     pcm = [
         tf.audio.decode_wav(_wav(part, rate)).audio.numpy()
         for part in (noise[:-999], noise[:1000, :1])
     ]
-    estimates = keras.ops.convert_to_numpy(unet(magnitudes[..., None], training=False))
+    estimates = keras.ops.convert_to_numpy(folded(magnitudes[..., None], training=False))
     files = [separator(part, rate) for part in pcm]
     requests = [
         ("serving_default", {"waveform": noise[None]}),

@@ -4,8 +4,9 @@ import keras
 import numpy as np
 from keras import layers, ops
 
+from sccunet.unet import BatchNormalization
 
-@keras.saving.register_keras_serializable(package="sccunet")
+
 class Affine(layers.Layer):
     """What is left of batch normalisation behind a folded convolution: x * sign + shift.
 
@@ -30,9 +31,6 @@ class Affine(layers.Layer):
             x = x * ops.convert_to_tensor(self.sign)
         return x + ops.convert_to_tensor(self.shift)
 
-    def get_config(self):
-        return {**super().get_config(), "channels": self.channels, "signed": self.signed}
-
 
 def fold(unet: keras.Model) -> keras.Model:
     """The same network for `training=False`, in less arithmetic.
@@ -44,16 +42,17 @@ def fold(unet: keras.Model) -> keras.Model:
     ReLU TensorFlow computes along with it.
 
     Args:
-      unet: from `sccunet.build_model`. Later changes of its weights are not seen.
+      unet: from `sccunet.build_model`. Later changes of its weights are not seen. Another model is
+        returned as it is.
 
     Returns:
       Magnitudes [batch, bins, frames, 1] -> [batch, bins, frames, stems], those of `unet` up to
-      float32's rounding; layers of the same names and dtypes. Without normalisation `unet` itself.
+      float32's rounding; layers of the same names and dtypes.
     """
     scales = {
         layer.name: _value(layer.gamma) / np.sqrt(_value(layer.moving_variance) + layer.epsilon)
         for layer in unet.layers
-        if isinstance(layer, layers.BatchNormalization)
+        if isinstance(layer, BatchNormalization)  # ours, behind the convolution of its name
     }
 
     if not scales:
@@ -67,7 +66,7 @@ def fold(unet: keras.Model) -> keras.Model:
                 len(scale), bool((scale < 0).any()), name=layer.name, dtype=config["dtype"]
             )
         if _is_mirrored(layer):
-            del config["output_padding"]
+            config.pop("output_padding", None)
             return layers.Conv2D.from_config(config)
         return type(layer).from_config(config)
 

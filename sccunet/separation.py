@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sccunet.config import (
+    PRECISIONS,
     Config,
     ConfigError,
     Reconstruction,
@@ -40,7 +41,8 @@ class Separator:
         """Separates with a model in memory, `sccunet.build_model`'s or any other.
 
         Args:
-          unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
+          unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. Of
+            `build_model`'s the weights of now are used: later training is not seen.
           config: of the run that trained it.
           reconstruction: how its estimates become stems; by default as in the paper.
         """
@@ -90,11 +92,13 @@ class Separator:
           path: the workdir; or an export, or the base folder of several: the newest is taken.
           reconstruction: how the network's estimates become stems; by default as in the paper.
           precision: "mixed_bfloat16" computes the network's inner layers in bfloat16: faster on
-            devices that have it, with rounding errors far below a model's own. Workdirs only.
+            devices that have it, with rounding errors (results/benchmark). Workdirs only.
 
         Raises:
           ConfigError: if `path` is neither, has no weights yet, or cannot be loaded.
         """
+        if precision not in PRECISIONS:
+            raise ConfigError(f"precision: found {precision!r}, expected {' or '.join(PRECISIONS)}")
         config = load_config(path)
         export = exported_version(path)
         if not (export / "saved_model.pb").exists():
@@ -285,7 +289,8 @@ def wiener(
 def _one_by_one(function: Callable) -> Callable:
     """`function` of [1, samples] as one of [n, samples].
 
-    A second patch beside the first takes memory and saved no time on a CPU (results/benchmark).
+    A second patch beside the first takes memory and saved no time on a CPU (results/benchmark); on
+    a GPU it was not tried.
     """
     from keras import tree
 

@@ -202,6 +202,18 @@ def test_separator_loads_an_export_and_the_newest_of_several(tiny, tmp_path):
                 np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-5)
 
 
+def test_an_export_has_the_precision_that_it_was_exported_with(exported):
+    with pytest.raises(ConfigError, match="precision: found 'mixed_bfloat16' for the SavedModel"):
+        Separator.load(exported, precision="mixed_bfloat16")
+
+
+def test_wrong_folding_is_found(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(export, "fold", lambda unet: build_model(_TINY))
+    with pytest.raises(ConfigError, match="batch normalisation does not fold: 'mag"):
+        export_saved_model(tiny, _TINY, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_damaged_export_is_told_in_one_line(tiny, tmp_path):
     path = export_saved_model(tiny, _TINY, tmp_path)
     (path / "variables" / "variables.index").unlink()
@@ -231,7 +243,8 @@ def test_graph_at_every_length_around_its_patches(loaded, tiny):
             for stem, truth in separator(waveform, 44_100).items():
                 np.testing.assert_allclose(found[stem][0], truth, rtol=0, atol=1e-5)
     assert found["a"].shape == (1, 3 * step - fade + 1, 1)
-    assert separate(waveform=tf.zeros([1, 0, 2]))["a"].shape == (1, 0, 2)
+    for shape in ((1, 0, 2), (0, 100, 2)):
+        assert separate(waveform=tf.zeros(shape))["a"].shape == shape
 
 
 def test_wavs_that_are_not_as_they_should_be_are_refused(loaded):

@@ -123,3 +123,17 @@ def test_reader_of_this_installation():
     version = tuple(int(part) for part in tf.__version__.split(".")[:2])
     if version >= (2, 18):
         assert not readers.tfio_available()
+
+
+def test_memory_of_crops_that_nobody_holds_is_used_again(tmp_path):
+    info = _write(tmp_path / "a.wav", "PCM_16", 2)
+    reader = readers.mmap_reader([info], _CROP)
+    stream = tf.data.Dataset.range(100).map(
+        lambda start: reader(
+            tf.zeros([1], tf.int64), start[None], tf.constant([[0, 1]]), tf.ones([1])
+        ),
+        num_parallel_calls=2,
+    )
+    addresses = [crop.numpy().ctypes.data for crop in stream.prefetch(2)]
+    assert len(set(addresses)) < 20
+    assert len(readers._memories) < 20

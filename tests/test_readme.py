@@ -1,8 +1,10 @@
 """Figures in the README are those of the raw results that lie in the repository."""
 
+import json
+import statistics
 from pathlib import Path
 
-from experiments import scoring
+from experiments import benchmark, scoring
 
 _ROOT = Path(__file__).parents[1]
 _VARIANTS = ("none", "soft_1", "soft_2", "wiener_1")
@@ -59,3 +61,53 @@ def test_ideal_ratio_mask_bounds_the_trained_model_and_the_references():
         for stem, scores in _comparison("synthetic_test_set", system).items():
             for metric in ("SDR", "SIR"):
                 assert oracle[stem][metric]["median"] > scores[metric]["median"]
+
+
+_FLOAT32, _BFLOAT16 = ("twin", "twin_compiled"), ("twin_bfloat16", "twin_bfloat16_compiled")
+# What, section, case, ours, the best of which others.
+_SPEEDS = (
+    *(
+        (
+            f"training data, {crop} s crops, stem-seconds per second",
+            *("input", {"crop_seconds": crop}, "ours", ("openunmix_musdb", "openunmix_folder")),
+        )
+        for crop in (2, 6)
+    ),
+    ("training step, batch 8, float32, s", "train", {"batch_size": 8}, "ours", _FLOAT32),
+    ("training step, batch 8, bfloat16, s", "train", {"batch_size": 8}, "ours_bfloat16", _BFLOAT16),
+    ("a stereo file, float32, s", "separate", {}, "ours", _FLOAT32),
+    ("a stereo file, SavedModel, s", "separate", {}, "saved_model", _FLOAT32),
+    ("a stereo file, bfloat16, s", "separate", {}, "ours_bfloat16", _BFLOAT16),
+)
+
+
+_BENCHMARK = json.loads((_ROOT / "results" / "benchmark" / "benchmark.json").read_text())
+
+
+def _medians(section, case):
+    """By contender."""
+    return {
+        one["name"]: statistics.median(benchmark.values(section, one))
+        for one in _BENCHMARK[section]["measurements"]
+        if one["case"] == case and one["rounds"]
+    }
+
+
+def _speed_rows():
+    for what, section, case, ours, others in _SPEEDS:
+        medians = _medians(section, case)
+        best = max if section == "input" else min
+        theirs = best(medians[name] for name in others if name in medians)
+        ratio = medians[ours] / theirs
+        what = what.replace("a stereo", f"a {_BENCHMARK[section]['seconds']:g} s stereo")
+        numbers = (f"{x:,.0f}" if x >= 100 else f"{x:.1f}" for x in (medians[ours], theirs))
+        yield f"| {what} | {' | '.join(numbers)} | {ratio:.2f} |"
+
+
+def test_speed_table():
+    readme = (_ROOT / "README.md").read_text()
+    rows = list(_speed_rows())
+    cold = _medians("separate", {})
+    rows.append(f"{cold['cold_small']:.1f} s with `small_4stems`, {cold['cold_config']:.1f} s with")
+    missing = [row for row in rows if row not in readme]
+    assert not missing, "expected in README.md:\n" + "\n".join(missing)

@@ -423,6 +423,13 @@ def test_standard_input_residual_sums_and_masks(program, run, separator, tmp_pat
         assert np.abs(residual).max() < (1e-4 if mask == "soft" else 1e-2)
         assert np.abs(found["vocals"] - stems["vocals"]).max() > 1e-3
 
+    done = program(*line[:-1], "--precision=mixed_bfloat16", "--overwrite", path)
+    assert done.returncode == 0, done.stderr
+    rough = _read(out / "song")
+    for stem in stems:
+        error = np.linalg.norm(rough[stem] - stems[stem]) / np.linalg.norm(stems[stem])
+        assert 1e-5 < error < 0.05
+
 
 def _double(patches):
     """In place of a network: vocals are twice the mixture, drums it, bass silent."""

@@ -3,6 +3,7 @@
 import io
 import pickle
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -195,6 +196,8 @@ def test_dropout_is_for_training_only():
 
 def test_weights_start_as_keras_s_do():
     model = _model(64, 16, 600, (16, 24, 32), 8)
+    torch.manual_seed(0)
+    keras.utils.set_random_seed(0)
     fresh, theirs = build_model(model), build_model(model)
     twin.to_keras(twin.SpectrogramChannelsUNet(model).state_dict(), fresh)
     for variable, other in zip(fresh.weights, theirs.weights, strict=True):

@@ -81,7 +81,7 @@ class Contender:
     @property
     def is_ours(self) -> bool:
         """Whether it is this project's."""
-        return self.name.startswith(("ours", "saved_model", "cold", "help"))
+        return self.name.startswith(("ours", "saved_model"))
 
 
 def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:

@@ -6,6 +6,7 @@ tensorflow-io's last release loads its ops with TensorFlow 2.16 and 2.17 only, a
 encodings without a word; those files go to the memory maps. A reader reads only the crop's bytes.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.audio import WavInfo, pcm_to_float
+from data_pipeline.audio import AudioError, WavInfo, pcm_to_float
 from data_pipeline.augment import MEAN
 
 # (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or MEAN
@@ -44,7 +45,10 @@ def tfio_available() -> bool:
 
 
 def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
-    """Reads `samples` samples of some of `files` from memory maps, opened once per file."""
+    """Reads `samples` samples of some of `files` from memory maps, opened once per file.
+
+    When run, it raises AudioError, which TensorFlow wraps, for a file that is gone or cut short.
+    """
 
     @cache
     def rows(index: int) -> np.ndarray:
@@ -63,6 +67,7 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
         index: int, start: int, channels: list[int], gain: np.float32, out: np.ndarray
     ) -> None:
         info = files[index]
+        _check_unchanged(info)
         crop = rows(index)[start : start + samples]
         if info.encoding in _DIRECT:
             full_scale = _DIRECT[info.encoding][1]
@@ -94,6 +99,20 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
         return tf.ensure_shape(crops, [*channels.shape, samples])
 
     return read
+
+
+def _check_unchanged(info: WavInfo) -> None:
+    """Before a memory map is read: where its file has been cut short, reading ends the process."""
+    try:
+        size = os.stat(info.path).st_size
+    except OSError as error:
+        raise AudioError(f"{info.path}: cannot be read any more ({error.strerror})") from error
+    if size < info.data_offset + info.frames * info.frame_bytes:
+        found = max(size - info.data_offset, 0) // info.frame_bytes
+        raise AudioError(
+            f"{info.path}: found {found} samples, expected {info.frames} as before: it was cut"
+            " short"
+        )
 
 
 def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:

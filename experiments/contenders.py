@@ -647,11 +647,28 @@ def prepare(settings: Mapping[str, Any], _: Callable[[], None] = lambda: None) -
     if not run.exists():
         with folder_written_whole(run) as folder:
             (folder / CONFIG).write_text(config.to_json())
-            build_model(config).save_weights(folder / BEST)
+            unet = build_model(config)
+            _randomise_normalisation(unet)
+            unet.save_weights(folder / BEST)
     if not (models / SAVED_MODEL).exists():
         _attempt("export", f"--workdir={run}", f"--export_dir={models / SAVED_MODEL}")
     if not twin.exists():
         _attempt("convert", f"--workdir={run}", f"--output={twin}")
+
+
+def _randomise_normalisation(unet) -> None:
+    """As after a training: a new network's batch normalisation does next to nothing."""
+    import numpy as np
+    from keras import layers
+
+    rng = np.random.default_rng(0)
+    for layer in unet.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            channels = layer.gamma.shape
+            layer.gamma.assign(rng.normal(1, 0.5, channels))  # a few of them negative
+            layer.beta.assign(rng.normal(0, 0.1, channels))
+            layer.moving_mean.assign(rng.normal(0, 0.1, channels))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, channels))
 
 
 def _attempt(*command: str) -> None:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark
+from experiments import benchmark, benchmark_report
 from experiments.contenders import CONTENDERS, PROGRAMS
 from sccunet.config import ConfigError
 
 COMMITTED = Path(__file__).parents[1] / "results" / "benchmark"
-NAMES = {s: [c.name for c in CONTENDERS if c.section == s] for s in benchmark.SECTIONS}
+NAMES = {s: [c.name for c in CONTENDERS if c.section == s] for s in benchmark_report.SECTIONS}
 
 
 def found(name, seconds=(), work=1, case=None, peak=1e9, not_run=None, device="cpu"):
@@ -97,13 +97,13 @@ def test_each_section_has_the_contender_that_is_the_measure():
 
 def test_figures():
     of_input = RESULTS["input"]["measurements"]
-    assert benchmark.values("input", of_input[0]) == [8000, 4000, 2000, 4000, 4000, 1600]
-    assert benchmark.values("train", RESULTS["train"]["measurements"][1]) == [11]
-    assert benchmark.values("separate", RESULTS["separate"]["measurements"][0]) == [90, 110]
+    assert benchmark_report.values("input", of_input[0]) == [8000, 4000, 2000, 4000, 4000, 1600]
+    assert benchmark_report.values("train", RESULTS["train"]["measurements"][1]) == [11]
+    assert benchmark_report.values("separate", RESULTS["separate"]["measurements"][0]) == [90, 110]
 
 
 def test_targets():
-    targets = benchmark.targets(RESULTS)
+    targets = benchmark_report.targets(RESULTS)
     assert [(t.what, t.measured, t.met) for t in targets if t.case == "2 s crops"] == [
         ("ours / Open-Unmix's best loader", 8.0, True),
         ("ours, augmented, stereo / Open-Unmix's best loader", None, None),
@@ -126,7 +126,7 @@ def test_targets():
         ("--help of the slowest program, s", "plot", 1.5, False),
         ("a 10 s file, in a new process, s", "small_4stems", None, None),
     ]
-    assert benchmark.targets({}) == []
+    assert benchmark_report.targets({}) == []
 
 
 def rows_of(text):
@@ -136,7 +136,7 @@ def rows_of(text):
 
 
 def test_report():
-    text = benchmark.render({"train": RESULTS["train"]}, {})
+    text = benchmark_report.render({"train": RESULTS["train"]}, {})
     rows = rows_of(text)
     memory = ["2.00 s", "1.10 GB", "0.50 GB"]
     assert rows["the ours"] == ["10.0", "8.00 to 30.0", "1.00", *memory]
@@ -151,7 +151,7 @@ def test_report():
     kept = {"change": "less", "why": "more", "before": "2 s", "after": "1 s", "how": "a clock"}
     changes = {"kept": [kept], "dropped": ["a thing: slower"]}
     on_gpu = section(found("ours", [(0.1,)], work=10, case=BATCH, device="Sand H1"))
-    text = benchmark.render(RESULTS | {"train_gpu": on_gpu}, changes)
+    text = benchmark_report.render(RESULTS | {"train_gpu": on_gpu}, changes)
     assert "| less | more | 2 s | 1 s | a clock |" in text
     assert "- a thing: slower" in text
     assert "Device: Sand H1." in text
@@ -203,7 +203,7 @@ def test_mistakes_are_one_line(program, refusal, tmp_path):
 
 def test_report_without_results(tmp_path):
     with pytest.raises(ConfigError, match=r"found no benchmark\.json"):
-        benchmark.write_report(tmp_path)
+        benchmark_report.write_report(tmp_path)
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_the_program(program, write_track, tmp_path):
     assert names == [["ours", "bound"] * 2, ["ours", "ours_pipeline"], ["ours", "saved_model"]]
     assert results["separate"]["measurements"][0]["rounds"][0]["work"] == 2
     text = (out / "README.md").read_text()
-    assert text == benchmark.render(results, {})
+    assert text == benchmark_report.render(results, {})
     assert text in done.stdout
     rows = rows_of(text)
     assert rows["step: pipeline / memory"][3] in ("yes", "no")
@@ -267,11 +267,47 @@ def test_the_program(program, write_track, tmp_path):
     assert {path.name for path in out.glob("*.png")} == pictures
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("section", "name"),
+    [
+        ("input", "openunmix_musdb"),
+        ("input", "openunmix_folder"),
+        ("train", "twin"),
+        ("separate", "twin"),
+        ("separate", "openunmix"),
+    ],
+)
+def test_what_others_do(section, name, write_track, tmp_path):
+    """In this process's Python, beside torch and Open-Unmix where these are installed."""
+    for module in ("torch", "openunmix") if "openunmix" in name else ("torch",):
+        pytest.importorskip(module)
+    for split in ("train", "valid", "test"):
+        levels = dict.fromkeys(("vocals", "drums", "bass", "other", "mixture"), 0.1)
+        write_track(tmp_path / "data" / split / f"{split}song", levels, seconds=3.0)
+    settings = {
+        "config": {"model": {"filters": [4, 8], "patch_samples": 16_384}},
+        "data_dir": str(tmp_path / "data"),
+        "models": str(tmp_path / "models"),
+        "crop_seconds": 2,
+        "batch_size": 1,
+        "seconds": 2,
+    }
+    if (section, name) == ("separate", "twin"):
+        benchmark.run_worker("separate", "prepare", settings)
+    result = benchmark.run_worker(section, name, settings)
+    assert "not_run" not in result, result
+    assert all(seconds > 0 for seconds in result["seconds"])
+    # Stem-seconds are whole batches of 8 crops of 2 s of 4 stems.
+    works = {"input": 64 * round(result["work"] / 64), "train": 1, "separate": 2}
+    assert result["work"] == works[section] > 0
+
+
 @pytest.mark.skipif(not COMMITTED.exists(), reason="no results/benchmark")
 def test_committed_report_is_that_of_its_json():
     results = json.loads((COMMITTED / "benchmark.json").read_text())
     changes = COMMITTED / "changes.json"
     found = json.loads(changes.read_text()) if changes.exists() else {}
-    assert (COMMITTED / "README.md").read_text() == benchmark.render(results, found)
+    assert (COMMITTED / "README.md").read_text() == benchmark_report.render(results, found)
     texts = [path.read_text() for path in COMMITTED.iterdir() if path.suffix != ".png"]
     assert not [text for text in texts if re.search(r"/(tmp|home|work|root|mnt)/", text)]

@@ -137,3 +137,25 @@ def test_memory_of_crops_that_nobody_holds_is_used_again(tmp_path):
     addresses = [crop.numpy().ctypes.data for crop in stream.prefetch(2)]
     assert len(set(addresses)) < 20
     assert len(readers._memories) < 20
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "cannot be read any more (No such file or directory)"),
+        (
+            lambda path: path.write_bytes(path.read_bytes()[:-400]),
+            f"found {_FRAMES - 100} samples, expected {_FRAMES} as before: it was cut short",
+        ),
+    ],
+)
+def test_a_file_that_vanishes_or_is_cut_short_is_named(tmp_path, spoil, reason):
+    info = _write(tmp_path / "a.wav", "PCM_16", 2)
+    reader = readers.mmap_reader([info], _CROP)
+    for start in (0, _FRAMES - _CROP):
+        _read(reader, 0, start, [0])
+    spoil(tmp_path / "a.wav")
+    for start in (0, _FRAMES - _CROP):  # the crop's own bytes may be there still
+        with pytest.raises(tf.errors.OpError) as caught:
+            _read(reader, 0, start, [0])
+        assert f"AudioError: {info.path}: {reason}" in str(caught.value)

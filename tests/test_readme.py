@@ -4,7 +4,7 @@ import json
 import statistics
 from pathlib import Path
 
-from experiments import benchmark, scoring
+from experiments import benchmark_report, scoring
 
 _ROOT = Path(__file__).parents[1]
 _VARIANTS = ("none", "soft_1", "soft_2", "wiener_1")
@@ -87,7 +87,7 @@ _BENCHMARK = json.loads((_ROOT / "results" / "benchmark" / "benchmark.json").rea
 def _medians(section, case):
     """By contender."""
     return {
-        one["name"]: statistics.median(benchmark.values(section, one))
+        one["name"]: statistics.median(benchmark_report.values(section, one))
         for one in _BENCHMARK[section]["measurements"]
         if one["case"] == case and one["rounds"]
     }

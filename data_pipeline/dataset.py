@@ -30,6 +30,7 @@ def training_dataset(
     first_step: int = 0,
     reader: Callable[[Sequence[WavInfo], int], Reader] = mmap_reader,
     stereo: bool = False,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """An endless stream of training batches.
 
@@ -43,14 +44,58 @@ def training_dataset(
       first_step: batches to leave out, for a run that continues.
       reader: `mmap_reader` or `tfio_reader` of `data_pipeline.readers`.
       stereo: give left and right, whatever `config.downmix`; for other people's networks.
+      context: which of several workers asks, and how many replicas share a step: as
+        `distribute_datasets_from_function` gives it. Together they get what one alone would.
 
     Returns:
       float32 [batch, stems, patch_samples], or [batch, stems, 2, patch_samples] with `stereo`; the
-      shape static.
+      shape static. `batch` is `config.batch_size`, or a replica's part of it.
     """
-    table, stems = _SlotTable(segments, config), _Stems(segments, config, reader, stereo)
+    stems = _Stems(segments, config, reader, stereo)
+    return (
+        _training_places(segments, config, stems, first_step, context)
+        .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )
+
+
+def training_batch(
+    segments: Sequence[Segment], config: Config, step: int
+) -> tuple[np.ndarray, list[list[tuple[str, int]]]]:
+    """The whole batch of one step, for those who want to look at it, and where it is from.
+
+    Returns:
+      Waveforms, float32 [batch, stems, patch_samples]; for each crop and file its path and the
+      first sample.
+    """
+    stems = _Stems(segments, config, mmap_reader, stereo=False)
+    (places,) = _training_places(segments, config, stems, step).take(1)
+    index, start = places[0].numpy(), places[1].numpy()  # [batch, files]
+    origins = [
+        [(stems.files[i].path, int(first)) for i, first in zip(*crop, strict=True)]
+        for crop in zip(index, start, strict=True)
+    ]
+    return stems.read(*places).numpy(), origins
+
+
+def _training_places(
+    segments: Sequence[Segment],
+    config: Config,
+    stems: "_Stems",
+    first_step: int,
+    context: tf.distribute.InputContext | None = None,
+) -> tf.data.Dataset:
+    """Batches of what to read; the arguments are those of `training_dataset`."""
+    table = _SlotTable(segments, config)
+    worker, workers, replicas = (
+        (context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync)
+        if context
+        else (0, 1, 1)
+    )
+    ours = config.batch_size // workers  # crops of this worker in a step
 
     def place(i):
+        i = i // ours * config.batch_size + worker * ours + i % ours
         number, place = i // table.slots, i % table.slots
         slot = tf.random.experimental.index_shuffle(
             place, tf.stack([config.seed, number]), table.slots - 1
@@ -74,13 +119,10 @@ def training_dataset(
         gains = augment.gains(count, config.augment.gain_db, _seed(config, i, _GAIN))
         return stems.places(segment, start, _seed(config, i, _CHANNEL), swap_seed, gains)
 
-    first = first_step * config.batch_size
     return (
-        tf.data.Dataset.range(first, np.iinfo(np.int64).max)
+        tf.data.Dataset.range(first_step * ours, np.iinfo(np.int64).max)
         .map(place, num_parallel_calls=tf.data.AUTOTUNE)
-        .batch(config.batch_size, drop_remainder=True)
-        .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .batch(config.batch_size // replicas, drop_remainder=True)
     )
 
 
@@ -116,22 +158,36 @@ def fixed_dataset(
     batch_size: int,
     reader: Callable[[Sequence[WavInfo], int], Reader] = mmap_reader,
     stereo: bool = False,
+    context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
     """The given crops in their order, without augmentation; the same ones every time.
+
+    Args:
+      segments, config, reader, stereo: as for `training_dataset`.
+      crops: from `fixed_crops`.
+      batch_size: over all replicas.
+      context: as for `training_dataset`; the crops then must be whole batches.
 
     Returns:
       float32, shaped as `training_dataset`'s; the last batch is as small as it comes.
     """
     stems = _Stems(segments, config, reader, stereo)
     count = len(config.model.stems)
+    crops = np.asarray(crops, np.int64).reshape(-1, 2)
+    numbers = np.arange(len(crops))
+    if context:
+        # [batches, workers, a worker's part]: each takes its own of every batch.
+        workers = context.num_input_pipelines
+        numbers = numbers.reshape(-1, workers, batch_size // workers)
+        numbers = numbers[:, context.input_pipeline_id].ravel()
+        batch_size //= context.num_replicas_in_sync
 
     def place(i, crop):
         segment, start = tf.repeat(crop[0], count), tf.repeat(crop[1], count)
         return stems.places(segment, start, _seed(config, i, _CHANNEL), None, tf.ones([count]))
 
     return (
-        tf.data.Dataset.from_tensor_slices(np.asarray(crops, np.int64).reshape(-1, 2))
-        .enumerate()
+        tf.data.Dataset.from_tensor_slices((numbers, crops[numbers]))
         .map(place, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(batch_size)
         .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
@@ -172,8 +228,8 @@ class _Stems:
     def __init__(self, segments: Sequence[Segment], config: Config, reader, stereo: bool):
         self.config, self.stereo = config, stereo
         names = [name for stem in config.model.stems for name in config.files_of(stem)]
-        files = [segment.track.files[name] for segment in segments for name in names]
-        self.read_files = reader(files, config.model.patch_samples)
+        self.files = [segment.track.files[name] for segment in segments for name in names]
+        self.read_files = reader(self.files, config.model.patch_samples)
         self.sources = [len(config.files_of(stem)) for stem in config.model.stems]
         self.channels = tf.constant([segment.track.channels for segment in segments], tf.int32)
 

@@ -7,6 +7,7 @@ encodings without a word; those files go to the memory maps. A reader reads only
 """
 
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -29,6 +30,12 @@ _TFIO_TYPES = {"pcm8": tf.uint8, "pcm16": tf.int16, "pcm24": tf.int32, "float32"
 # Encodings whose samples NumPy converts as they lie in the file: type, and full scale.
 _DIRECT = {"pcm16": ("<i2", 2**15), "pcm32": ("<i4", 2**31), "float32": ("<f4", 1)}
 _ALIGNMENT = 64  # of TensorFlow's tensors, in bytes: such an array becomes one without a copy
+
+
+def error_of(error: tf.errors.OpError) -> AudioError | None:
+    """The reader's AudioError that TensorFlow has wrapped in its own; None if there is none."""
+    found = re.search(r"AudioError: (.+)", str(error))
+    return AudioError(found[1]) if found else None
 
 
 @cache

@@ -638,8 +638,8 @@ def prepare(settings: Mapping[str, Any], _: Callable[[], None] = lambda: None) -
     """
     from data_pipeline.files import folder_written_whole
     from sccunet import build_model
+    from sccunet.checkpoints import BEST
     from sccunet.config import CONFIG
-    from sccunet.training import BEST
 
     config = Config.from_dict(settings["config"])
     models = Path(settings["models"])

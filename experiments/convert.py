@@ -49,7 +49,7 @@ def to_workdir(path: str, workdir: str) -> None:
         raise ConfigError(f"{workdir}: found already there, expected a new workdir")
     state_dict, config = twin.read_checkpoint(path)
 
-    from sccunet.training import BEST
+    from sccunet.checkpoints import BEST
     from sccunet.unet import build_model
 
     unet = build_model(config)

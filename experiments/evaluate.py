@@ -163,7 +163,7 @@ def _model_hash(model: Path) -> str:
     if (model / "saved_model.pb").exists():
         paths = [model / "saved_model.pb", *sorted((model / "variables").glob("*"))]
     else:
-        from sccunet.training import BEST
+        from sccunet.checkpoints import BEST
 
         paths = [model / "config.json", model / BEST]
     return _files_hash(paths)

@@ -8,21 +8,32 @@ Examples:
   python -m experiments.train --config=experiments/configs/paper_4stems.py \
       --data_dir=MY_STEMS --workdir=TUNED --init_from=RUN
 
-Run again with the same flags, it continues from the last checkpoint in the workdir.
+  TF_CONFIG='{"cluster": {"worker": ["host1:2222", "host2:2222"]},
+              "task": {"type": "worker", "index": 0}}' \
+      python -m experiments.train --strategy=multiworker --config=... --data_dir=... --workdir=...
+
+Run again with the same flags, it continues from the last checkpoint in the workdir. SIGTERM saves
+one and ends it with exit code 75: run it again.
 """
 
 import dataclasses
+import io
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from absl import flags
+from absl import flags, logging
 from ml_collections import config_flags
 
 from data_pipeline.files import write_whole
 from experiments import cli
-from sccunet.config import Config, ConfigError, load_config
+from sccunet.config import STRATEGIES, Config, ConfigError, load_config
+
+# EX_TEMPFAIL of sysexits.h: saved, and worth running again.
+PREEMPTED = 75
 
 
 def train(
@@ -31,12 +42,30 @@ def train(
     workdir: str,
     names: Sequence[str] = (),
     init_from: str | None = None,
+    strategy: str = "auto",
+    tpu: str | None = None,
+    deterministic: bool = False,
+    checkpoint_minutes: float | None = None,
 ) -> None:
     """Trains until `config.epochs` epochs are done, continuing where the workdir has a checkpoint.
 
+    Args:
+      config: the run's.
+      data_dir: tracks in the MUSDB18-HQ layout.
+      workdir: where config, weights and logs are written.
+      names: of the tracks to train on; without them the training split.
+      init_from: start from these weights, of a workdir or a file.
+      strategy, tpu: as `sccunet.distribution.make_strategy` has them.
+      deterministic: the same run gives the same weights, to the bit.
+      checkpoint_minutes: see `sccunet.checkpoints.Checkpoint`.
+
     Raises:
-      AudioError: for data that cannot be trained on, before training starts.
-      ConfigError: for a workdir of another run, or weights that do not fit.
+      AudioError: for data that cannot be trained on, before training starts; for a file that turns
+        bad while it runs.
+      ConfigError: for a workdir of another run, weights that do not fit, devices that are not
+        there, or a loss or gradients that are no finite numbers.
+      SystemExit: with `PREEMPTED`, when SIGTERM has stopped it and all is saved, or another worker
+        has vanished.
     """
     from data_pipeline import tracks
 
@@ -49,6 +78,7 @@ def train(
     training, validation, how = tracks.training_split(data_dir, config, names)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
+    devices = _devices(config, strategy, tpu, deterministic)
     config = _resolve(config, workdir, data_dir, training, validation, how)
     if not config.loss_weights:
         from data_pipeline.volumes import training_volumes
@@ -58,68 +88,166 @@ def train(
         config = dataclasses.replace(config, loss_weights=tuple(weights.tolist()))
     weights = zip(config.model.stems, config.loss_weights, strict=True)
     print("loss weights:", ", ".join(f"{stem} {alpha:.3f}" for stem, alpha in weights))
-    _fit(config, workdir, training, validation, init_from)
+    _fit(config, workdir, training, validation, init_from, devices, checkpoint_minutes)
 
 
-def _fit(config, workdir, training, validation, init_from) -> None:
+def _devices(config: Config, name: str, tpu: str | None, deterministic: bool):
+    """The strategy, made before TensorFlow computes anything."""
+    import tensorflow as tf
+
+    from sccunet.distribution import make_strategy
+
+    if deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy, about = make_strategy(name, tpu)
+    print(f"strategy: {about}")
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        raise ConfigError(
+            f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
+            " replicas that share it"
+        )
+    return strategy
+
+
+def _fit(config, workdir, training, validation, init_from, strategy, checkpoint_minutes) -> None:
     import keras
     import numpy as np
+    import tensorflow as tf
 
-    from data_pipeline import dataset
+    from data_pipeline import dataset, readers
+    from sccunet import checkpoints, distribution
     from sccunet.training import (
-        BEST,
-        CHECKPOINT,
-        Checkpoint,
+        FiniteGuard,
+        NotFiniteError,
         TensorBoard,
         compile_trainer,
-        load_weights,
+        run_epochs,
     )
     from sccunet.unet import build_model
 
     keras.utils.set_random_seed(config.seed)
     steps = dataset.steps_per_epoch(training, config)
-    unet = build_model(config.model, dtype=config.precision)
-    trainer = compile_trainer(unet, config, config.loss_weights, steps)
-    epoch = 0
-    if (workdir / CHECKPOINT).exists():
-        load_weights(trainer, workdir / CHECKPOINT)
-        epoch = int(trainer.optimizer.iterations) // steps
-        print(f"continuing from epoch {epoch} of {config.epochs} in {workdir}")
-    elif init_from:
+    with strategy.scope():
+        unet = build_model(config.model, config.precision, config.synchronized_norm)
+        trainer = compile_trainer(unet, config, config.loss_weights, steps)
+    loaded = checkpoints.load_newest(trainer, workdir, lambda line: logging.warning("%s", line))
+    if init_from and not loaded:
         path = Path(init_from)
-        load_weights(unet, path / BEST if path.is_dir() else path)
-    write_whole(workdir / "config.json", config.to_json())
+        checkpoints.load_weights(unet, path / checkpoints.BEST if path.is_dir() else path)
+    first_step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
+    note = ""
+    if loaded:
+        note = f"continuing from epoch {epoch} of {config.epochs}"
+        if within := first_step - epoch * steps:
+            note += f" and {within} of {steps} steps"
+        print(f"{note} in {loaded}", flush=True)
+    chief, several = distribution.is_chief(strategy), distribution.is_multiworker(strategy)
+    if chief:
+        write_whole(workdir / "config.json", config.to_json())
     if epoch >= config.epochs:
         print(f"all {config.epochs} epochs are done: {workdir}")
         return
 
     crops = dataset.fixed_crops(validation, config, config.validation_crops)
-    # Whole batches alone: the compiled step knows one shape.
-    batch_size = min(config.batch_size, len(crops))
+    replicas = strategy.num_replicas_in_sync
+    # Whole batches alone, divided among the replicas: the compiled step knows one shape.
+    batch_size = min(config.batch_size, len(crops)) // replicas * replicas
+    if not batch_size:
+        raise ConfigError(
+            f"--strategy: found {replicas} replicas, expected no more than the {len(crops)}"
+            " validation crops"
+        )
     crops = crops[: len(crops) // batch_size * batch_size]
-    validation_data = dataset.fixed_dataset(validation, config, crops, batch_size)
     shown = [crops[i] for i in np.unique(np.linspace(0, len(crops) - 1, 3).round().astype(int))]
     shown = next(iter(dataset.fixed_dataset(validation, config, shown, len(shown)))).numpy()
-    trainer.fit(
-        dataset.training_dataset(training, config, first_step=epoch * steps),
-        steps_per_epoch=steps,
-        shuffle=False,  # the stream has its order
-        initial_epoch=epoch,
-        epochs=config.epochs,
-        validation_data=validation_data,
-        callbacks=[
-            keras.callbacks.TerminateOnNaN(),
-            Checkpoint(workdir),
-            TensorBoard(str(workdir / "tensorboard"), shown, initial_epoch=epoch),
-        ],
-        verbose=1 if sys.stdout.isatty() else 2,
-    )
-    if trainer.stop_training:
-        raise ConfigError(
-            f"{workdir}: the loss became NaN; a lower config.learning_rate, in another --workdir,"
-            " may help"
+
+    def batches(context=None):
+        return dataset.training_dataset(
+            training, config, int(trainer.optimizer.iterations.numpy()), context=context
         )
+
+    def validation_batches(context=None):
+        return dataset.fixed_dataset(validation, config, crops, batch_size, context=context)
+
+    checkpoint = checkpoints.Checkpoint(workdir, checkpoint_minutes, writes=chief)
+    if several:
+        checkpoint.agree = distribution.agree(strategy)
+
+    def callbacks(epoch: int, note: str = "") -> list:
+        board = TensorBoard(str(workdir / "tensorboard"), shown, epoch, note)
+        # The guard comes first: what it refuses is not saved.
+        return [FiniteGuard(), checkpoint, *([board] if chief else [])]
+
+    verbose = 0 if not chief else 1 if sys.stdout.isatty() else 2
+    before = signal.signal(signal.SIGTERM, lambda *_: checkpoint.preempt())
+    try:
+        if several or first_step > epoch * steps:
+            distribute = strategy.distribute_datasets_from_function
+            until = config.epochs if several else epoch + 1
+            run_epochs(
+                *(trainer, strategy, distribute(batches), distribute(validation_batches)),
+                *(steps, until, callbacks(epoch, note), verbose),
+            )
+            epoch, note = until, ""
+        if epoch < config.epochs:
+            trainer.fit(
+                batches(),
+                steps_per_epoch=steps,
+                shuffle=False,  # the stream has its order
+                initial_epoch=epoch,
+                epochs=config.epochs,
+                validation_data=validation_batches(),
+                callbacks=callbacks(epoch, note),
+                verbose=verbose,
+            )
+    except NotFiniteError as error:
+        where = f"{workdir}: the {error.what} became NaN or infinite at step {error.step}"
+        raise ConfigError(
+            f"{where} (epoch {error.step // steps + 1})"
+            + _bad_batch(workdir, training, config, error.step)
+        ) from error
+    except tf.errors.OpError as error:
+        if found := readers.error_of(error):
+            raise found from error
+        if several:  # collectives fail in many ways
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            _leave(f"another worker is gone ({reason})", workdir)
+        raise
+    except checkpoints.PreemptedError as error:
+        _leave(str(error), workdir)
+    finally:
+        signal.signal(signal.SIGTERM, before)
     print(f"best and last weights, config and TensorBoard logs: {workdir}")
+
+
+def _leave(why: str, workdir: Path) -> NoReturn:
+    print(f"{why}; run it again to go on: {workdir}", file=sys.stderr, flush=True)
+    sys.exit(PREEMPTED)
+
+
+def _bad_batch(workdir: Path, training, config: Config, step: int) -> str:
+    """Keeps the batch of a step beside the run; the rest of the line that tells of it."""
+    import numpy as np
+
+    from data_pipeline.dataset import training_batch
+
+    waveforms, origins = training_batch(training, config, step)
+    files = [[path for path, _ in crop] for crop in origins]
+    starts = [[start for _, start in crop] for crop in origins]
+    content = io.BytesIO()
+    np.savez(content, waveforms=waveforms, files=files, starts=starts)
+    path = workdir / f"bad_batch_{step}.npz"
+    write_whole(path, content.getvalue())
+    bad = [not np.isfinite(crop).all() for crop in waveforms]
+    concerned = [crop for crop, is_bad in zip(files, bad, strict=True) if is_bad or not any(bad)]
+    tracks = sorted({Path(file).parent.name for crop in concerned for file in crop})
+    return (
+        f"; its batch is kept in {path}"
+        + (", with NaN or infinity in crops of " if any(bad) else ", with crops of ")
+        + ", ".join(tracks)
+        + ("" if any(bad) else "; a lower config.learning_rate, in another --workdir, may help")
+    )
 
 
 def _resolve(config: Config, workdir: Path, data_dir, training, validation, how) -> Config:
@@ -164,6 +292,10 @@ def main(_: Sequence[str]) -> None:
         _WORKDIR.value,
         _TRACKS.value,
         _INIT_FROM.value,
+        _STRATEGY.value,
+        _TPU.value,
+        _DETERMINISTIC.value,
+        _CHECKPOINT_MINUTES.value,
     )
 
 
@@ -178,5 +310,23 @@ if __name__ == "__main__":
     _TRACKS = flags.DEFINE_list("tracks", [], "Train on these tracks alone, wherever they lie.")
     _INIT_FROM = flags.DEFINE_string(
         "init_from", None, "Start from the weights of a workdir or of a .weights.h5 file."
+    )
+    _STRATEGY = flags.DEFINE_enum(
+        "strategy",
+        "auto",
+        STRATEGIES,
+        "Where to compute. auto: several workers if TF_CONFIG names them, a TPU if --tpu is given,"
+        " all GPUs, or the CPU. mirrored: all GPUs of this machine. multiworker: all machines of"
+        " TF_CONFIG.",
+    )
+    _TPU = flags.DEFINE_string("tpu", None, "Name or address of a TPU; local on a TPU VM.")
+    _DETERMINISTIC = flags.DEFINE_boolean(
+        "deterministic", False, "Give the same weights to the bit each time; slower."
+    )
+    _CHECKPOINT_MINUTES = flags.DEFINE_float(
+        "checkpoint_minutes",
+        10.0,
+        "Write a checkpoint within epochs, too: what a killed run loses at most.",
+        lower_bound=0.0,
     )
     cli.run(main)

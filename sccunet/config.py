@@ -18,6 +18,7 @@ CONFIG = "config.json"
 METADATA = Path("assets") / "metadata.json"
 MASKS = ("none", "soft", "wiener")  # of Reconstruction
 PRECISIONS = ("float32", "mixed_bfloat16")  # of Config and Separator
+STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # of sccunet.distribution
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
@@ -200,7 +201,8 @@ class Config:
       sources: which of a track's files make up a stem, where it is not the one file of its name:
         `{"accompaniment": ("drums", "bass", "other")}` sums three files.
       seed: of initial weights, crops, their order, augmentation and dropout.
-      batch_size: patches per step.
+      batch_size: patches per step, over all replicas of all workers. So steps, epochs and the
+        learning rate's schedule do not depend on how many there are.
       epochs: passes over the training split.
       steps_per_epoch: training steps called an epoch; 0 takes one crop for every patch length of
         training audio, as cutting the split into consecutive patches would.
@@ -215,6 +217,8 @@ class Config:
         volumes of the training split.
       precision: "float32" or "mixed_bfloat16".
       jit_compile: compile the training step with XLA.
+      synchronized_norm: batch normalisation takes its statistics over all replicas' patches; False
+        takes each replica's own, which is faster.
     """
 
     model: ModelConfig = ModelConfig()
@@ -233,6 +237,7 @@ class Config:
     loss_weights: tuple[float, ...] = ()
     precision: str = "float32"
     jit_compile: bool = False
+    synchronized_norm: bool = False
 
     def __post_init__(self):
         sources = self.sources
@@ -266,7 +271,7 @@ class Config:
             value = getattr(self, field)
             _check(_is_whole(value, least), field, value, f"a whole number, {least} or more")
         _check(self.seed < 2**32, "seed", self.seed, "less than 2**32")
-        for field in ("random_crops", "downmix", "jit_compile"):
+        for field in ("random_crops", "downmix", "jit_compile", "synchronized_norm"):
             _check(isinstance(getattr(self, field), bool), field, getattr(self, field), "a bool")
         _check(
             _is_number(self.learning_rate, 0) and self.learning_rate > 0,

@@ -331,7 +331,7 @@ def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "floa
     Raises:
       ConfigError: if there are none, or they do not fit.
     """
-    from sccunet.training import BEST, load_weights
+    from sccunet.checkpoints import BEST, load_weights
     from sccunet.unet import build_model
 
     unet = build_model(config, precision)

@@ -1,21 +1,15 @@
-"""Waveforms to loss on the device, the optimizer's schedule, and what a run writes as it goes."""
+"""Waveforms to loss on the device, the optimizer, the loop over steps, and TensorBoard's logs."""
 
 import math
-import os
-import warnings
 from collections.abc import Sequence
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
 from sccunet import spectral
-from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.config import Config, ModelConfig
 from sccunet.losses import VolumeBalancedL1
-
-CHECKPOINT = "last.weights.h5"
-BEST = "best.weights.h5"
 
 
 class Trainer(keras.Model):
@@ -34,12 +28,16 @@ class Trainer(keras.Model):
         self.unet = unet
         self.config = model
         self.stem_losses = [keras.metrics.Mean(name=f"{stem}_loss") for stem in model.stems]
-        # Kept with the weights so that a continued run knows what it has to beat.
+        # Kept with the weights so that a continued run knows what it has to beat, and whether the
+        # epoch whose steps are done has been validated.
         self.best_loss = self.add_weight(
             name="best_loss",
             shape=(),
             initializer=keras.initializers.Constant(math.inf),
             trainable=False,
+        )
+        self.epochs_done = self.add_weight(
+            name="epochs_done", shape=(), initializer="zeros", dtype="int32", trainable=False
         )
 
     @property
@@ -53,13 +51,15 @@ class Trainer(keras.Model):
 
     def save_own_variables(self, store):
         """What a continued run needs besides weights and optimizer."""
-        store["best_loss"] = ops.convert_to_numpy(self.best_loss)
+        store["best_loss"] = self.best_loss.numpy()
+        store["epochs_done"] = self.epochs_done.numpy()
         for i, state in enumerate(self._random_states):
-            store[f"random_state_{i}"] = ops.convert_to_numpy(state)
+            store[f"random_state_{i}"] = state.numpy()
 
     def load_own_variables(self, store):
         """The inverse of `save_own_variables`."""
         self.best_loss.assign(store["best_loss"])
+        self.epochs_done.assign(store["epochs_done"])
         for i, state in enumerate(self._random_states):
             state.assign(store[f"random_state_{i}"])
 
@@ -92,7 +92,7 @@ def compile_trainer(
     """
     trainer = Trainer(unet, config.model)
     trainer.compile(
-        optimizer=keras.optimizers.Adam(
+        optimizer=_Adam(
             learning_rate_schedule(config, steps_per_epoch),
             weight_decay=config.weight_decay or None,
         ),
@@ -118,53 +118,122 @@ def learning_rate_schedule(config: Config, steps_per_epoch: int):
     )
 
 
-def save_whole(model: keras.Model, path: str | os.PathLike) -> None:
-    """`model.save_weights`, the file being there whole or not at all."""
-    path = Path(path)
-    # Keras wants the ending; the leading dot keeps an interrupted write apart.
-    partial = path.with_name(f".{path.name}")
-    model.save_weights(partial, overwrite=True)
-    os.replace(partial, path)
+class NotFiniteError(Exception):
+    """The loss or a gradient of a step became NaN or infinite.
 
-
-def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """`model.load_weights`, with one line where it fails.
-
-    Raises:
-      ConfigError: if the file is missing, damaged or another network's.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise ConfigError(f"{path}: found no such file, expected weights")
-    try:
-        with warnings.catch_warnings():
-            # One for every layer that does not fit, ahead of the error that says so.
-            warnings.filterwarnings("ignore", message="Skipping nested container")
-            model.load_weights(path)
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{path}: found weights that do not load ({reason})") from error
-
-
-class Checkpoint(keras.callbacks.Callback):
-    """Writes the best and the last weights into a workdir after every epoch.
-
-    The last ones come with everything that a run continues from: the optimizer's state, the number
-    of steps done (hence epochs) and the state of the random generators.
+    Attributes:
+      step: number of the step's batch in the run, from 0.
+      what: "loss" or "gradients".
     """
 
-    def __init__(self, workdir: str | os.PathLike):
-        super().__init__()
-        self.workdir = Path(workdir)
+    def __init__(self, step: int, what: str):
+        super().__init__(f"{what} of step {step}")
+        self.step, self.what = step, what
 
-    def on_epoch_end(self, epoch, logs=None):
-        if self.model.stop_training:  # the loss is NaN, and so are the weights
-            return
-        loss = (logs or {}).get("val_loss", math.inf)
-        if loss < float(self.model.best_loss):
-            self.model.best_loss.assign(loss)
-            save_whole(self.model.unet, self.workdir / BEST)
-        save_whole(self.model, self.workdir / CHECKPOINT)
+
+class FiniteGuard(keras.callbacks.Callback):
+    """Raises `NotFiniteError` after the first step whose loss or gradients are not finite."""
+
+    def on_train_batch_end(self, batch, logs=None):
+        optimizer = self.model.optimizer
+        what = (
+            "loss"
+            if not math.isfinite(logs["loss"])
+            else "gradients"
+            if float(optimizer.bad_gradients.result())
+            else None
+        )
+        if what:
+            raise NotFiniteError(int(optimizer.iterations.numpy()) - 1, what)
+
+
+class _Adam(keras.optimizers.Adam):
+    """Keras's, counting the gradients that are no finite numbers; TensorFlow's backend alone."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, name="adam", **kwargs)
+        self.bad_gradients = keras.metrics.Sum(name="bad_gradients")
+
+    def apply_gradients(self, grads_and_vars):
+        grads_and_vars = list(grads_and_vars)
+        good = [ops.all(ops.isfinite(gradient)) for gradient, _ in grads_and_vars]
+        self.bad_gradients.update_state(ops.cast(ops.logical_not(ops.stack(good)), "float32"))
+        return super().apply_gradients(grads_and_vars)
+
+
+def run_epochs(
+    trainer: Trainer,
+    strategy,
+    batches,
+    validation,
+    steps_per_epoch: int,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+) -> None:
+    """What `trainer.fit` does, from wherever the trainer is: in the middle of an epoch, too.
+
+    For an epoch that was interrupted, which `fit` would begin anew, and for
+    `MultiWorkerMirroredStrategy`, under which Keras 3's `fit` fails (keras issue 20585).
+
+    Args:
+      trainer: compiled under `strategy`.
+      strategy: a `tf.distribute.Strategy`.
+      batches: a distributed data set of it, from the step on that the trainer is at.
+      validation: a distributed data set.
+      steps_per_epoch: as the trainer was compiled with.
+      epochs: the number at which to stop.
+      callbacks: Keras's; those of training and of test batches, epochs, and the whole.
+      verbose: as `fit` has it.
+    """
+    import tensorflow as tf
+
+    callbacks = keras.callbacks.CallbackList(
+        list(callbacks),
+        add_history=True,
+        add_progbar=verbose != 0,
+        model=trainer,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps_per_epoch,
+    )
+
+    def compiled(step):
+        def run(batch):
+            logs = strategy.run(step, args=(batch,))
+            return {name: strategy.reduce("MEAN", x, axis=None) for name, x in logs.items()}
+
+        return tf.function(run, jit_compile=trainer.jit_compile)
+
+    train_step, test_step = compiled(trainer.train_step), compiled(trainer.test_step)
+    iterator = iter(batches)
+    first_epoch = int(trainer.epochs_done.numpy())
+    done = int(trainer.optimizer.iterations.numpy()) - first_epoch * steps_per_epoch
+    callbacks.on_train_begin()
+    for epoch in range(first_epoch, epochs):
+        trainer.reset_metrics()
+        callbacks.on_epoch_begin(epoch)
+        logs = {}  # stays so where the validation was interrupted
+        for step in range(done, steps_per_epoch):
+            callbacks.on_train_batch_begin(step)
+            logs = _numbers(train_step(next(iterator)))
+            callbacks.on_train_batch_end(step, logs)
+        done = 0
+        trainer.reset_metrics()
+        validated = {}
+        callbacks.on_test_begin()
+        for i, batch in enumerate(validation):
+            callbacks.on_test_batch_begin(i)
+            validated = _numbers(test_step(batch))
+            callbacks.on_test_batch_end(i, validated)
+        callbacks.on_test_end(validated)
+        logs |= {f"val_{name}": value for name, value in validated.items()}
+        callbacks.on_epoch_end(epoch, logs)
+    callbacks.on_train_end()
+
+
+def _numbers(logs) -> dict[str, float]:
+    return {name: float(value) for name, value in logs.items()}
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
@@ -173,24 +242,24 @@ class TensorBoard(keras.callbacks.TensorBoard):
     Args:
       log_dir: of the events.
       crops: waveforms of the stems, float32 [crops, stems, patch_samples].
-      initial_epoch: of a continued run, which is noted in the log.
+      epoch: in which the run goes on.
+      note: text for the log, of a run that was continued.
     """
 
-    def __init__(self, log_dir: str, crops: np.ndarray, initial_epoch: int = 0):
+    def __init__(self, log_dir: str, crops: np.ndarray, epoch: int = 0, note: str = ""):
         super().__init__(log_dir, write_graph=False)
         self._crops = crops
-        self._initial_epoch = initial_epoch
+        self._epoch = epoch
+        self._note = note
 
     def on_train_begin(self, logs=None):
         super().on_train_begin(logs)
         import tensorflow as tf
 
         with self._val_writer.as_default():
-            if self._initial_epoch:
-                tf.summary.text(
-                    "run", f"continued from epoch {self._initial_epoch}", self._initial_epoch
-                )
-            self._look("truth", self._crops, self._initial_epoch)
+            if self._note:
+                tf.summary.text("run", self._note, self._epoch)
+            self._look("truth", self._crops, self._epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         super().on_epoch_end(epoch, logs)

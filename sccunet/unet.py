@@ -66,7 +66,9 @@ def output_relu(x):
     return leaky + ops.stop_gradient(ops.relu(x) - leaky)
 
 
-def build_model(config: Any, dtype: str = "float32") -> keras.Model:
+def build_model(
+    config: Any, dtype: str = "float32", synchronized_norm: bool = False
+) -> keras.Model:
     """Builds the network of the paper (Oh, Kim, Yun 2018), of any depth and width.
 
     Encoder level: two 3x3 convolutions, 2x2 max-pooling. Bottom: two 3x3 convolutions. Decoder
@@ -77,6 +79,7 @@ def build_model(config: Any, dtype: str = "float32") -> keras.Model:
     Args:
       config: what a config file's `get_config()` returns, or its `.model` part.
       dtype: Keras dtype policy of the layers; the last convolution is float32 in any case.
+      synchronized_norm: see `Config`; on TensorFlow's backend alone.
 
     Returns:
       Functional model, [batch, bins, frames, 1] -> [batch, bins, frames, stems], both linear
@@ -99,7 +102,9 @@ def build_model(config: Any, dtype: str = "float32") -> keras.Model:
             dtype=dtype,
             name=name,
         )(x)
-        return BatchNormalization(momentum=_MOMENTUM, dtype=dtype, name=f"{name}_norm")(x)
+        return BatchNormalization(
+            momentum=_MOMENTUM, synchronized=synchronized_norm, dtype=dtype, name=f"{name}_norm"
+        )(x)
 
     # Each pooling halves both axes: zeros are added behind so that no bin or frame is lost.
     multiple = 2 ** len(encoder_filters)

@@ -79,7 +79,7 @@ def make_run():
 
     def make(path, config, set_weights):
         from sccunet import build_model
-        from sccunet.training import BEST, save_whole
+        from sccunet.checkpoints import BEST, save_whole
 
         path.mkdir(parents=True)
         (path / "config.json").write_text(config.to_json())

@@ -1,9 +1,11 @@
 """The streams, on stems whose samples say where they come from."""
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from data_pipeline import dataset, readers, tracks
 from data_pipeline.audio import write_wav
@@ -192,3 +194,57 @@ def test_fixed_crops_are_consecutive_whole_and_evenly_spread(segments):
 def test_steps_per_epoch(segments):
     assert dataset.steps_per_epoch(segments, _CONFIG) == 9 // 2
     assert dataset.steps_per_epoch(segments, _with(steps_per_epoch=7)) == 7
+
+
+def _context(workers, worker, replicas):
+    return tf.distribute.InputContext(workers, worker, replicas)
+
+
+@pytest.mark.parametrize(("workers", "replicas"), [(1, 2), (2, 2), (2, 4)])
+def test_workers_together_get_what_one_alone_would(segments, workers, replicas):
+    """And no two of them the same crop in a step."""
+    config = _with(batch_size=8, augment=AugmentConfig(gain_db=3.0, mix_tracks=0.5))
+    part = config.batch_size // replicas
+    whole = _take(segments, config, 3, first_step=5)
+    shares = []
+    for worker in range(workers):
+        context = _context(workers, worker, replicas)
+        share = _take(
+            segments, config, 3 * replicas // workers, first_step=5, context=context
+        )  # [steps * a worker's crops, stems, samples]
+        shares.append(share.reshape(3, 8 // workers, 2, _PATCH))
+    np.testing.assert_array_equal(np.concatenate(shares, axis=1).reshape(whole.shape), whole)
+    assert dataset.training_dataset(
+        segments, config, context=_context(workers, 0, replicas)
+    ).element_spec.shape == (part, 2, _PATCH)
+
+
+def test_workers_share_the_fixed_crops(segments):
+    crops = dataset.fixed_crops(segments, _CONFIG)[:8]
+    (whole,) = np.array(list(dataset.fixed_dataset(segments, _CONFIG, crops, 8)))
+    shares = [
+        np.concatenate(
+            list(
+                dataset.fixed_dataset(
+                    segments, _CONFIG, crops, 4, context=_context(2, worker, 2)
+                ).as_numpy_iterator()
+            )
+        )
+        for worker in (0, 1)
+    ]
+    for step in (0, 1):
+        ours = np.concatenate([share[2 * step : 2 * step + 2] for share in shares])
+        np.testing.assert_array_equal(ours, whole[4 * step : 4 * step + 4])
+
+
+def test_a_batch_of_a_step_and_where_it_is_from(segments):
+    config = _with(batch_size=3, augment=AugmentConfig(mix_tracks=1.0))
+    waveforms, origins = dataset.training_batch(segments, config, 4)
+    np.testing.assert_array_equal(waveforms, _take(segments, config, 1, first_step=4))
+    for (vocals, _), files in zip(waveforms, origins, strict=True):
+        assert [path.name for path in (Path(p) for p, _ in files)] == [
+            *("vocals.wav", "drums.wav", "bass.wav"),
+        ]
+        track, start = _origin(vocals)
+        assert Path(files[0][0]).parent.name == "abc"[track]
+        assert files[0][1] == start

@@ -347,8 +347,8 @@ def test_a_model_is_scored_and_another_is_refused(data_dir, tmp_path):
     import keras
 
     from sccunet import build_model
+    from sccunet.checkpoints import BEST
     from sccunet.separation import Separator, load_config
-    from sccunet.training import BEST
 
     run = write_run(tmp_path / "run", filters=(2, 4), patch_samples=16384)
     config = load_config(run)

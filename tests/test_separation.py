@@ -7,10 +7,10 @@ import pytest
 from keras import ops
 
 from sccunet import build_model
+from sccunet.checkpoints import BEST, save_whole
 from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, Reconstruction
 from sccunet.patching import Patching
 from sccunet.separation import Separator, load_unet
-from sccunet.training import BEST, save_whole
 
 _MODEL = ModelConfig(
     stems=("a", "b"), frame_length=256, hop_length=64, patch_samples=4096, filters=(4, 8)

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline import audio, tracks
+from data_pipeline import audio, dataset, tracks
 from data_pipeline.audio import AudioError
 from experiments import train
 from sccunet.config import Config, ConfigError, load_config
@@ -80,7 +81,7 @@ def _trainable(path=None):
     import keras
 
     from sccunet import build_model
-    from sccunet.training import load_weights
+    from sccunet.checkpoints import load_weights
 
     config = _config()
     keras.utils.set_random_seed(config.seed)
@@ -120,7 +121,8 @@ def copy(finished, tmp_path):
 @pytest.mark.slow
 def test_a_run_writes_config_data_and_weights(finished):
     workdir, printed = finished
-    names = {"config.json", "data.json", "best.weights.h5", "last.weights.h5", "tensorboard"}
+    names = {"config.json", "data.json", "tensorboard"}
+    names |= {f"{name}.weights.h5" for name in ("best", "last", "previous")}
     assert {entry.name for entry in workdir.iterdir()} == names
     assert "training on 2 tracks, validating on 1 track: the tracks in valid/" in printed
     assert _iterations(workdir) == _EPOCHS * _STEPS
@@ -289,7 +291,7 @@ def test_fine_tuning_on_named_tracks_starts_from_the_runs_best_weights(
 @pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused(finished, data_dir, tmp_path):
     from sccunet import build_model
-    from sccunet.training import save_whole
+    from sccunet.checkpoints import save_whole
 
     other = tmp_path / "other"
     other.mkdir()
@@ -308,13 +310,175 @@ def test_weights_that_do_not_fit_are_refused(finished, data_dir, tmp_path):
         assert not list(tmp_path.glob("run/*.h5"))
 
 
+def _refused(data_dir, workdir, message, **changes):
+    with pytest.raises(ConfigError) as caught:
+        train.train(_config(**changes), data_dir, workdir)
+    text = str(caught.value)
+    assert "\n" not in text
+    assert re.match(message, text), text
+    return text
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_no_such_weights(data_dir, tmp_path):
     workdir = tmp_path / "run"
-    with pytest.raises(ConfigError) as caught:
-        train.train(_config(learning_rate=1e30), data_dir, workdir)
-    assert str(caught.value).startswith(f"{workdir}: the loss became NaN")
+    text = _refused(
+        data_dir,
+        workdir,
+        rf"{workdir}: the (loss|gradients) became NaN or infinite at step [12] \(epoch 1\);"
+        rf" its batch is kept in {workdir}/bad_batch_[12].npz, with crops of (one|two|one, two);"
+        r" a lower config.learning_rate",
+        learning_rate=1e30,
+    )
     assert not list(workdir.glob("*.h5"))
+    # The batch is the one that the step had.
+    step = int(re.search(r"at step (\d)", text)[1])
+    training, *_ = tracks.training_split(data_dir, _config())
+    batches = dataset.training_dataset(training, load_config(workdir), step)
+    kept = np.load(workdir / f"bad_batch_{step}.npz")
+    np.testing.assert_array_equal(kept["waveforms"], next(iter(batches)))
+    for files, starts in zip(kept["files"], kept["starts"], strict=True):
+        assert [Path(file).name for file in files] == [f"{stem}.wav" for stem in _LEVELS]
+        assert all(0 <= start <= 2 * 44_100 - 16_384 for start in starts)
+
+
+@pytest.mark.slow
+def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, tmp_path, monkeypatch):
+    data, workdir = shutil.copytree(data_dir, tmp_path / "data"), tmp_path / "run"
+    for stem in _LEVELS:
+        _rewrite(data / "train" / "two" / f"{stem}.wav", encoding="float32")
+    first = train.train(_config(epochs=1), data, workdir)
+    assert first is None
+    before = _arrays(workdir / "last.weights.h5")
+
+    def spoil(_):  # behind the look at the files that comes before training
+        path = data / "train" / "two" / "bass.wav"
+        content = bytearray(path.read_bytes())
+        content[-(2**18) :] = np.full(2**16, np.nan, "<f4").tobytes()
+        path.write_bytes(content)
+
+    monkeypatch.setattr(tracks, "check_finite", spoil)
+    _refused(
+        data,
+        workdir,
+        rf"{workdir}: the loss became NaN or infinite at step \d+ \(epoch \d\); its batch is kept"
+        rf" in {workdir}/bad_batch_\d+.npz, with NaN or infinity in crops of (one, )?two$",
+    )
+    after = _arrays(workdir / "last.weights.h5")
+    assert int(after["optimizer/vars/0"]) >= int(before["optimizer/vars/0"])
+    assert all(np.isfinite(value).all() for name, value in after.items() if "best_loss" not in name)
+
+
+# Stopped and killed, by a script that people can run as well.
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signal_name", ["SIGKILL", "SIGTERM"])
+def test_killed_at_random_moments(signal_name):
+    script = [sys.executable, "tests/kill_training.py", "--kills=3", f"--signal={signal_name}"]
+    done = subprocess.run(script, cwd=_ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "all as it should be" in done.stdout
+
+
+def _stopped(line, signal_number, moment):
+    """Exit code and output of a training that gets a signal when a line shows up."""
+    process = subprocess.Popen(
+        line, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    text = ""
+    for printed in process.stdout:
+        text += printed
+        if re.search(moment, printed):
+            process.send_signal(signal_number)
+            break
+    text += process.communicate(timeout=300)[0]
+    return process.returncode, text
+
+
+@pytest.mark.slow
+def test_sigterm_saves_within_an_epoch_and_the_run_goes_on(data_dir, program, tmp_path):
+    workdir = tmp_path / "run"
+    line = ["train", *_flags(data_dir, workdir, epochs=2, steps_per_epoch=400)]
+    command = [sys.executable, "-m", "experiments.train", *line[1:]]
+    code, text = _stopped(command, signal.SIGTERM, "Epoch 1/2")
+    assert code == 75, text
+    found = re.search(
+        rf"stopped after step (\d+), and saved; run it again to go on: {workdir}", text
+    )
+    assert found, text
+    assert "Traceback" not in text
+    assert _iterations(workdir) == int(found[1])
+    assert 0 < int(found[1]) < 400
+
+    done = program(*line)
+    assert done.returncode == 0, done.stderr
+    note = f"continuing from epoch 0 of 2 and {found[1]} of 400 steps"
+    assert f"{note} in {workdir}/last.weights.h5" in done.stdout
+    assert _iterations(workdir) == 800
+
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(workdir / "tensorboard" / "validation"), {"tensors": 0}).Reload()
+    (event,) = events.Tensors("run/text_summary")
+    assert event.tensor_proto.string_val[0].decode() == note
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        (lambda path: path.unlink(), "cannot be read any more (No such file or directory)"),
+        (lambda path: os.truncate(path, 20_000), "found 4989 samples, expected 88200 as before"),
+    ],
+    ids=["deleted", "cut short"],
+)
+def test_a_file_that_turns_bad_while_training_is_named(
+    data_dir, refusal, program, tmp_path, spoil, reason
+):
+    data, workdir = shutil.copytree(data_dir, tmp_path / "data"), tmp_path / "run"
+    line = [sys.executable, "-m", "experiments.train", *_flags(data, workdir, epochs=1000)]
+    process = subprocess.Popen(
+        line, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        _await(workdir / "last.weights.h5", process)
+        path = data / "train" / "two" / "bass.wav"
+        spoil(path)
+        out, errors = process.communicate(timeout=120)
+    finally:
+        process.kill()
+    done = subprocess.CompletedProcess(line, process.returncode, out, errors)
+    assert refusal(done).startswith(f"{path}: {reason}")
+    steps = _iterations(workdir)
+    assert steps > 0
+    assert steps % _STEPS == 0
+    shutil.copytree(data_dir, data, dirs_exist_ok=True)
+    done = program("train", *_flags(data, workdir, epochs=steps // _STEPS + 1))
+    assert done.returncode == 0, done.stderr
+    assert _iterations(workdir) == steps + _STEPS
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_one_line_and_the_checkpoint_stays(copy, data_dir, refusal, program):
+    before = _arrays(copy / "last.weights.h5")
+    size = (copy / "last.weights.h5").stat().st_size
+    logs = max(path.stat().st_size for path in copy.rglob("*tfevents*"))
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size - 100, size - 100))
+
+    assert logs < size - 100, "else the logs would fail first"
+    flags = _flags(data_dir, copy, epochs=_EPOCHS + 1)
+    message = refusal(program("train", *flags, preexec_fn=limit))
+    assert message.startswith(f"{copy}/")
+    assert message.endswith(".weights.h5: cannot be written (File too large)")
+    after = _arrays(copy / "last.weights.h5")
+    assert all(np.array_equal(before[name], after[name]) for name in before)
+    assert not list(copy.glob(".*.h5"))
+    done = program("train", *flags)
+    assert done.returncode == 0, done.stderr
+    assert _iterations(copy) == (_EPOCHS + 1) * _STEPS
 
 
 # Silence.
@@ -504,6 +668,32 @@ def test_config_file_that_cannot_be_read(data_dir, program, refusal, tmp_path, t
     flags = [f"--config={path}", f"--data_dir={data_dir}", f"--workdir={tmp_path / 'run'}"]
     message = refusal(program("train", *flags))
     assert message.startswith(f"--config: found {reason.format(path=path)}, expected a config file")
+
+
+def test_devices_that_are_not_there(data_dir, program, refusal, tmp_path):
+    def refused(*arguments, **environment):
+        done = program(
+            "train",
+            *_flags(data_dir, tmp_path / "run"),
+            *arguments,
+            env={**os.environ, **environment},
+        )
+        assert not (tmp_path / "run").exists()
+        return refusal(done)
+
+    assert refused("--strategy=tpu").startswith("--strategy=tpu: found no TPU 'local' (")
+    assert refused("--tpu=local", "--strategy=cpu") == (
+        "--tpu: found --strategy=cpu, expected --strategy=tpu"
+    )
+    assert refused("--strategy=multiworker").startswith(
+        "--strategy=multiworker: found no TF_CONFIG in the environment, expected JSON such as"
+    )
+    assert refused("--strategy=multiworker", TF_CONFIG="{").startswith(
+        "TF_CONFIG: found '{', expected JSON with cluster.worker and task"
+    )
+    message = "--strategy=gpu: found no GPU, expected one (--strategy=auto takes any)"
+    assert refused("--strategy=gpu", CUDA_VISIBLE_DEVICES="") == message
+    assert "flag --strategy=cloud: value should be one of" in refused("--strategy=cloud")
 
 
 def test_flags_that_are_missing_or_unknown(data_dir, program, refusal, tmp_path):

@@ -11,8 +11,9 @@ import tensorflow as tf
 from keras import ops
 
 from sccunet import build_model, spectral, training
+from sccunet.checkpoints import BEST, CHECKPOINT, PREVIOUS, Checkpoint, load_weights, save_whole
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.training import BEST, CHECKPOINT, Checkpoint, compile_trainer, load_weights, save_whole
+from sccunet.training import FiniteGuard, NotFiniteError, compile_trainer, run_epochs
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -212,7 +213,7 @@ def test_checkpoint_keeps_the_best_and_the_last(tmp_path):
         bias.assign([epoch, epoch])
         callback.on_epoch_end(epoch, {"val_loss": loss})
     assert float(trainer.best_loss) == 2.0
-    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, CHECKPOINT]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, CHECKPOINT, PREVIOUS]
 
     best = build_model(_CONFIG)
     load_weights(best, tmp_path / BEST)
@@ -249,6 +250,85 @@ def test_interrupted_write_leaves_the_old_weights(tmp_path, monkeypatch):
     monkeypatch.undo()
     save_whole(unet, path)  # what is left of it is in nobody's way
     assert [p.name for p in tmp_path.iterdir()] == [BEST]
+
+
+def _ops(function):
+    """Every operation of a traced function and of those that it calls."""
+    graphs = [function.graph, *(f.graph for f in function.graph._functions.values())]
+    return [op for graph in graphs for op in graph.get_operations()]
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_the_papers_step_has_static_shapes_and_nothing_of_the_host(precision):
+    """What XLA, and so a TPU, asks for."""
+    config = Config(loss_weights=(0.25,) * 4, precision=precision)
+    trainer = _trainer(config)
+    batch = tf.TensorSpec((8, 4, config.model.patch_samples), tf.float32)
+    step = tf.function(trainer.train_step, jit_compile=True).get_concrete_function(batch)
+    ops = _ops(step)
+    kinds = {op.type for op in ops}
+    assert {"Conv2D", "Conv2DBackpropFilter", "RFFT", "AssignSubVariableOp"} <= kinds
+    host = {k for k in kinds if re.search("PyFunc|Print|Summary|Iterator|Queue|Unique|Where$", k)}
+    assert not host
+    dynamic = [
+        (op.type, op.name, output.shape)
+        for op in ops
+        # What a GPU's kernel keeps for its gradient comes last, without a shape; XLA has none.
+        for output in (op.outputs[:5] if op.type == "FusedBatchNormV3" else op.outputs)
+        if output.dtype not in (tf.resource, tf.variant) and not output.shape.is_fully_defined()
+    ]
+    assert not dynamic, dynamic[:20]
+
+
+def test_gradients_that_are_no_numbers_stop_the_run(tmp_path):
+    """The loss of such a step can be a good one."""
+    trainer = _trainer(_CONFIG)
+    waveforms = tf.data.Dataset.from_tensors(_batch(_CONFIG)).repeat()
+    trainer.fit(waveforms, steps_per_epoch=2, verbose=0, callbacks=[FiniteGuard()])
+
+    @tf.custom_gradient
+    def broken(x):
+        return x, lambda upstream: upstream * math.inf
+
+    call = trainer.call
+    trainer.call = lambda waveforms, training=False: (
+        broken(call(waveforms, training)[0]),
+        call(waveforms, training)[1],
+    )
+    trainer.make_train_function(force=True)
+    callbacks = [FiniteGuard(), Checkpoint(tmp_path, minutes=0)]
+    with pytest.raises(NotFiniteError) as caught:
+        trainer.fit(waveforms, steps_per_epoch=2, verbose=0, callbacks=callbacks)
+    assert (caught.value.what, caught.value.step) == ("gradients", 2)
+    assert not list(tmp_path.iterdir())
+
+
+def _state_after(trainer, config, epochs, strategy=None):
+    """Of training by `run_epochs`, from wherever the trainer is."""
+    run_epochs(
+        trainer,
+        strategy or tf.distribute.get_strategy(),
+        _data(config, int(trainer.optimizer.iterations)),
+        tf.data.Dataset.from_tensors(_batch(config, seed=99)),
+        _STEPS,
+        epochs,
+        [FiniteGuard()],
+        0,
+    )
+    return _state(trainer)
+
+
+def test_own_loop_does_what_fit_does(tmp_path):
+    config = _with(dropout=0.4)
+    fitted, looped = _trainer(config), _trainer(config)
+    history = _fit(fitted, config, tmp_path, 0, 2)
+    names, found = _state_after(looped, config, 2)
+    for name, there, here in zip(names, _state(fitted)[1], found, strict=True):
+        if "best_loss" not in name and "epochs_done" not in name:  # which `Checkpoint` writes
+            np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6, err_msg=name)
+    assert set(looped.history.history) == set(history.history)
+    for name, values in history.history.items():
+        np.testing.assert_allclose(looped.history.history[name], values, rtol=1e-5, err_msg=name)
 
 
 @pytest.mark.filterwarnings("error:Skipping nested container")  # one line, nothing ahead of it

@@ -9,10 +9,10 @@ import pytest
 import tensorflow as tf
 
 from sccunet import build_model, spectral
+from sccunet.checkpoints import BEST
 from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, load_config
 from sccunet.patching import Patching
 from sccunet.separation import load_unet
-from sccunet.training import BEST
 
 torch = pytest.importorskip("torch")
 

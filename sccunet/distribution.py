@@ -1,0 +1,121 @@
+"""Which devices a run computes on: a flag's word to a `tf.distribute` strategy."""
+
+import json
+import os
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from sccunet.config import ConfigError
+
+
+def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Strategy, str]:
+    """A strategy, and what it is made of, for the log.
+
+    Before this call TensorFlow must not have computed anything.
+
+    Args:
+      name: one of `config.STRATEGIES`. "cpu" and "gpu" are one device; "mirrored" is all GPUs of
+        this machine or, where there are none, its logical CPUs; "multiworker" is that on every
+        machine of the environment's TF_CONFIG; "tpu" is a TPU. "auto" takes what is there:
+        "multiworker" if TF_CONFIG names more than one worker, "tpu" if `tpu` is given, "mirrored"
+        for several GPUs, "gpu", "cpu".
+      tpu: name or address of the TPU; "local" is the one of a TPU VM.
+
+    Raises:
+      ConfigError: if there is no such device, or TF_CONFIG is wrong.
+    """
+    gpus = tf.config.list_physical_devices("GPU")
+    workers = _workers()
+    why = ""
+    if name == "auto":
+        name = (
+            "multiworker"
+            if workers > 1
+            else "tpu"
+            if tpu
+            else "mirrored"
+            if len(gpus) > 1
+            else "gpu"
+            if gpus
+            else "cpu"
+        )
+        why = f" (auto: found {len(gpus)} GPUs)"
+    if tpu and name != "tpu":
+        raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
+    if name == "multiworker" and not workers:
+        raise ConfigError(
+            "--strategy=multiworker: found no TF_CONFIG in the environment, expected JSON such as"
+            ' {"cluster": {"worker": ["host1:2222", "host2:2222"]},'
+            ' "task": {"type": "worker", "index": 0}}'
+        )
+    if name == "gpu" and not gpus:
+        raise ConfigError("--strategy=gpu: found no GPU, expected one (--strategy=auto takes any)")
+    if name in ("cpu", "gpu"):
+        tf.config.set_visible_devices(gpus[:1] if name == "gpu" else [], "GPU")
+        strategy = tf.distribute.get_strategy()
+    elif name == "mirrored":
+        devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
+        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
+    elif name == "multiworker":
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    else:
+        strategy = _tpu_strategy(tpu or "local")
+    replicas = strategy.num_replicas_in_sync
+    return strategy, f"{name}{why}, {replicas} replica{'s' * (replicas != 1)}"
+
+
+def _workers() -> int:
+    """How many TF_CONFIG names; 0 without one."""
+    text = os.environ.get("TF_CONFIG", "")
+    if not text:
+        return 0
+    try:
+        found = json.loads(text)
+        return len(found["cluster"]["worker"]) + len(found["cluster"].get("chief", ()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"TF_CONFIG: found {text[:200]!r}, expected JSON with cluster.worker and task"
+        ) from error
+
+
+def _tpu_strategy(tpu: str) -> tf.distribute.Strategy:
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except (tf.errors.OpError, ValueError, OSError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise ConfigError(f"--strategy=tpu: found no TPU {tpu!r} ({reason})") from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
+    """Whether other processes compute the same steps."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process is the one that writes."""
+    if not is_multiworker(strategy):
+        return True
+    resolver = strategy.cluster_resolver
+    has_chief = "chief" in resolver.cluster_spec().jobs
+    first = ("chief", 0) if has_chief else ("worker", 0)
+    return (resolver.task_type, resolver.task_id) == first
+
+
+def agree(
+    strategy: tf.distribute.Strategy,
+) -> Callable[[tuple[bool, ...]], tuple[bool, ...]]:
+    """Function of this worker's answers to the same questions: whether any worker says yes."""
+
+    @tf.function
+    def count(answers):
+        replicas = strategy.run(tf.identity, args=(answers,))
+        return strategy.reduce("SUM", replicas, axis=None)
+
+    def anywhere(mine: tuple[bool, ...]) -> tuple[bool, ...]:
+        return tuple((count(tf.cast(mine, tf.float32)).numpy() > 0).tolist())
+
+    return anywhere

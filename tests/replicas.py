@@ -1,0 +1,60 @@
+"""Ten losses of a small network on noise, as so many replicas or workers have them.
+
+  python tests/replicas.py DATA WORKDIR one            # one device
+  python tests/replicas.py DATA WORKDIR mirrored 2     # two logical CPUs
+  TF_CONFIG=... python tests/replicas.py DATA WORKDIR multiworker
+
+`test_distribution.py` runs it. The last line printed is JSON: the loss after each step, and after
+each epoch's validation.
+"""
+
+import json
+import sys
+
+import tensorflow as tf
+
+STEPS, EPOCHS = 5, 2
+
+
+def config():
+    """Without dropout and with common statistics, for else replicas differ by design."""
+    from sccunet.config import Config, ModelConfig
+
+    return Config(
+        model=ModelConfig(filters=(4, 8), patch_samples=16_384, dropout=0.0),
+        loss_weights=(0.25,) * 4,
+        batch_size=8,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        synchronized_norm=True,
+    )
+
+
+def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
+    """Trains as `experiments.train` does, and prints what it came to."""
+    if devices > 1:
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * devices
+        tf.config.set_logical_device_configuration(cpu, parts)
+    from experiments import train
+    from sccunet import training
+
+    losses, validated = [], []
+
+    class Noted(training.FiniteGuard):
+        """Losses as the run has them: means since the epoch began."""
+
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            losses.append(float(logs["loss"]))
+
+        def on_epoch_end(self, epoch, logs=None):
+            validated.append(float(logs["val_loss"]))
+
+    training.FiniteGuard = Noted
+    train.train(config(), data_dir, workdir, strategy="cpu" if kind == "one" else kind)
+    print(json.dumps({"losses": losses, "validated": validated}))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:4], *map(int, sys.argv[4:]))

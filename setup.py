@@ -38,6 +38,8 @@ setup(
         # TensorBoard 2.17 imports pkg_resources, which newer setuptools lack.
         "tfio": ["tensorflow==2.17.*", "tensorflow-io==0.37.1", "setuptools<81"],
         "gpu": ["tensorflow[and-cuda]>=2.17,<2.22"],
-        "test": ["pytest", "pytest-xdist", "librosa", "ruff"],
+        # `experiments.catalogue` uses parts of it that other versions may not have.
+        "beam": ["apache-beam==2.77.*"],
+        "test": ["pytest", "pytest-xdist", "librosa", "ruff", "apache-beam==2.77.*"],
     },
 )

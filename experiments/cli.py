@@ -12,7 +12,7 @@ from typing import NoReturn
 from absl import app, flags, logging
 
 from data_pipeline.audio import AudioError
-from sccunet.config import MASKS, ConfigError
+from sccunet.config import MASKS, ConfigError, Reconstruction
 
 
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
@@ -126,6 +126,16 @@ def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.F
     for holder in holders:  # else --help of the program leaves them out
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
     return holders
+
+
+def reconstruction_of_flags() -> Reconstruction:
+    """What the flags of `define_reconstruction` say.
+
+    Raises:
+      ConfigError: if it cannot be.
+    """
+    given = flags.FLAGS
+    return Reconstruction(given.mask, given.mask_exponent, given.wiener_iterations)
 
 
 def end_with_parent() -> None:

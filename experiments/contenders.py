@@ -385,8 +385,10 @@ def our_training(settings: Mapping[str, Any], ready: Callable[[], None]) -> Resu
         jit_compile=backend == "jax",  # else Keras runs a JAX step operation by operation
     )
     stems = len(config.model.stems)
-    unet = build_model(config, dtype=config.precision)
-    trainer = compile_trainer(unet, config, [1 / stems] * stems, 100)
+    scope = _replicas(settings["replicas"]) if "replicas" in settings else contextlib.nullcontext()
+    with scope:
+        unet = build_model(config, dtype=config.precision)
+        trainer = compile_trainer(unet, config, [1 / stems] * stems, 100)
     if settings.get("pipeline"):
         from data_pipeline.dataset import training_dataset
 
@@ -413,6 +415,18 @@ def our_training(settings: Mapping[str, Any], ready: Callable[[], None]) -> Resu
         data, steps_per_epoch=steps, epochs=warm_up + _REPEATS, verbose=0, callbacks=[Timer()]
     )
     return {"seconds": seconds[warm_up:], "work": steps, "first_call_seconds": seconds[0]}
+
+
+def _replicas(count: int):
+    """Scope of a strategy whose replicas are parts of this machine's CPU."""
+    import tensorflow as tf
+
+    from sccunet.distribution import make_strategy
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(cpu, parts)
+    return make_strategy("mirrored")[0].scope()
 
 
 def twin_training(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
@@ -720,6 +734,10 @@ CONTENDERS = (
     Contender(
         *("train", "ours_bfloat16_pipeline", "ours, mixed_bfloat16, pipeline", our_training),
         *(_KERAS, {"precision": "mixed_bfloat16", "pipeline": True}),
+    ),
+    Contender(
+        *("train", "ours_2_replicas", "ours, float32, 2 replicas on the CPU", our_training),
+        *(_KERAS, {"replicas": 2}),
     ),
     Contender("train", "twin", "twin, float32", twin_training, _TORCH),
     Contender(

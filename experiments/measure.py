@@ -139,14 +139,19 @@ def measure(
     }
 
 
+_VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+
+
 def machine() -> dict[str, Any]:
     """What this process runs on: "cpu", "cores" that it may use, "memory_gb" (10^9 bytes), "os"."""
     cpu = platform.processor() or "unknown"
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        lines = cpuinfo.read_text().splitlines()
-        names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-        cpu = (names or [cpu])[0]
+        lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
+        of_one_core = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+        # Processors of one name differ by a factor of three in what their vector units can do.
+        units = [unit for unit in _VECTORS if unit in of_one_core.get("flags", "").split()]
+        cpu = of_one_core.get("model name", cpu) + (f" ({', '.join(units)})" if units else "")
     return {
         "cpu": cpu,
         "cores": _cores(),

@@ -19,6 +19,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -27,7 +28,7 @@ from data_pipeline import audio
 from data_pipeline.audio import AudioError, DamagedError
 from data_pipeline.files import folder_written_whole
 from experiments import cli
-from sccunet.config import PRECISIONS, ConfigError, Reconstruction, load_config
+from sccunet.config import PRECISIONS, ConfigError, load_config
 
 ENCODINGS = ("float32", "pcm24", "pcm16")
 CLIP_MODES = ("rescale", "clamp", "none")
@@ -279,29 +280,92 @@ def _report(error: AudioError) -> None:
     cli.report(str(error).replace("\n", "\\n"))  # names can hold anything
 
 
-def main(files: Sequence[str]) -> None:
-    """Checks all that can be checked, then separates file after file."""
-    if not files:
-        raise ConfigError("FILE: found none, expected recordings, folders of them, or -")
-    ending = f".{_FORMAT.value}"
-    encoding = _ENCODING.value or ("pcm24" if ending == ".flac" else "float32")
+def define_flags() -> None:
+    """What is separated, and how its stems are written."""
+    flags.DEFINE_string(
+        "model", None, "A training workdir or an exported SavedModel.", required=True
+    )
+    flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
+    flags.DEFINE_list(
+        "stems",
+        [],
+        "What to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"
+        " all but the vocals. Default: every stem.",
+    )
+    flags.DEFINE_bool(
+        "residual",
+        False,
+        "Also write residual: the mixture minus the sum of all of the model's stems.",
+    )
+    cli.define_reconstruction()
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        PRECISIONS,
+        "Of the network's inner layers. mixed_bfloat16 is faster on CPUs and GPUs that have it, and"
+        " needs a training workdir.",
+    )
+    flags.DEFINE_enum("format", "wav", ["wav", "flac"], "File format of the stems.")
+    flags.DEFINE_enum(
+        "encoding",
+        None,
+        ENCODINGS,
+        "Sample format of the stems. Default: float32 in WAV, pcm24 in FLAC.",
+    )
+    flags.DEFINE_enum(
+        "clip_mode",
+        None,
+        CLIP_MODES,
+        "Samples beyond full scale. rescale: all stems of the file are turned down alike; clamp:"
+        " they are cut off; none: they stay. Default: none for float32, else rescale.",
+    )
+
+
+def settings_of_flags() -> dict[str, Any]:
+    """Arguments of `separate_file`, as the flags say.
+
+    Raises:
+      ConfigError: if they cannot be, or there is no model.
+    """
+    given = flags.FLAGS
+    ending = f".{given.format}"
+    encoding = given.encoding or ("pcm24" if ending == ".flac" else "float32")
     if ending == ".flac" and encoding == "float32":
         raise ConfigError("--encoding: found float32, expected pcm16 or pcm24 in FLAC")
-    clip_mode = _CLIP_MODE.value or ("none" if encoding == "float32" else "rescale")
+    clip_mode = given.clip_mode or ("none" if encoding == "float32" else "rescale")
     if clip_mode == "none" and encoding != "float32":
         raise ConfigError(
             f"--clip_mode: found none, expected rescale or clamp: {encoding} ends at full scale"
         )
-    reconstruction = Reconstruction(_MASK.value, _EXPONENT.value, _ITERATIONS.value)
+    cli.reconstruction_of_flags()  # is checked
+    stems = load_config(given.model).model.stems
+    sums = parse_stems(given.stems, stems)
+    if given.residual and RESIDUAL in stems:
+        raise ConfigError("--residual: found a stem of this name, expected none")
+    return {
+        "sums": sums,
+        "encoding": encoding,
+        "clip_mode": clip_mode,
+        "ending": ending,
+        "residual": given.residual,
+    }
+
+
+def names_written(sums: Iterable[str], ending: str, residual: bool, **_: Any) -> list[str]:
+    """Names of the files that `separate_file` writes with these arguments."""
+    return [f"{name}{ending}" for name in (*sums, *[RESIDUAL] * residual)]
+
+
+def main(files: Sequence[str]) -> None:
+    """Checks all that can be checked, then separates file after file."""
+    if not files:
+        raise ConfigError("FILE: found none, expected recordings, folders of them, or -")
+    given = flags.FLAGS
     # A wrong --model is told before TensorFlow is loaded.
-    stems = load_config(_MODEL.value).model.stems
-    sums = parse_stems(_STEMS.value, stems)
-    written = [f"{name}{ending}" for name in sums]
-    if _RESIDUAL.value:
-        if RESIDUAL in stems:
-            raise ConfigError("--residual: found a stem of this name, expected none")
-        written.append(f"{RESIDUAL}{ending}")
-    folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value, written)
+    settings = settings_of_flags()
+    folders = plan(
+        files, given.output_dir, given.overwrite, given.skip_existing, names_written(**settings)
+    )
     count, done = len(folders), 0
     for folder, file in list(folders.items()):
         if file != "-":
@@ -314,61 +378,23 @@ def main(files: Sequence[str]) -> None:
     if folders:
         from sccunet.separation import Separator
 
-        separator = Separator.load(_MODEL.value, reconstruction, _PRECISION.value)
+        separator = Separator.load(given.model, cli.reconstruction_of_flags(), given.precision)
     for folder, file in folders.items():
         try:
-            separate_file(
-                separator, file, folder, sums, encoding, clip_mode, ending, _RESIDUAL.value
-            )
+            separate_file(separator, file, folder, **settings)
             done += 1
         except AudioError as error:
             _report(error)
-    left_out = ", without those that had theirs" if _SKIP_EXISTING.value else ""
-    print(f"stems of {done} of {count} files{left_out}: {_OUTPUT_DIR.value}")
+    left_out = ", without those that had theirs" if given.skip_existing else ""
+    print(f"stems of {done} of {count} files{left_out}: {given.output_dir}")
     if done < count:
         sys.exit(1)
 
 
 if __name__ == "__main__":
-    _MODEL = flags.DEFINE_string(
-        "model", None, "A training workdir or an exported SavedModel.", required=True
-    )
-    _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
-    _STEMS = flags.DEFINE_list(
-        "stems",
-        [],
-        "What to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"
-        " all but the vocals. Default: every stem.",
-    )
-    _RESIDUAL = flags.DEFINE_bool(
-        "residual",
-        False,
-        "Also write residual: the mixture minus the sum of all of the model's stems.",
-    )
-    _MASK, _EXPONENT, _ITERATIONS = cli.define_reconstruction()
-    _PRECISION = flags.DEFINE_enum(
-        "precision",
-        "float32",
-        PRECISIONS,
-        "Of the network's inner layers. mixed_bfloat16 is faster on CPUs and GPUs that have it, and"
-        " needs a training workdir.",
-    )
-    _FORMAT = flags.DEFINE_enum("format", "wav", ["wav", "flac"], "File format of the stems.")
-    _ENCODING = flags.DEFINE_enum(
-        "encoding",
-        None,
-        ENCODINGS,
-        "Sample format of the stems. Default: float32 in WAV, pcm24 in FLAC.",
-    )
-    _CLIP_MODE = flags.DEFINE_enum(
-        "clip_mode",
-        None,
-        CLIP_MODES,
-        "Samples beyond full scale. rescale: all stems of the file are turned down alike; clamp:"
-        " they are cut off; none: they stay. Default: none for float32, else rescale.",
-    )
-    _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
-    _SKIP_EXISTING = flags.DEFINE_bool(
+    define_flags()
+    flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
+    flags.DEFINE_bool(
         "skip_existing", False, "Leave out files whose stems are there: goes on where it stopped."
     )
     cli.run(main, takes_files=True)

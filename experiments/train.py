@@ -19,6 +19,7 @@ one and ends it with exit code 75: run it again.
 import dataclasses
 import io
 import json
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -211,7 +212,7 @@ def _fit(config, workdir, training, validation, init_from, strategy, checkpoint_
         if found := readers.error_of(error):
             raise found from error
         if several:  # collectives fail in many ways
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            reason = re.sub(r"{{.*?}} ", "", str(error).splitlines()[0])[:200]
             _leave(f"another worker is gone ({reason})", workdir)
         raise
     except checkpoints.PreemptedError as error:

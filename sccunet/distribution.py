@@ -40,7 +40,8 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
             if gpus
             else "cpu"
         )
-        why = f" (auto: found {len(gpus)} GPUs)"
+        found = f"TF_CONFIG with {workers} workers" if workers > 1 else f"{len(gpus)} GPUs"
+        why = f" (auto: found {found})"
     if tpu and name != "tpu":
         raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
     if name == "multiworker" and not workers:

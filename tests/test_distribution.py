@@ -2,15 +2,19 @@
 
 import json
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from sccunet.checkpoints import CHECKPOINT
 from sccunet.config import ConfigError
 from sccunet.distribution import is_chief, is_multiworker, make_strategy
 
@@ -90,6 +94,59 @@ def test_two_workers(data_dir, alone):
         _assert_same(each, alone)
     names = {path.name for path in workdir.glob("*.h5")}
     assert names == {"last.weights.h5", "previous.weights.h5", "best.weights.h5"}
+
+
+@pytest.mark.slow
+def test_one_of_two_workers_is_asked_to_stop_and_both_do(data_dir):
+    workdir = data_dir.parent / "stopped"
+    flags = [
+        "--config=experiments/configs/small_4stems.py",
+        *(f"--data_dir={data_dir}", f"--workdir={workdir}"),
+        *("--config.model.filters=(4, 8)", "--config.model.patch_samples=16384"),
+        *("--config.batch_size=2", "--config.epochs=2", "--config.steps_per_epoch=60"),
+        *("--config.validation_crops=2", "--strategy=multiworker"),
+    ]
+
+    def start():
+        return [
+            subprocess.Popen(
+                [sys.executable, "-m", "experiments.train", *flags],
+                cwd=_ROOT,
+                env={**os.environ, "TF_CONFIG": cluster},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            for cluster in _cluster(2)
+        ]
+
+    processes = start()
+    try:
+        seen = ""
+        for line in processes[0].stdout:
+            seen += line
+            if "Epoch 2/2" in line:
+                break
+        processes[1].send_signal(signal.SIGTERM)
+        texts = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [75, 75], seen + "".join(texts)
+    (step,) = {re.search(r"stopped after step (\d+), and saved", text)[1] for text in texts}
+    assert 60 < int(step) <= 120
+
+    processes = start()
+    try:
+        texts = [process.communicate(timeout=300)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert [process.returncode for process in processes] == [0, 0], "".join(texts)
+    for text in texts:
+        assert f"continuing from epoch 1 of 2 and {int(step) - 60} of 60 steps" in text
+    with h5py.File(workdir / CHECKPOINT) as file:
+        assert int(file["optimizer/vars/0"][()]) == 120
 
 
 def test_auto_takes_what_is_there():

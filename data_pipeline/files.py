@@ -42,12 +42,12 @@ def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         for left in folder.parent.glob(f"{glob.escape(start)}*.part"):
-            with _locked(left) as ours:
+            with lock_folder(left) as ours:
                 if ours:
                     shutil.rmtree(left, ignore_errors=True)
         with (
             tempfile.TemporaryDirectory(".part", start, folder.parent) as hidden,
-            _locked(Path(hidden)),
+            lock_folder(Path(hidden)),
         ):
             partial = Path(hidden) / "stems"
             partial.mkdir()
@@ -66,7 +66,7 @@ def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[bool]:
+def lock_folder(folder: Path) -> Iterator[bool]:
     """Locks a folder while this process lives; gives whether no other process has it locked."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)

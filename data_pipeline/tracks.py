@@ -79,13 +79,13 @@ def find_tracks(
       AudioError: if there are no tracks, a name is unknown, or a track's files are missing, broken,
         too short or don't fit each other or the config: one line for each bad track, at most 10.
     """
-    folders = _folders(data_dir)
+    folders = track_folders(data_dir)
     if names:
         folders = _named(data_dir, folders, names)
     elif split is not None:
         folders = [folder for folder in folders if folder[0] == split]
     if not folders:
-        raise _no_tracks(data_dir, (split,) if split else SPLITS)
+        raise no_tracks(data_dir, (split,) if split else SPLITS)
     return _checked(data_dir, folders, config, min_frames)
 
 
@@ -116,11 +116,11 @@ def training_split(
       AudioError: as `find_tracks`, or if nothing is left to validate on.
     """
     patch = config.model.patch_samples
-    folders = _folders(data_dir)
+    folders = track_folders(data_dir)
     in_train = [folder for folder in folders if folder[0] == "train"]
     wanted = _named(data_dir, folders, names) if names else in_train
     if not wanted:
-        raise _no_tracks(data_dir, ("train",))
+        raise no_tracks(data_dir, ("train",))
     for (split, name), (other, again) in itertools.combinations(wanted, 2):
         if name == again:
             raise AudioError(f"{data_dir}: found {name!r} in {split}/ and {other}/, expected one")
@@ -235,7 +235,7 @@ def _count(tracks: Sequence) -> str:
     return f"{len(tracks)} track{'s' if len(tracks) != 1 else ''}"
 
 
-def _folders(data_dir: str | os.PathLike) -> list[tuple[str, str]]:
+def track_folders(data_dir: str | os.PathLike) -> list[tuple[str, str]]:
     """`(split, track)` of each track folder, sorted."""
     if not os.path.isdir(data_dir):
         raise AudioError(f"{data_dir}: found no such directory, expected tracks in {_layout()}")
@@ -256,7 +256,8 @@ def _layout() -> str:
     return "<split>/<track>/<file>.wav, split being train, valid or test"
 
 
-def _no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
+def no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
+    """The error of a data directory that has no tracks in these splits."""
     for split in splits:
         path = os.path.join(data_dir, split)
         if os.path.isdir(path) and any(name.endswith(".stem.mp4") for name in os.listdir(path)):
@@ -305,7 +306,7 @@ def _checked(
     found, bad = [], []
     for split, name in folders:
         try:
-            found.append(_track(data_dir, split, name, config, min_frames))
+            found.append(load_track(data_dir, split, name, config, min_frames))
         except AudioError as error:
             bad.append(str(error))
     if bad:
@@ -313,9 +314,14 @@ def _checked(
     return found
 
 
-def _track(
+def load_track(
     data_dir: str | os.PathLike, split: str, name: str, config: Config, min_frames: int
 ) -> Track:
+    """A track by the headers of its files.
+
+    Raises:
+      AudioError: if a file is missing, cannot be read, or does not fit the others or the config.
+    """
     folder = os.path.join(data_dir, split, name)
     present = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
     files = {}

@@ -47,7 +47,7 @@ from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.audio import AudioError, DamagedError
-from data_pipeline.files import _locked, write_whole
+from data_pipeline.files import lock_folder, write_whole
 from experiments import cli, evaluate, prepare, scoring, separate
 from sccunet.config import Config, ConfigError, Reconstruction, load_config
 
@@ -189,19 +189,19 @@ def plan_scoring(files: Sequence[str]) -> Plan:
     output_dir = Path(os.path.abspath(given.output_dir))
     config, reconstruction = load_config(model), cli.reconstruction_of_flags()
     keys = _track_keys(data_dir, given.split)
-    settings = evaluate._settings(
+    settings = evaluate.settings_of(
         model, config, str(Path(data_dir).resolve()), given.split, "model", None
     )
     if reconstruction.mask != "none":
         settings["reconstruction"] = dataclasses.asdict(reconstruction)
-    evaluate._check_settings(output_dir, settings)
+    evaluate.check_settings(output_dir, settings)
     units, failed, skipped = {}, [], 0
     for key in keys:
         if (output_dir / f"{key}.json").exists():
             skipped += 1
             continue
         try:
-            units[key] = (tracks._track(data_dir, *key.split("/"), config, 1),)
+            units[key] = (tracks.load_track(data_dir, *key.split("/"), config, 1),)
         except AudioError as error:
             failed.append(str(error))
     plan = Plan(
@@ -214,14 +214,14 @@ def plan_scoring(files: Sequence[str]) -> Plan:
     )
     if units:
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
-        plan.workers = evaluate._default_jobs([track for (track,) in units.values()], config, None)
+        plan.workers = evaluate.default_jobs([track for (track,) in units.values()], config, None)
     return plan
 
 
 def _track_keys(data_dir: str, split: str) -> list[str]:
-    keys = [f"{of}/{name}" for of, name in tracks._folders(data_dir) if of == split]
+    keys = [f"{of}/{name}" for of, name in tracks.track_folders(data_dir) if of == split]
     if not keys:
-        raise tracks._no_tracks(data_dir, (split,))
+        raise tracks.no_tracks(data_dir, (split,))
     return keys
 
 
@@ -277,12 +277,12 @@ def plan_preparation(files: Sequence[str]) -> Plan:
     if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
     units, failed, skipped = {}, [], 0
-    for (split, name), path in prepare._find(musdb_dir).items():
+    for (split, name), path in prepare.find_inputs(musdb_dir).items():
         target = os.path.join(data_dir, split, name)
         try:
-            sources = prepare._sources(path)
+            sources = prepare.sources_of(path)
             if os.path.lexists(target):
-                prepare._check_finished(target, sources, given.sample_rate)
+                prepare.check_finished(target, sources, given.sample_rate)
                 skipped += 1
             else:
                 units[path] = (target, sources)
@@ -295,8 +295,8 @@ def plan_preparation(files: Sequence[str]) -> Plan:
 def _prepare(_, target: str, sources: prepare.Sources, sample_rate: int) -> list[str] | None:
     if os.path.lexists(target):
         return None
-    prepare._check_sources(sources)
-    return prepare._prepare_track(target, sources, sample_rate)
+    prepare.check_sources(sources)
+    return prepare.prepare_track(target, sources, sample_rate)
 
 
 def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) -> Outcome:
@@ -340,7 +340,7 @@ def _empty_records(output_dir: Path) -> Iterator[Path]:
     """A folder for the workers' records, for this program alone; what a killed one left is gone."""
     records = output_dir / _RECORDS
     records.mkdir(parents=True, exist_ok=True)
-    with _locked(records) as ours:
+    with lock_folder(records) as ours:
         if not ours:
             raise ConfigError(
                 f"{output_dir}: found another catalogue program at work in it, expected none"
@@ -438,7 +438,7 @@ def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
 
     cores = os.cpu_count() or 1
     threads = str(max(1, cores // (workers or cores)))  # Beam's 0 is one per core
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", *evaluate._ONE_THREAD):
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", *evaluate.ONE_THREAD):
         os.environ.setdefault(name, threads)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else one process takes it all
     os.environ.setdefault("TQDM_DISABLE", "1")  # a bar per file and process would be too many

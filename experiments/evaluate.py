@@ -49,7 +49,7 @@ from sccunet.config import Config, ConfigError, Reconstruction, exported_version
 _MUSEVAL_BYTES = 45
 
 # BLAS reads these when it is loaded: one thread for each process, so that N processes use N cores.
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def evaluate(
@@ -102,13 +102,13 @@ def evaluate(
     elif system == "model" or config is None:
         raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
     tracks = find_tracks(data_dir, config, split=split, names=names)
-    settings = _settings(model, config, str(Path(data_dir).resolve()), split, system, weights)
+    settings = settings_of(model, config, str(Path(data_dir).resolve()), split, system, weights)
     if excerpt:
         settings["excerpt_seconds"] = excerpt
     reconstruction = reconstruction or Reconstruction()
     if system == "model" and reconstruction.mask != "none":
         settings["reconstruction"] = dataclasses.asdict(reconstruction)
-    _check_settings(output_dir, settings)
+    check_settings(output_dir, settings)
     keys = [f"{track.split}/{track.name}" for track in tracks]
     missing = [
         track
@@ -120,7 +120,7 @@ def evaluate(
         loaded = load_system(system, config, model, weights, reconstruction)
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         if jobs is None:
-            jobs = _default_jobs(missing, config, excerpt)
+            jobs = default_jobs(missing, config, excerpt)
         _score_tracks(
             missing, config, loaded, excerpt, output_dir, jobs, finished=len(keys) - len(missing)
         )
@@ -129,7 +129,7 @@ def evaluate(
     return summary
 
 
-def _settings(
+def settings_of(
     model: str | os.PathLike | None,
     config: Config,
     data_dir: str,
@@ -194,7 +194,7 @@ def _files_hash(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
+def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
     """Raises ConfigError if `output_dir` cannot take these scores."""
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError(f"output_dir {output_dir}: found a file, expected a folder")
@@ -219,7 +219,7 @@ def _check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
             )
 
 
-def _default_jobs(tracks: Sequence[Any], config: Config, excerpt: float | None) -> int:
+def default_jobs(tracks: Sequence[Any], config: Config, excerpt: float | None) -> int:
     """Processes for which there are cores, and memory for the longest track in each."""
     from data_pipeline.tracks import middle
 
@@ -279,7 +279,7 @@ def _score_tracks(
                         f"track {track.name}: found estimates that are NaN or infinite, expected"
                         " numbers; the model is broken"
                     )
-                with mock.patch.dict(os.environ, _ONE_THREAD):  # the new processes inherit it
+                with mock.patch.dict(os.environ, ONE_THREAD):  # the new processes inherit it
                     waiting.add(
                         pool.submit(
                             scoring.score_track,

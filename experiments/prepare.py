@@ -68,7 +68,7 @@ def prepare(
 
     if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
-    found = _find(musdb_dir)
+    found = find_inputs(musdb_dir)
     for name in names:
         if all(name != known for _, known in found):
             known = sorted({known for _, known in found})
@@ -82,11 +82,11 @@ def prepare(
     for (split, name), path in found.items():
         target = os.path.join(data_dir, split, name)
         try:
-            sources = _sources(path)
+            sources = sources_of(path)
             if os.path.lexists(target):
-                _check_finished(target, sources, sample_rate)
+                check_finished(target, sources, sample_rate)
             else:
-                _check_sources(sources)
+                check_sources(sources)
                 todo[target] = sources
         except AudioError as error:
             bad.append(str(error))
@@ -103,7 +103,7 @@ def prepare(
         ) as pool,
         tqdm(total=len(todo), unit="track", disable=None) as bar,
     ):
-        pending = {pool.submit(_prepare_track, *item, sample_rate) for item in todo.items()}
+        pending = {pool.submit(prepare_track, *item, sample_rate) for item in todo.items()}
         while pending:
             done, pending = concurrent.futures.wait(
                 pending, return_when=concurrent.futures.FIRST_COMPLETED
@@ -128,7 +128,7 @@ def prepare(
     print(f"prepared {len(todo)} tracks, skipped {len(found) - len(todo)} finished: {data_dir}")
 
 
-def _find(musdb_dir: str) -> dict[tuple[str, str], str]:
+def find_inputs(musdb_dir: str) -> dict[tuple[str, str], str]:
     """Path of each track's .stem.mp4 or folder by (split, name), sorted."""
     from data_pipeline.tracks import SPLITS
 
@@ -155,7 +155,8 @@ def _find(musdb_dir: str) -> dict[tuple[str, str], str]:
     return dict(sorted(found.items()))
 
 
-def _sources(path: str) -> Sources:
+def sources_of(path: str) -> Sources:
+    """Name of each written file -> file and number of the stream that it is decoded from."""
     if path.endswith(_STEM_MP4):
         return {name: (path, stream) for stream, name in enumerate(_MUSDB_STREAMS)}
     sources = {}
@@ -177,7 +178,7 @@ def _sources(path: str) -> Sources:
     return sources
 
 
-def _check_finished(target: str, sources: Sources, sample_rate: int) -> None:
+def check_finished(target: str, sources: Sources, sample_rate: int) -> None:
     """Whether what lies at the target is what would be written there."""
     expected = {f"{name}.wav" for name in sources}
     present = set(os.listdir(target)) if os.path.isdir(target) else set()
@@ -191,7 +192,7 @@ def _check_finished(target: str, sources: Sources, sample_rate: int) -> None:
             )
 
 
-def _check_sources(sources: Sources) -> None:
+def check_sources(sources: Sources) -> None:
     """All that can be said of a track's files without decoding them."""
     first = first_file = None
     for file in dict.fromkeys(file for file, _ in sources.values()):
@@ -215,7 +216,7 @@ def _check_sources(sources: Sources) -> None:
             )
 
 
-def _prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
+def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
     """Decodes a track in a worker process; returns warnings."""
     import numpy as np
 

@@ -46,7 +46,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import audio, tracks
-from data_pipeline.audio import AudioError, DamagedError
+from data_pipeline.audio import AudioError
 from data_pipeline.files import lock_folder, write_whole
 from experiments import cli, evaluate, prepare, scoring, separate
 from sccunet.config import Config, ConfigError, Reconstruction, load_config
@@ -166,11 +166,7 @@ def _separate(
 ) -> list[str] | None:
     if all(os.path.exists(os.path.join(folder, name)) for name in written):
         return None
-    try:
-        separate.separate_file(separator, file, folder, **settings)
-    except DamagedError as error:
-        write_whole(Path(folder) / _DAMAGED, os.fsencode(f"{error}\n"))
-        raise
+    separate.separate_file(separator, file, folder, damage_note=_DAMAGED, **settings)
     return []
 
 

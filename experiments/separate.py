@@ -86,6 +86,7 @@ def separate_file(
     clip_mode: str = "none",
     ending: str = ".wav",
     residual: bool = False,
+    damage_note: str | None = None,
 ) -> None:
     """Decodes, separates and writes a file block by block.
 
@@ -101,6 +102,7 @@ def separate_file(
         which floats alone can hold.
       ending: ".wav" or ".flac".
       residual: also write what the stems leave of the mixture.
+      damage_note: name of a file beside the stems that says what is missing of a damaged recording.
 
     Raises:
       DamagedError: if a part of the file is missing or damaged; the stems of the rest are written.
@@ -163,6 +165,8 @@ def separate_file(
                 source, target = unscaled / f"{name}.wav", partial / f"{name}{ending}"
                 _rescale(source, target, encoding, max(peak, 1.0))
             unscaled.rmdir()
+        if damage and damage_note:
+            (partial / damage_note).write_bytes(os.fsencode(f"{damage}\n"))
     if later and peak > 1:
         print(f"{path}: stems turned down by {20 * np.log10(peak):.1f} dB (--clip_mode=rescale)")
     if damage:

@@ -19,6 +19,7 @@ one and ends it with exit code 75: run it again.
 import dataclasses
 import io
 import json
+import os
 import re
 import signal
 import sys
@@ -68,6 +69,37 @@ def train(
       SystemExit: with `PREEMPTED`, when SIGTERM has stopped it and all is saved, or another worker
         has vanished.
     """
+    workdir = Path(workdir)
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: _leave("stopped before the first step", workdir)
+    )
+    try:
+        _train(
+            *(config, data_dir, workdir, names, init_from),
+            *(strategy, tpu, deterministic, checkpoint_minutes),
+        )
+    except Exception as error:
+        if not _is_of_workers(error, strategy):
+            raise
+        reason = re.sub(r"{{.*?}} ", "", str(error).splitlines()[0])[:200]
+        _leave(f"another worker is gone ({reason})", workdir)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _is_of_workers(error: Exception, strategy: str) -> bool:
+    """Whether it is what those see whose fellow worker has vanished."""
+    if not os.environ.get("TF_CONFIG") or strategy not in ("auto", "multiworker"):
+        return False
+    import tensorflow as tf
+
+    kinds = ("Unavailable", "Aborted", "Cancelled", "DeadlineExceeded", "Internal")
+    return isinstance(error, tuple(getattr(tf.errors, f"{kind}Error") for kind in kinds))
+
+
+def _train(
+    config, data_dir, workdir, names, init_from, strategy, tpu, deterministic, checkpoint_minutes
+) -> None:
     from data_pipeline import tracks
 
     if len(config.model.stems) < 2:
@@ -75,7 +107,6 @@ def train(
             f"config.model.stems: found {config.model.stems}, expected at least two to train on:"
             " the mixture is their sum"
         )
-    workdir = Path(workdir)
     training, validation, how = tracks.training_split(data_dir, config, names)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
@@ -137,13 +168,19 @@ def _fit(config, workdir, training, validation, init_from, strategy, checkpoint_
         path = Path(init_from)
         checkpoints.load_weights(unet, path / checkpoints.BEST if path.is_dir() else path)
     first_step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
+    several = distribution.is_multiworker(strategy)
+    if several and not distribution.same_everywhere(strategy, (first_step, epoch)):
+        raise ConfigError(
+            f"{workdir}: found step {first_step} here and another one on another worker, expected a"
+            " folder that all of them see"
+        )
     note = ""
     if loaded:
         note = f"continuing from epoch {epoch} of {config.epochs}"
         if within := first_step - epoch * steps:
             note += f" and {within} of {steps} steps"
         print(f"{note} in {loaded}", flush=True)
-    chief, several = distribution.is_chief(strategy), distribution.is_multiworker(strategy)
+    chief = distribution.is_chief(strategy)
     if chief:
         write_whole(workdir / "config.json", config.to_json())
     if epoch >= config.epochs:
@@ -181,7 +218,7 @@ def _fit(config, workdir, training, validation, init_from, strategy, checkpoint_
         return [FiniteGuard(), checkpoint, *([board] if chief else [])]
 
     verbose = 0 if not chief else 1 if sys.stdout.isatty() else 2
-    before = signal.signal(signal.SIGTERM, lambda *_: checkpoint.preempt())
+    signal.signal(signal.SIGTERM, lambda *_: checkpoint.preempt())
     try:
         if several or first_step > epoch * steps:
             distribute = strategy.distribute_datasets_from_function
@@ -203,22 +240,19 @@ def _fit(config, workdir, training, validation, init_from, strategy, checkpoint_
                 verbose=verbose,
             )
     except NotFiniteError as error:
-        where = f"{workdir}: the {error.what} became NaN or infinite at step {error.step}"
-        raise ConfigError(
-            f"{where} (epoch {error.step // steps + 1})"
-            + _bad_batch(workdir, training, config, error.step)
-        ) from error
+        line = (
+            f"{workdir}: the {error.what} became NaN or infinite at step {error.step}"
+            f" (epoch {error.step // steps + 1})"
+        )
+        if chief and error.what != "validation loss":
+            line += _bad_batch(workdir, training, config, error.step)
+        raise ConfigError(line) from error
     except tf.errors.OpError as error:
         if found := readers.error_of(error):
             raise found from error
-        if several:  # collectives fail in many ways
-            reason = re.sub(r"{{.*?}} ", "", str(error).splitlines()[0])[:200]
-            _leave(f"another worker is gone ({reason})", workdir)
         raise
     except checkpoints.PreemptedError as error:
         _leave(str(error), workdir)
-    finally:
-        signal.signal(signal.SIGTERM, before)
     print(f"best and last weights, config and TensorBoard logs: {workdir}")
 
 
@@ -230,21 +264,30 @@ def _leave(why: str, workdir: Path) -> NoReturn:
 def _bad_batch(workdir: Path, training, config: Config, step: int) -> str:
     """Keeps the batch of a step beside the run; the rest of the line that tells of it."""
     import numpy as np
+    import tensorflow as tf
 
+    from data_pipeline import readers
     from data_pipeline.dataset import training_batch
 
-    waveforms, origins = training_batch(training, config, step)
+    try:
+        waveforms, origins = training_batch(training, config, step)
+    except tf.errors.OpError as error:
+        return f"; its batch cannot be read again ({readers.error_of(error) or error})"
     files = [[path for path, _ in crop] for crop in origins]
     starts = [[start for _, start in crop] for crop in origins]
     content = io.BytesIO()
     np.savez(content, waveforms=waveforms, files=files, starts=starts)
     path = workdir / f"bad_batch_{step}.npz"
-    write_whole(path, content.getvalue())
+    try:
+        write_whole(path, content.getvalue())
+        kept = f"is kept in {path}"
+    except OSError as error:
+        kept = f"cannot be kept ({error.strerror})"
     bad = [not np.isfinite(crop).all() for crop in waveforms]
     concerned = [crop for crop, is_bad in zip(files, bad, strict=True) if is_bad or not any(bad)]
     tracks = sorted({Path(file).parent.name for crop in concerned for file in crop})
     return (
-        f"; its batch is kept in {path}"
+        f"; its batch {kept}"
         + (", with NaN or infinity in crops of " if any(bad) else ", with crops of ")
         + ", ".join(tracks)
         + ("" if any(bad) else "; a lower config.learning_rate, in another --workdir, may help")

@@ -35,7 +35,7 @@ def save_whole(
       previous: where the file that was there is kept.
 
     Raises:
-      OSError: naming `path` if it cannot be written; what was there before still is.
+      OSError: naming `path` if it cannot be written; what was there before is there, or `previous`.
     """
     path = Path(path)
     # Keras wants the ending; the leading dot keeps an interrupted write apart.
@@ -138,7 +138,8 @@ def load_newest(
             damaged.append((path, str(error)))
             continue
         for bad, reason in damaged:
-            os.replace(bad, f"{bad}.damaged")
+            with contextlib.suppress(FileNotFoundError):  # another worker was first
+                os.replace(bad, f"{bad}.damaged")
             report(f"{reason}; continuing from {name}, and keeping it as {bad.name}.damaged")
         return path
     if damaged:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -18,7 +18,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
       name: one of `config.STRATEGIES`. "cpu" and "gpu" are one device; "mirrored" is all GPUs of
         this machine or, where there are none, its logical CPUs; "multiworker" is that on every
         machine of the environment's TF_CONFIG; "tpu" is a TPU. "auto" takes what is there:
-        "multiworker" if TF_CONFIG names more than one worker, "tpu" if `tpu` is given, "mirrored"
+        "tpu" if `tpu` is given, "multiworker" if TF_CONFIG names more than one worker, "mirrored"
         for several GPUs, "gpu", "cpu".
       tpu: name or address of the TPU; "local" is the one of a TPU VM.
 
@@ -28,12 +28,14 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
     gpus = tf.config.list_physical_devices("GPU")
     workers = _workers()
     why = ""
+    if tpu and name not in ("auto", "tpu"):
+        raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
     if name == "auto":
         name = (
-            "multiworker"
-            if workers > 1
-            else "tpu"
+            "tpu"
             if tpu
+            else "multiworker"
+            if workers > 1
             else "mirrored"
             if len(gpus) > 1
             else "gpu"
@@ -42,8 +44,6 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
         )
         found = f"TF_CONFIG with {workers} workers" if workers > 1 else f"{len(gpus)} GPUs"
         why = f" (auto: found {found})"
-    if tpu and name != "tpu":
-        raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
     if name == "multiworker" and not workers:
         raise ConfigError(
             "--strategy=multiworker: found no TF_CONFIG in the environment, expected JSON such as"
@@ -59,7 +59,10 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
     elif name == "multiworker":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"TF_CONFIG: cannot be used ({_reason(error)})") from error
     else:
         strategy = _tpu_strategy(tpu or "local")
     replicas = strategy.num_replicas_in_sync
@@ -73,6 +76,7 @@ def _workers() -> int:
         return 0
     try:
         found = json.loads(text)
+        _ = found["task"]["type"], found["task"]["index"]
         return len(found["cluster"]["worker"]) + len(found["cluster"].get("chief", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise ConfigError(
@@ -85,10 +89,13 @@ def _tpu_strategy(tpu: str) -> tf.distribute.Strategy:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
         tf.config.experimental_connect_to_cluster(resolver)
         tf.tpu.experimental.initialize_tpu_system(resolver)
-    except (tf.errors.OpError, ValueError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise ConfigError(f"--strategy=tpu: found no TPU {tpu!r} ({reason})") from error
+    except (tf.errors.OpError, ValueError, RuntimeError, OSError) as error:
+        raise ConfigError(f"--strategy=tpu: found no TPU {tpu!r} ({_reason(error)})") from error
     return tf.distribute.TPUStrategy(resolver)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
@@ -104,6 +111,21 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     has_chief = "chief" in resolver.cluster_spec().jobs
     first = ("chief", 0) if has_chief else ("worker", 0)
     return (resolver.task_type, resolver.task_id) == first
+
+
+def same_everywhere(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> bool:
+    """Whether all workers have the same few numbers, each of them smaller than 2**31."""
+    mine = tf.cast(numbers, tf.int64)
+    squares = tf.stack([mine, mine**2])
+
+    @tf.function
+    def mean():
+        return strategy.reduce("SUM", strategy.run(tf.identity, args=(squares,)), axis=None)
+
+    # The variance is 0 where all are the same.
+    replicas = strategy.num_replicas_in_sync
+    total, of_squares = mean().numpy()
+    return bool((replicas * of_squares == total**2).all())
 
 
 def agree(

@@ -1,5 +1,6 @@
 """Waveforms to loss on the device, the optimizer, the loop over steps, and TensorBoard's logs."""
 
+import errno
 import math
 from collections.abc import Sequence
 
@@ -123,7 +124,7 @@ class NotFiniteError(Exception):
 
     Attributes:
       step: number of the step's batch in the run, from 0.
-      what: "loss" or "gradients".
+      what: "loss", "gradients", or "validation loss" after the step.
     """
 
     def __init__(self, step: int, what: str):
@@ -132,7 +133,12 @@ class NotFiniteError(Exception):
 
 
 class FiniteGuard(keras.callbacks.Callback):
-    """Raises `NotFiniteError` after the first step whose loss or gradients are not finite."""
+    """Raises `NotFiniteError` as soon as a loss or a gradient is not finite."""
+
+    def on_test_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            step = int(self.model.optimizer.iterations.numpy()) - 1
+            raise NotFiniteError(step, "validation loss")
 
     def on_train_batch_end(self, batch, logs=None):
         optimizer = self.model.optimizer
@@ -262,6 +268,16 @@ class TensorBoard(keras.callbacks.TensorBoard):
             self._look("truth", self._crops, self._epoch)
 
     def on_epoch_end(self, epoch, logs=None):
+        """Raises OSError if the log cannot be written."""
+        import tensorflow as tf
+
+        try:
+            self._log(epoch, logs)
+        except tf.errors.OpError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OSError(errno.EIO, reason, self._log_write_dir) from error
+
+    def _log(self, epoch, logs) -> None:
         super().on_epoch_end(epoch, logs)
         mixtures = ops.convert_to_tensor(self._crops.sum(axis=1))
         estimates = ops.convert_to_numpy(

@@ -84,7 +84,7 @@ def run(kills: int, signals: list[signal.Signals], seed: int, folder: Path) -> l
     if done.returncode:
         return [f"the run that nobody stopped: exit code {done.returncode}\n{text}"]
     seconds = time.monotonic() - began
-    hits = runs = 0
+    hits = runs = within = 0
     while hits < kills:
         workdir = folder / f"run{runs}"
         runs += 1
@@ -109,12 +109,15 @@ def run(kills: int, signals: list[signal.Signals], seed: int, folder: Path) -> l
             if process.returncode == 0:
                 break
             hits += 1
+            within += 0 < steps < EPOCHS * STEPS
             # SIGTERM ends it as it is until there is something to save.
             if process.returncode not in {-number, *([75] if number == signal.SIGTERM else [])}:
                 wrong.append(f"exit code {process.returncode}\n{text}")
                 break
         wrong += differences(workdir, whole)
-    print(f"{hits} kills of {runs} runs")
+    print(f"{hits} kills of {runs} runs, {within} of them between the first step and the last")
+    if not within:
+        wrong.append("no kill came while it trained")
     return wrong
 
 

@@ -74,6 +74,7 @@ _BAD = [
     ("random_crops", 1, "a bool"),
     ("downmix", None, "a bool"),
     ("jit_compile", "auto", "a bool"),
+    ("synchronized_norm", 1, "a bool"),
     ("learning_rate", 0, "a number over 0"),
     ("learning_rate", math.nan, "a number over 0"),
     ("decay", "linear", "'step' or 'cosine'"),
@@ -171,6 +172,7 @@ def _unusual():
         loss_weights=(0.25, 0.75),
         precision="mixed_bfloat16",
         jit_compile=True,
+        synchronized_norm=True,
     )
 
 
@@ -259,6 +261,7 @@ def test_paper_4stems_has_the_papers_numbers():
         "loss_weights": (),
         "precision": "float32",
         "jit_compile": False,
+        "synchronized_norm": False,
     }
 
 

@@ -11,7 +11,16 @@ import tensorflow as tf
 from keras import ops
 
 from sccunet import build_model, spectral, training
-from sccunet.checkpoints import BEST, CHECKPOINT, PREVIOUS, Checkpoint, load_weights, save_whole
+from sccunet.checkpoints import (
+    BEST,
+    CHECKPOINT,
+    PREVIOUS,
+    Checkpoint,
+    PreemptedError,
+    load_newest,
+    load_weights,
+    save_whole,
+)
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.training import FiniteGuard, NotFiniteError, compile_trainer, run_epochs
 
@@ -309,32 +318,82 @@ def test_gradients_that_are_no_numbers_stop_the_run(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def _state_after(trainer, config, epochs, strategy=None):
-    """Of training by `run_epochs`, from wherever the trainer is."""
+def _loop(trainer, config, epochs, callbacks):
+    """Trains by `run_epochs`, from wherever the trainer is."""
     run_epochs(
         trainer,
-        strategy or tf.distribute.get_strategy(),
-        _data(config, int(trainer.optimizer.iterations)),
+        tf.distribute.get_strategy(),
+        _data(config, int(trainer.optimizer.iterations.numpy())),
         tf.data.Dataset.from_tensors(_batch(config, seed=99)),
         _STEPS,
         epochs,
-        [FiniteGuard()],
+        callbacks,
         0,
     )
-    return _state(trainer)
 
 
 def test_own_loop_does_what_fit_does(tmp_path):
     config = _with(dropout=0.4)
     fitted, looped = _trainer(config), _trainer(config)
     history = _fit(fitted, config, tmp_path, 0, 2)
-    names, found = _state_after(looped, config, 2)
+    _loop(looped, config, 2, [FiniteGuard()])
+    names, found = _state(looped)
     for name, there, here in zip(names, _state(fitted)[1], found, strict=True):
         if "best_loss" not in name and "epochs_done" not in name:  # which `Checkpoint` writes
             np.testing.assert_allclose(here, there, rtol=1e-5, atol=1e-6, err_msg=name)
     assert set(looped.history.history) == set(history.history)
     for name, values in history.history.items():
         np.testing.assert_allclose(looped.history.history[name], values, rtol=1e-5, err_msg=name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loop", ["fit", "run_epochs"])
+def test_stopped_while_it_validates_it_validates_again(tmp_path, loop):
+    """The epoch's steps are not done twice, and its end is not forgotten."""
+    config = _with(dropout=0.4)
+    whole = _trainer(config)
+    _fit(whole, config, tmp_path / "whole", 0, 3)
+    workdir = tmp_path / "parts"
+    workdir.mkdir()
+
+    class Stop(keras.callbacks.Callback):
+        def on_test_batch_begin(self, batch, logs=None):
+            if int(trainer.optimizer.iterations.numpy()) == 2 * _STEPS:
+                checkpoint.preempt()
+
+    trainer, checkpoint = _trainer(config), Checkpoint(workdir)
+    train = {
+        "fit": lambda: _fit(trainer, config, workdir, 0, 3, [Stop(), checkpoint]),
+        "run_epochs": lambda: _loop(trainer, config, 3, [Stop(), checkpoint]),
+    }
+    with pytest.raises(PreemptedError, match=f"stopped after step {2 * _STEPS}, and saved"):
+        train[loop]()
+
+    trainer, checkpoint = _trainer(config, seed=5), Checkpoint(workdir)
+    load_newest(trainer, workdir)
+    assert int(trainer.epochs_done.numpy()) == 1
+    _loop(trainer, config, 2, [checkpoint])
+    assert int(trainer.optimizer.iterations.numpy()) == 2 * _STEPS
+    assert set(trainer.history.history) == {"val_loss", "val_a_loss", "val_b_loss"}
+    _fit(trainer, config, workdir, 2, 3)
+    names, truth = _state(whole)
+    for name, there, here in zip(names, truth, _state(trainer)[1], strict=True):
+        np.testing.assert_allclose(here, there, rtol=0, atol=1e-6, err_msg=name)
+
+
+def test_a_validation_loss_that_is_no_number_stops_the_run():
+    trainer = _trainer(_CONFIG)
+    bad = _batch(_CONFIG)
+    bad[0, 0, 100] = np.nan
+    with pytest.raises(NotFiniteError) as caught:
+        trainer.fit(
+            tf.data.Dataset.from_tensors(_batch(_CONFIG)).repeat(),
+            steps_per_epoch=2,
+            validation_data=tf.data.Dataset.from_tensors(bad),
+            callbacks=[FiniteGuard()],
+            verbose=0,
+        )
+    assert (caught.value.step, caught.value.what) == (1, "validation loss")
 
 
 @pytest.mark.filterwarnings("error:Skipping nested container")  # one line, nothing ahead of it

@@ -152,10 +152,10 @@ def _training_step(model, unet):
 
 
 def test_a_training_step_is_keras_s(randomise):
-    steps = [_training_step(_SMALL, randomise(build_model(_SMALL), seed)) for seed in range(4)]
+    steps = [_training_step(_SMALL, randomise(build_model(_SMALL), seed)) for seed in range(8)]
     outputs, statistics, gradients = zip(*steps, strict=True)
-    assert max(outputs) < 1e-4
-    assert max(statistics) < 1e-5
+    assert max(outputs) < 2e-4  # 8e-5 seen on a processor without AVX-512
+    assert max(statistics) < 2e-5
     # Now and then rounding puts one activation on the other side of a ReLU, or another one first in
     # a pool, and gradients jump by percents. A mistake would change all of them.
     assert min(gradients) < 2e-4

@@ -22,7 +22,7 @@ import numpy as np
 
 from data_pipeline import audio
 
-EPOCHS, STEPS = 4, 16
+EPOCHS, STEPS = 3, 20
 _ROOT = Path(__file__).parents[1]
 _STEMS = ("vocals", "drums", "bass", "other")
 

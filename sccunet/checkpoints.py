@@ -43,6 +43,7 @@ def save_whole(
     reason = 0
     with _without_complaints():
         try:
+            _check_room(model, partial)
             model.save_weights(partial, overwrite=True)
             with h5py.File(partial, "r+") as file:
                 file.attrs[_DIGEST] = _digest(file)
@@ -58,6 +59,17 @@ def save_whole(
         with contextlib.suppress(OSError):
             partial.unlink()
         raise OSError(reason, os.strerror(reason), str(path))
+
+
+def _check_room(model: keras.Model, path: Path) -> None:
+    """Raises OSError where the disk has no room: HDF5 may crash the process when a write fails."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    variables = [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", ())]
+    content = sum(4 * math.prod(variable.shape) for variable in variables)
+    with open(path, "wb") as file:
+        # HDF5's own takes up to some kilobytes an array.
+        os.posix_fallocate(file.fileno(), 0, content + 8192 * len(variables) + 2**16)
 
 
 @contextlib.contextmanager

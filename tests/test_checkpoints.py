@@ -153,7 +153,7 @@ def full_disk():
     signal.signal(signal.SIGXFSZ, handler)
 
 
-@pytest.mark.filterwarnings("error")  # HDF5's tracebacks are such
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("part", [0.01, 0.5, 0.95, 0.999])
 def test_a_disk_that_fills_up_leaves_the_checkpoints(workdir, full_disk, part):
     before = {path.name: path.read_bytes() for path in workdir.iterdir()}

@@ -137,7 +137,7 @@ def load_newest(
       What was loaded; None where there is no checkpoint.
 
     Raises:
-      ConfigError: if none of them can be loaded.
+      ConfigError: if none of them can be loaded, or one may not be read.
     """
     damaged = []
     for name in (CHECKPOINT, PREVIOUS):
@@ -147,6 +147,8 @@ def load_newest(
         try:
             load_weights(trainer, path)
         except ConfigError as error:
+            if isinstance(error.__cause__, PermissionError):
+                raise  # nothing is known of what is in it
             damaged.append((path, str(error)))
             continue
         for bad, reason in damaged:

@@ -1,8 +1,9 @@
 """Waveforms to loss on the device, the optimizer, the loop over steps, and TensorBoard's logs."""
 
+import contextlib
 import errno
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -259,32 +260,37 @@ class TensorBoard(keras.callbacks.TensorBoard):
         self._note = note
 
     def on_train_begin(self, logs=None):
-        super().on_train_begin(logs)
-        import tensorflow as tf
-
-        with self._val_writer.as_default():
-            if self._note:
-                tf.summary.text("run", self._note, self._epoch)
-            self._look("truth", self._crops, self._epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
         """Raises OSError if the log cannot be written."""
         import tensorflow as tf
 
-        try:
-            self._log(epoch, logs)
-        except tf.errors.OpError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise OSError(errno.EIO, reason, self._log_write_dir) from error
+        with self._explained():
+            super().on_train_begin(logs)
+            with self._val_writer.as_default():
+                if self._note:
+                    tf.summary.text("run", self._note, self._epoch)
+                self._look("truth", self._crops, self._epoch)
 
-    def _log(self, epoch, logs) -> None:
-        super().on_epoch_end(epoch, logs)
+    def on_epoch_end(self, epoch, logs=None):
+        """Raises OSError if the log cannot be written."""
         mixtures = ops.convert_to_tensor(self._crops.sum(axis=1))
         estimates = ops.convert_to_numpy(
             spectral.separate_patches(mixtures, self.model.unet, self.model.config)
         )
-        with self._val_writer.as_default():
-            self._look("estimate", estimates, epoch + 1)
+        with self._explained():
+            super().on_epoch_end(epoch, logs)
+            with self._val_writer.as_default():
+                self._look("estimate", estimates, epoch + 1)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """OSError in place of TensorFlow's."""
+        import tensorflow as tf
+
+        try:
+            yield
+        except tf.errors.OpError as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise OSError(errno.EIO, reason, self._log_write_dir) from error
 
     def _look(self, what: str, waveforms: np.ndarray, step: int) -> None:
         """Spectrograms in dB, low frequencies at the bottom, and audio; one entry per stem."""

@@ -127,6 +127,16 @@ def test_no_good_one_is_an_error_and_no_fresh_start(workdir):
     assert "\n" not in str(caught.value)
 
 
+def test_one_that_may_not_be_read_is_not_taken_for_damaged(workdir, monkeypatch):
+    def refuse(path, *args):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    with pytest.raises(ConfigError, match=rf"{CHECKPOINT}: .*Permission denied"):
+        load_newest(_trainer(1), workdir)
+    assert (workdir / CHECKPOINT).exists()
+
+
 @pytest.mark.parametrize("damage", _DAMAGE)
 def test_damaged_weights_are_not_loaded(workdir, damage):
     _DAMAGE[damage](workdir / BEST)

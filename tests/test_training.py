@@ -475,3 +475,11 @@ def test_papers_network_trains_on_one_real_patch(changes):
     losses = _falls(trainer, _batch(config, batch=1), 3)
     assert losses[-1] < 0.9 * losses[0]
     assert int(trainer.optimizer.iterations) == 4
+
+
+def test_a_log_that_cannot_be_written(tmp_path):
+    (tmp_path / "logs").write_text("a file where the folder should be")
+    board = training.TensorBoard(str(tmp_path / "logs"), _batch(_CONFIG, 1), note="continued")
+    board.set_model(_trainer(_CONFIG))
+    with pytest.raises(OSError, match=r"logs'$"):
+        board.on_train_begin()

@@ -139,6 +139,12 @@ def _devices(config: Config, name: str, tpu: str | None, deterministic: bool):
             f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
             " replicas that share it"
         )
+    on_cpus = not (tpu or name == "tpu" or tf.config.list_physical_devices("GPU"))
+    if config.jit_compile and replicas > 1 and on_cpus:
+        raise ConfigError(
+            f"config.jit_compile: found True with {replicas} replicas on CPUs, expected False: XLA"
+            " cannot add up gradients between CPUs"
+        )
     return strategy
 
 
@@ -334,12 +340,12 @@ def main(_: Sequence[str]) -> None:
         Config.from_dict(_CONFIG.value),
         _DATA_DIR.value,
         _WORKDIR.value,
-        _TRACKS.value,
-        _INIT_FROM.value,
-        _STRATEGY.value,
-        _TPU.value,
-        _DETERMINISTIC.value,
-        _CHECKPOINT_MINUTES.value,
+        names=_TRACKS.value,
+        init_from=_INIT_FROM.value,
+        strategy=_STRATEGY.value,
+        tpu=_TPU.value,
+        deterministic=_DETERMINISTIC.value,
+        checkpoint_minutes=_CHECKPOINT_MINUTES.value,
     )
 
 

@@ -1,5 +1,6 @@
 """Replicas and workers: the same training, divided."""
 
+import contextlib
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import h5py
@@ -14,8 +16,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from experiments import train
+from sccunet import distribution
 from sccunet.checkpoints import CHECKPOINT
-from sccunet.config import ConfigError
+from sccunet.config import Config, ConfigError
 from sccunet.distribution import is_chief, is_multiworker, make_strategy
 
 _ROOT = Path(__file__).parents[1]
@@ -79,6 +83,21 @@ def _assert_same(found, expected):
 def test_replicas_of_one_machine(data_dir, alone, devices):
     workdir = data_dir.parent / f"mirrored{devices}"
     _assert_same(_found(_run(data_dir, workdir, "mirrored", devices)), alone)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({"batch_size": 3}, "config.batch_size: found 3, expected a multiple of the 2 replicas"),
+        ({"batch_size": 2, "jit_compile": True}, "config.jit_compile: found True with 2 replicas"),
+        ({"batch_size": 2}, None),
+    ],
+)
+def test_what_two_replicas_cannot_have(monkeypatch, changes, wrong):
+    two = types.SimpleNamespace(num_replicas_in_sync=2)  # this process has one logical CPU
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: (two, "two"))
+    with pytest.raises(ConfigError, match=wrong) if wrong else contextlib.nullcontext():
+        train._devices(Config(**changes), "mirrored", None, False)
 
 
 @pytest.mark.slow

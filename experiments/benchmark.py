@@ -214,7 +214,7 @@ def _chosen(words: Sequence[str]) -> dict[str, list[str]]:
     for name in _ONLY.value:
         if name not in every:
             raise ConfigError(f"--only: found {name!r}, expected some of {', '.join(every)}")
-    wanted = set(_ONLY.value or every)
+    wanted = set(_ONLY.value or (one.name for one in CONTENDERS if one.by_default))
     chosen = {s: [name for name in names if name in wanted] for s, names in known.items()}
     return {section: names for section, names in chosen.items() if names}
 

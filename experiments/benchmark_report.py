@@ -229,7 +229,8 @@ def render(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
         "# Benchmark",
         "",
         f"Made from {RESULTS} and {CHANGES}, which lie beside it, by"
-        " `python -m experiments.benchmark --report_only`; change those, not this.",
+        " `python -m experiments.benchmark --report_only --output_dir=...`; change those, not"
+        " this.",
         "",
         "Medians over all repetitions of all rounds, then the least and the most. Contenders took"
         " turns, each time in a process of its own. Peak memory: the most that such a process had"

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import sigsep
-from experiments.measure import machine, peak_memory
+from experiments.measure import machine, peak_memory, vector_units
 from experiments.system import versions
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig, exported_version
 
@@ -68,6 +68,7 @@ class Contender:
       framework: the module whose import is looked at by itself.
       options: settings of its own.
       crops: of "input": seconds of its crops.
+      by_default: else it is measured only when it is named.
     """
 
     section: str
@@ -77,11 +78,17 @@ class Contender:
     framework: str
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     crops: Sequence[int] = CROP_SECONDS
+    by_default: bool = True
 
     @property
     def is_ours(self) -> bool:
         """Whether it is this project's."""
         return self.name.startswith(("ours", "saved_model"))
+
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether it computes in bfloat16."""
+        return "bfloat16" in self.name
 
 
 def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
@@ -98,6 +105,9 @@ def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
     import_memory = _resident_memory()
     if contender.framework == _TORCH:  # by itself it leaves out what hyper-threading adds
         framework.set_num_threads(machine()["cores"])
+    if contender.is_bfloat16 and _device()[0] == "cpu" and _lacks_bfloat16():
+        # Emulated, it takes several times as long as float32: hours for nothing.
+        raise ConfigError("this CPU has no units for bfloat16")
     start_up: list[float] = []
     result = contender.run({**settings, **contender.options}, lambda: start_up.append(_age()))
     if contender.framework == _TORCH and "tensorflow" in sys.modules:
@@ -159,6 +169,12 @@ def _device() -> tuple[str, int | None]:
         used = tf.config.experimental.get_memory_info("GPU:0")["peak"]
         return details.get("device_name", "GPU"), used
     return "cpu", None
+
+
+def _lacks_bfloat16() -> bool:
+    """Of what is known; what cannot be known is tried."""
+    units = vector_units()
+    return units is not None and not any(unit.endswith("bf16") for unit in units)
 
 
 def _time(call: Callable[[], Any]) -> float:
@@ -738,6 +754,7 @@ CONTENDERS = (
     Contender(
         *("train", "ours_2_replicas", "ours, float32, 2 replicas on the CPU", our_training),
         *(_KERAS, {"replicas": 2}),
+        by_default=False,
     ),
     Contender("train", "twin", "twin, float32", twin_training, _TORCH),
     Contender(

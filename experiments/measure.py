@@ -144,20 +144,31 @@ _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 def machine() -> dict[str, Any]:
     """What this process runs on: "cpu", "cores" that it may use, "memory_gb" (10^9 bytes), "os"."""
-    cpu = platform.processor() or "unknown"
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        lines = [line.partition(":") for line in cpuinfo.read_text().splitlines()]
-        of_one_core = {name.strip(): value.strip() for name, _, value in reversed(lines)}
-        # Processors of one name differ by a factor of three in what their vector units can do.
-        units = [unit for unit in _VECTORS if unit in of_one_core.get("flags", "").split()]
-        cpu = of_one_core.get("model name", cpu) + (f" ({', '.join(units)})" if units else "")
+    cpu = _cpuinfo().get("model name", platform.processor() or "unknown")
+    # Processors of one name differ by a factor of three in what their vector units can do.
+    if units := vector_units():
+        cpu += f" ({', '.join(units)})"
     return {
         "cpu": cpu,
         "cores": _cores(),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "os": f"{platform.system()} {platform.machine()}",
     }
+
+
+def vector_units() -> list[str] | None:
+    """Those of `_VECTORS` that this x86 processor has; None where that cannot be known."""
+    flags = _cpuinfo().get("flags")
+    return None if flags is None else [unit for unit in _VECTORS if unit in flags.split()]
+
+
+def _cpuinfo() -> dict[str, str]:
+    """What Linux says of one core."""
+    path = Path("/proc/cpuinfo")
+    if not path.exists():
+        return {}
+    lines = [line.partition(":") for line in path.read_text().splitlines()]
+    return {name.strip(): value.strip() for name, _, value in reversed(lines)}
 
 
 def _cores() -> int:

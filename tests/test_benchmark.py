@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark, benchmark_report
+from experiments import benchmark, benchmark_report, contenders
 from experiments.contenders import CONTENDERS, PROGRAMS
 from sccunet.config import ConfigError
 
-COMMITTED = Path(__file__).parents[1] / "results" / "benchmark"
+COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/benchmark.json"))
 NAMES = {s: [c.name for c in CONTENDERS if c.section == s] for s in benchmark_report.SECTIONS}
 
 
@@ -267,6 +267,18 @@ def test_the_program(program, write_track, tmp_path):
     assert {path.name for path in out.glob("*.png")} == pictures
 
 
+def test_bfloat16_is_not_emulated(monkeypatch):
+    contender = contenders.find("train", "ours_bfloat16")
+    for units in (["avx2"], ["avx2", "avx512f"]):
+        monkeypatch.setattr(contenders, "vector_units", lambda units=units: units)
+        with pytest.raises(ConfigError, match="no units for bfloat16"):
+            contenders.measure(contender, {})
+    for units in (["avx2", "avx512f", "avx512_bf16"], ["avx2", "amx_bf16"], None):
+        monkeypatch.setattr(contenders, "vector_units", lambda units=units: units)
+        with pytest.raises(KeyError, match="config"):  # begins, and misses its settings
+            contenders.measure(contender, {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("section", "name"),
@@ -303,11 +315,11 @@ def test_what_others_do(section, name, write_track, tmp_path):
     assert result["work"] == works[section] > 0
 
 
-@pytest.mark.skipif(not COMMITTED.exists(), reason="no results/benchmark")
-def test_committed_report_is_that_of_its_json():
-    results = json.loads((COMMITTED / "benchmark.json").read_text())
-    changes = COMMITTED / "changes.json"
+@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
+def test_committed_report_is_that_of_its_json(path):
+    results = json.loads(path.read_text())
+    changes = path.with_name("changes.json")
     found = json.loads(changes.read_text()) if changes.exists() else {}
-    assert (COMMITTED / "README.md").read_text() == benchmark_report.render(results, found)
-    texts = [path.read_text() for path in COMMITTED.iterdir() if path.suffix != ".png"]
+    assert path.with_name("README.md").read_text() == benchmark_report.render(results, found)
+    texts = [each.read_text() for each in path.parent.iterdir() if each.suffix != ".png"]
     assert not [text for text in texts if re.search(r"/(tmp|home|work|root|mnt)/", text)]

@@ -240,6 +240,8 @@ def render(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
         lines += ["", f"## {_TITLES[section]}", ""]
         lines += _section(section, results[section]) if section in results else [NOT_RUN]
     lines += ["", "## Held against", "", *_held_against(targets(results))]
+    if reasons := changes.get("not_met"):
+        lines += ["", "Why some are not met:", "", *(f"- {line}" for line in reasons)]
     lines += ["", "## On a GPU", ""]
     for section in (s for s in results if s.endswith(GPU)):
         lines += [f"### {_TITLES[section.removesuffix(GPU)]}", ""]
@@ -358,7 +360,7 @@ def _held_against(found: Sequence[Target]) -> list[str]:
 def _changes(changes: Mapping[str, Any]) -> list[str]:
     fields = ("change", "why", "before", "after", "how")
     rows = [[str(kept.get(field, "")) for field in fields] for kept in changes.get("kept", [])]
-    lines = _table(fields, rows) if rows else ["Nothing is noted."]
+    lines = _table(fields, rows) if rows else [changes.get("elsewhere", "Nothing is noted.")]
     if dropped := changes.get("dropped"):
         lines += ["", "Tried and dropped:", "", *(f"- {line}" for line in dropped)]
     return lines

@@ -149,11 +149,12 @@ def test_report():
     assert text.endswith("Nothing is noted.\n")
 
     kept = {"change": "less", "why": "more", "before": "2 s", "after": "1 s", "how": "a clock"}
-    changes = {"kept": [kept], "dropped": ["a thing: slower"]}
+    changes = {"kept": [kept], "dropped": ["a thing: slower"], "not_met": ["too far"]}
     on_gpu = section(found("ours", [(0.1,)], work=10, case=BATCH, device="Sand H1"))
     text = benchmark_report.render(RESULTS | {"train_gpu": on_gpu}, changes)
     assert "| less | more | 2 s | 1 s | a clock |" in text
     assert "- a thing: slower" in text
+    assert "Why some are not met:\n\n- too far\n" in text
     assert "Device: Sand H1." in text
     row = "| the ours | 0.0100 | 0.0100 to 0.0100 | 1.00 | 2.00 s | 1.00 GB | 0.50 GB | 7.00 GB |"
     assert row in text.split("## On a GPU")[1]

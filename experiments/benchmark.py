@@ -16,8 +16,8 @@ row "not run"; `make comparison` installs the others' packages. On a machine wit
 separate run on it, with the Keras backend of KERAS_BACKEND.
 
 Written into --output_dir: benchmark.json with every repetition, README.md and a picture of each
-section made from it (and from changes.json, where somebody wrote one: "kept", "dropped", "not_met",
-"elsewhere"). A section's results replace those of before; other sections' stay.
+section made from it (and from changes.json, where somebody wrote one: "kept", "dropped" and
+"not_met"). A section's results replace those of before; other sections' stay.
 """
 
 import hashlib

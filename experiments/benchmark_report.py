@@ -360,10 +360,10 @@ def _held_against(found: Sequence[Target]) -> list[str]:
 def _changes(changes: Mapping[str, Any]) -> list[str]:
     fields = ("change", "why", "before", "after", "how")
     rows = [[str(kept.get(field, "")) for field in fields] for kept in changes.get("kept", [])]
-    lines = _table(fields, rows) if rows else [changes.get("elsewhere", "Nothing is noted.")]
+    lines = _table(fields, rows) if rows else []
     if dropped := changes.get("dropped"):
         lines += ["", "Tried and dropped:", "", *(f"- {line}" for line in dropped)]
-    return lines
+    return lines or ["Nothing is noted."]
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -139,8 +139,11 @@ def _devices(config: Config, name: str, tpu: str | None, deterministic: bool):
             f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
             " replicas that share it"
         )
-    on_cpus = not (tpu or name == "tpu" or tf.config.list_physical_devices("GPU"))
-    if config.jit_compile and replicas > 1 and on_cpus:
+    if (
+        config.jit_compile
+        and replicas > 1
+        and all("CPU" in device for device in strategy.extended.worker_devices)
+    ):
         raise ConfigError(
             f"config.jit_compile: found True with {replicas} replicas on CPUs, expected False: XLA"
             " cannot add up gradients between CPUs"

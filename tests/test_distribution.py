@@ -94,10 +94,20 @@ def test_replicas_of_one_machine(data_dir, alone, devices):
     ],
 )
 def test_what_two_replicas_cannot_have(monkeypatch, changes, wrong):
-    two = types.SimpleNamespace(num_replicas_in_sync=2)  # this process has one logical CPU
+    one = tf.distribute.MirroredStrategy(["CPU:0"])  # all the logical CPUs of this process
+    two = types.SimpleNamespace(num_replicas_in_sync=2, extended=one.extended)
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: (two, "two"))
     with pytest.raises(ConfigError, match=wrong) if wrong else contextlib.nullcontext():
         train._devices(Config(**changes), "mirrored", None, False)
+
+
+def test_replicas_on_gpus_may_be_compiled(monkeypatch):
+    devices = ("/device:GPU:0", "/device:GPU:1")
+    extended = types.SimpleNamespace(worker_devices=devices)  # stands in for two GPUs
+    two = types.SimpleNamespace(num_replicas_in_sync=2, extended=extended)
+    monkeypatch.setattr(distribution, "make_strategy", lambda *_: (two, "two"))
+    config = Config(batch_size=2, jit_compile=True)
+    assert train._devices(config, "mirrored", None, False) is two
 
 
 @pytest.mark.slow

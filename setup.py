@@ -18,6 +18,7 @@ setup(
         "keras>=3.8",
         "numpy",
         "absl-py",
+        "filelock",
         "ml_collections",
         "av>=14",
         "soundfile",

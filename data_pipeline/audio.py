@@ -19,6 +19,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from sccunet.config import UserError
+
 # Files that `recordings_in` takes for audio.
 # fmt: off
 AUDIO_ENDINGS = frozenset((
@@ -51,7 +53,7 @@ _TIME_SLACK = 0.05
 _NO_NOISE = 10
 
 
-class AudioError(ValueError):
+class AudioError(UserError):
     """A file that can't be used; one line that names the file, what was found and what expected."""
 
 

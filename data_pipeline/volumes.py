@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from data_pipeline import dataset
 from data_pipeline.audio import AudioError
-from data_pipeline.files import write_whole
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
+from sccunet.files import write_whole
 
 _BATCH = 8
 

@@ -28,11 +28,13 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.files import write_whole
-from experiments import cli, pictures, scoring
+from experiments import cli, scoring
 from experiments.measure import machine
-from experiments.report import slug
-from sccunet.config import Config, ConfigError, load_config
+from experiments.reports import pictures
+from experiments.reports.report import slug
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.runs import load_config
 
 _SETTINGS = "ablation.json"
 _READING = "reading.md"

@@ -34,9 +34,10 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.files import write_whole
-from experiments import cli, contenders
-from experiments.benchmark_report import (
+from experiments import cli
+from experiments.benchmarks import contenders
+from experiments.benchmarks.contenders import CONTENDERS, Contender
+from experiments.benchmarks.report import (
     COLD,
     GPU,
     NOT_RUN,
@@ -47,11 +48,12 @@ from experiments.benchmark_report import (
     read_results,
     write_report,
 )
-from experiments.contenders import CONTENDERS, Contender
 from experiments.measure import machine
 from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
 
 _DEFAULT_CONFIG = "experiments/configs/paper_4stems.py"
+_CONTENDERS = (sys.executable, "-m", "experiments.benchmarks.contenders")
 _SYNTHETIC = {"train": 8, "valid": 1, "test": 1}
 _SYNTHETIC_SECONDS = 60.0
 
@@ -84,7 +86,7 @@ def plan(
 def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Measures in a fresh process; what `contenders.measure` returns or {"not_run": reason}."""
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.contenders", section, name, json.dumps(settings)],
+        [*_CONTENDERS, section, name, json.dumps(settings)],
         capture_output=True,
         text=True,
     )
@@ -195,7 +197,7 @@ def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[st
 def _prepare(config: Config, models: str) -> None:
     print("random weights, their export and their twin", file=sys.stderr, flush=True)
     text = json.dumps({"config": config.to_dict(), "models": models})
-    command = [sys.executable, "-m", "experiments.contenders", "separate", "prepare", text]
+    command = [*_CONTENDERS, "separate", "prepare", text]
     subprocess.run(command, check=False)  # who lacks something says so itself
 
 

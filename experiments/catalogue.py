@@ -47,9 +47,10 @@ from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.audio import AudioError
-from data_pipeline.files import lock_folder, write_whole
 from experiments import cli, evaluate, prepare, scoring, separate
-from sccunet.config import Config, ConfigError, Reconstruction, load_config
+from sccunet.config import Config, ConfigError, Reconstruction, UserError
+from sccunet.files import lock_folder, write_whole
+from sccunet.runs import load_config
 
 # In a recording's folder of stems, beside them: what is missing.
 _DAMAGED = "damaged.txt"
@@ -223,7 +224,7 @@ def _track_keys(data_dir: str, split: str) -> list[str]:
 
 @functools.lru_cache(1)
 def _system(model: str, reconstruction: Reconstruction) -> tuple[Any, Config]:
-    from experiments.systems import load_system
+    from experiments.baselines.systems import load_system
 
     config = load_config(model)
     return load_system("model", config, model, reconstruction=reconstruction), config
@@ -342,7 +343,8 @@ def _empty_records(output_dir: Path) -> Iterator[Path]:
                 f"{output_dir}: found another catalogue program at work in it, expected none"
             )
         for left in records.iterdir():
-            left.unlink()
+            if left.name != ".lock":
+                left.unlink()
         try:
             yield records
         finally:
@@ -505,7 +507,7 @@ def do(
     _write_record(record.with_suffix(_BEGUN), "")
     try:
         loaded = load() if load else None
-    except (AudioError, ConfigError) as error:
+    except UserError as error:
         _write_record(stop, str(error))
         return
     result = {"status": "failed", "failed": [], "warnings": []}
@@ -513,7 +515,7 @@ def do(
         warnings = work(loaded, *arguments)
         result["status"] = "skipped" if warnings is None else "done"
         result["warnings"] = warnings or []
-    except (AudioError, ConfigError) as error:
+    except UserError as error:
         result["failed"] = [str(error)]
     except Exception as error:  # nobody's mistake that is known, but thousands of others wait
         traceback.print_exc()

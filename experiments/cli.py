@@ -11,8 +11,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from data_pipeline.audio import AudioError
-from sccunet.config import MASKS, ConfigError, Reconstruction
+from sccunet.config import MASKS, ConfigError, Reconstruction, UserError
 
 
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
@@ -34,7 +33,7 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
             if argv[1:] and not takes_files:
                 raise ConfigError(f"found the argument {argv[1]!r}, expected only --flags")
             main(argv[1:])
-        except (AudioError, ConfigError) as error:
+        except UserError as error:
             _fail(str(error))
         except KeyboardInterrupt:
             report("interrupted")

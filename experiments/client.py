@@ -28,10 +28,10 @@ from typing import Any
 from absl import flags
 
 from data_pipeline import audio
-from data_pipeline.files import folder_written_whole
 from experiments import cli
 from experiments.separate import plan
 from sccunet.config import ConfigError
+from sccunet.files import folder_written_whole
 
 _WAV = "_wav_bytes"  # what the outputs of signature `separate_wav` end in
 

@@ -28,11 +28,12 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.files import write_whole
 from experiments import cli
+from experiments.baselines.systems import ORACLES, SYSTEMS, WITH_WEIGHTS
 from experiments.measure import EXCERPT
-from experiments.systems import ORACLES, SYSTEMS, WITH_WEIGHTS
-from sccunet.config import CONFIG, Config, ConfigError, load_config
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.runs import CONFIG, load_config
 
 _ROUNDS = 3  # each system is measured so often, in turns
 _EXAMPLE_SECONDS = 6.0
@@ -119,7 +120,7 @@ def compare(
       AudioError: for tracks that cannot be found or read.
     """
     from data_pipeline.tracks import find_tracks, middle
-    from experiments import report
+    from experiments.reports import report
 
     if model:
         config, config_name = load_config(model), None
@@ -313,7 +314,8 @@ def _json(value: Any) -> str:
 
 def _publish(work: Path, folder: Path) -> None:
     """Puts a system's scores and measurements into the report's folder."""
-    from experiments import report, scoring
+    from experiments import scoring
+    from experiments.reports import report
 
     scoring.publish(work / "scores", folder)
     if rounds := [json.loads(path.read_text()) for path in sorted(work.glob("measure_*.json"))]:
@@ -325,7 +327,7 @@ def _keep_estimates(
 ) -> None:
     """Of a folder of estimates: keeps the part that the other systems are measured with."""
     from data_pipeline import audio
-    from experiments.systems import read_estimates
+    from experiments.baselines.systems import read_estimates
 
     estimates = read_estimates(entry.weights, f"{track.split}/{track.name}", config)
     start, frames = part
@@ -354,8 +356,8 @@ def _draw_example(
       path: the PNG.
     """
     from data_pipeline.tracks import read_mixture, read_stems
-    from experiments import pictures
-    from experiments.systems import read_estimates
+    from experiments.baselines.systems import read_estimates
+    from experiments.reports import pictures
 
     stems, rate = config.model.stems, config.model.sample_rate
     start, frames = _liveliest(track, config, part, round(_EXAMPLE_SECONDS * rate))
@@ -384,7 +386,7 @@ def _draw_example(
 
 def main(_: Sequence[str]) -> None:
     """Compares as the flags say; without a data directory makes the report anew."""
-    from experiments import report
+    from experiments.reports import report
 
     path = Path(_REPORT_DIR.value) / report.README
     if not _DATA_DIR.value:

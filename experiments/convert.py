@@ -15,9 +15,10 @@ from pathlib import Path
 
 from absl import flags
 
-from data_pipeline.files import folder_written_whole
 from experiments import cli
-from sccunet.config import CONFIG, ConfigError, load_config
+from sccunet.config import ConfigError
+from sccunet.files import folder_written_whole
+from sccunet.runs import CONFIG, load_config
 
 
 def to_checkpoint(workdir: str, path: str) -> None:
@@ -32,7 +33,7 @@ def to_checkpoint(workdir: str, path: str) -> None:
         raise ConfigError(f"{path}: found already there, expected a new file")
     config = load_config(workdir)
 
-    from sccunet.separation import load_unet
+    from sccunet.runs import load_unet
 
     twin.write_checkpoint(path, twin.to_torch(load_unet(workdir, config), config), config)
 

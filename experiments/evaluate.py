@@ -38,11 +38,12 @@ from absl import flags
 from ml_collections import config_flags
 from tqdm import tqdm
 
-from data_pipeline.files import write_whole
 from experiments import cli, scoring
-from experiments.system import System
-from experiments.systems import SYSTEMS, load_system
-from sccunet.config import Config, ConfigError, Reconstruction, exported_version
+from experiments.baselines.system import System
+from experiments.baselines.systems import SYSTEMS, load_system
+from sccunet.config import Config, ConfigError, Reconstruction
+from sccunet.files import write_whole
+from sccunet.runs import exported_version
 
 # Peak memory of a scoring process, as measured, for each sample of each stem's channel when padded
 # to a power of two, which museval's FFT does.
@@ -92,7 +93,7 @@ def evaluate(
       AudioError: for tracks that cannot be found or read.
     """
     from data_pipeline.tracks import check_finite, find_tracks
-    from sccunet.config import load_config
+    from sccunet.runs import load_config
 
     if system not in SYSTEMS:
         raise ConfigError(f"system: found {system!r}, expected one of {', '.join(SYSTEMS)}")

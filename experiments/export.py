@@ -17,7 +17,8 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-from sccunet.config import ConfigError, load_config
+from sccunet.config import ConfigError
+from sccunet.runs import load_config
 
 
 def training_data(workdir: str) -> str:
@@ -42,7 +43,7 @@ def main(_: Sequence[str]) -> None:
     tf.config.set_visible_devices([], "GPU")
 
     from sccunet.export import export_saved_model, export_tflite, new_version
-    from sccunet.separation import load_unet
+    from sccunet.runs import load_unet
 
     new_version(_EXPORT_DIR.value, _MODEL_VERSION.value)
 

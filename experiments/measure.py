@@ -23,10 +23,10 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.files import write_whole
 from experiments import cli
-from experiments.systems import ORACLES, SYSTEMS, load_system
+from experiments.baselines.systems import ORACLES, SYSTEMS, load_system
 from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
 
 EXCERPT = 30.0  # seconds
 
@@ -83,7 +83,7 @@ def measure(
 
     from data_pipeline import audio
     from data_pipeline.tracks import find_tracks, middle, read_mixture, read_stems
-    from sccunet.config import load_config
+    from sccunet.runs import load_config
 
     if system not in SYSTEMS or system == "folder":
         expected = ", ".join(name for name in SYSTEMS if name != "folder")

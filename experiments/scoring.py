@@ -11,7 +11,7 @@ from unittest import mock
 
 import numpy as np
 
-from data_pipeline.files import write_whole
+from sccunet.files import write_whole
 
 METRICS = ("SDR", "SIR", "SAR", "ISR")
 MUSEVAL = "museval v4 (BSSEval v4), 1 s frames; median over tracks of the median over frames, dB"

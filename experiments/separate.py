@@ -26,9 +26,10 @@ from absl import flags
 
 from data_pipeline import audio
 from data_pipeline.audio import AudioError, DamagedError
-from data_pipeline.files import folder_written_whole
 from experiments import cli
-from sccunet.config import PRECISIONS, ConfigError, load_config
+from sccunet.config import PRECISIONS, ConfigError, UserError
+from sccunet.files import folder_written_whole
+from sccunet.runs import load_config
 
 ENCODINGS = ("float32", "pcm24", "pcm16")
 CLIP_MODES = ("rescale", "clamp", "none")
@@ -280,7 +281,7 @@ def plan(
     return folders
 
 
-def _report(error: AudioError) -> None:
+def _report(error: UserError) -> None:
     cli.report(str(error).replace("\n", "\\n"))  # names can hold anything
 
 
@@ -376,7 +377,7 @@ def main(files: Sequence[str]) -> None:
             try:
                 with audio.recording(file, salvage=True):
                     pass
-            except AudioError as error:
+            except UserError as error:
                 _report(error)
                 del folders[folder]
     if folders:
@@ -387,7 +388,7 @@ def main(files: Sequence[str]) -> None:
         try:
             separate_file(separator, file, folder, **settings)
             done += 1
-        except AudioError as error:
+        except UserError as error:
             _report(error)
     left_out = ", without those that had theirs" if given.skip_existing else ""
     print(f"stems of {done} of {count} files{left_out}: {given.output_dir}")

@@ -30,9 +30,10 @@ from typing import NoReturn
 from absl import flags, logging
 from ml_collections import config_flags
 
-from data_pipeline.files import write_whole
 from experiments import cli
-from sccunet.config import STRATEGIES, Config, ConfigError, load_config
+from sccunet.config import STRATEGIES, Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.runs import load_config
 
 # EX_TEMPFAIL of sysexits.h: saved, and worth running again.
 PREEMPTED = 75

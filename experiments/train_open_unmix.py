@@ -36,9 +36,9 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from data_pipeline.files import folder_written_whole
 from experiments import cli
 from sccunet.config import Config, ConfigError
+from sccunet.files import folder_written_whole
 
 # openunmix's own
 _STFT = {"n_fft": 4096, "n_hop": 1024}
@@ -77,7 +77,7 @@ def train_open_unmix(
       AudioError: for data that cannot be trained on, before training starts.
       ConfigError: if openunmix is missing, a setting cannot work, or `workdir` exists.
     """
-    from experiments.torch_systems import import_package
+    from experiments.baselines.torch_systems import import_package
 
     _check(config, workdir, hidden_size)
     torch = import_package("torch")

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.files import write_whole
 from sccunet.config import Config, ConfigError, ModelConfig, model_config
+from sccunet.files import write_whole
 
 try:
     import torch

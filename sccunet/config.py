@@ -8,14 +8,9 @@ Nothing here imports TensorFlow, so that programs can show their flags at once.
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-CONFIG = "config.json"
-# What an export says of itself, the config included.
-METADATA = Path("assets") / "metadata.json"
 MASKS = ("none", "soft", "wiener")  # of Reconstruction
 PRECISIONS = ("float32", "mixed_bfloat16")  # of Config and Separator
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # of sccunet.distribution
@@ -24,7 +19,11 @@ STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # of sccu
 _MIN_PATCH_FRAMES = 4
 
 
-class ConfigError(ValueError):
+class UserError(ValueError):
+    """A user's mistake; one line that names the file or flag, what was found and what expected."""
+
+
+class ConfigError(UserError):
     """A configuration that cannot work; the message names field, found and expected."""
 
 
@@ -358,42 +357,6 @@ def model_config(config: Any) -> ModelConfig:
         return config.model
     values = _plain(config)
     return _build(ModelConfig, values.get("model", values), "model.")
-
-
-def load_config(path: str | os.PathLike) -> Config:
-    """The resolved config of a training workdir or of an exported SavedModel.
-
-    Raises:
-      ConfigError: if `path` is neither, or its config is damaged.
-    """
-    path = Path(path)
-    run, export = path / CONFIG, exported_version(path) / METADATA
-    found = run if run.is_file() else export
-    try:
-        if found == run:
-            return Config.from_json(run.read_text())
-        return Config.from_dict(json.loads(export.read_text())["config"])
-    except (FileNotFoundError, NotADirectoryError) as error:
-        there = "no config.json" if path.is_dir() else "a file" if path.exists() else None
-        raise ConfigError(
-            f"{path}: found {there or 'no such folder'},"
-            " expected a training workdir or an exported SavedModel"
-        ) from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(f"{found}: {error}") from error
-
-
-def exported_version(path: str | os.PathLike) -> Path:
-    """The newest version below an export's base folder; `path` itself for everything else."""
-    path = Path(path)
-    if not path.is_dir() or (path / CONFIG).exists():
-        return path
-    versions = [
-        entry
-        for entry in path.iterdir()
-        if entry.name.isdecimal() and (entry / "saved_model.pb").is_file()
-    ]
-    return max(versions, key=lambda entry: int(entry.name), default=path)
 
 
 def _plain(values: Any) -> dict[str, Any]:

@@ -29,9 +29,10 @@ import tensorflow as tf
 
 import sccunet
 from sccunet import spectral
-from sccunet.config import CONFIG, METADATA, Config, ConfigError
+from sccunet.config import Config, ConfigError
 from sccunet.folding import fold
 from sccunet.patching import Patching
+from sccunet.runs import CONFIG, METADATA
 from sccunet.separation import Separator
 
 WARMUP = Path("assets.extra") / "tf_serving_warmup_requests"

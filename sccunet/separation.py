@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
@@ -11,10 +10,9 @@ from sccunet.config import (
     Config,
     ConfigError,
     Reconstruction,
-    exported_version,
-    load_config,
 )
 from sccunet.patching import Patching
+from sccunet.runs import exported_version, load_config, load_unet
 
 # Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
 PatchSeparator = Callable[[np.ndarray], np.ndarray]
@@ -318,22 +316,3 @@ def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
         return tree.map_structure(ops.convert_to_numpy, outputs)
 
     return call
-
-
-def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "float32"):
-    """The network of a training workdir with its best weights.
-
-    Args:
-      workdir: of `experiments.train`.
-      config: the run's.
-      precision: "float32" or "mixed_bfloat16"; weights are float32 in any case.
-
-    Raises:
-      ConfigError: if there are none, or they do not fit.
-    """
-    from sccunet.checkpoints import BEST, load_weights
-    from sccunet.unet import build_model
-
-    unet = build_model(config, precision)
-    load_weights(unet, Path(workdir) / BEST)
-    return unet

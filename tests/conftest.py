@@ -1,13 +1,12 @@
 """What several test files share."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
+import process
 import pytest
 
 from data_pipeline import audio
@@ -91,17 +90,13 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def program():
-    """Function that runs a program as its users do: `program("train", "--workdir=RUN", ...)`."""
+    """Function that runs a program as its users do: `program("train", "--workdir=RUN", ...)`.
+
+    With options of `subprocess.run` it starts a new Python, else it forks one with TensorFlow.
+    """
 
     def run(name, *arguments, **options):
-        return subprocess.run(
-            [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)],
-            cwd=Path(__file__).parents[1],
-            capture_output=True,
-            text=True,
-            timeout=600,
-            **options,
-        )
+        return (process.fresh if options else process.run)(name, *arguments, **options)
 
     return run
 

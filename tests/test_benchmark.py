@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark, benchmark_report, contenders
-from experiments.contenders import CONTENDERS, PROGRAMS
+from experiments import benchmark
+from experiments.benchmarks import contenders
+from experiments.benchmarks import report as benchmark_report
+from experiments.benchmarks.contenders import CONTENDERS, PROGRAMS
 from sccunet.config import ConfigError
 
 COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/benchmark.json"))

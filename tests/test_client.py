@@ -35,8 +35,9 @@ from data_pipeline import audio
 from experiments import client
 from experiments.client import ServingError
 from sccunet import build_model
-from sccunet.config import METADATA, Config, ModelConfig
+from sccunet.config import Config, ModelConfig
 from sccunet.export import WARMUP, export_saved_model
+from sccunet.runs import METADATA
 from sccunet.separation import Separator
 
 _RATE = 44_100

@@ -10,7 +10,8 @@ import pytest
 
 from data_pipeline import audio, sigsep
 from data_pipeline.tracks import find_tracks
-from experiments import compare, report, scoring
+from experiments import compare, scoring
+from experiments.reports import report
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000  # museval's time goes with it

@@ -13,17 +13,14 @@ import pytest
 
 from experiments import configs
 from sccunet.config import (
-    CONFIG,
-    METADATA,
     AugmentConfig,
     Config,
     ConfigError,
     ModelConfig,
     Reconstruction,
-    exported_version,
-    load_config,
     model_config,
 )
+from sccunet.runs import CONFIG, METADATA, exported_version, load_config
 
 _CONFIG_FILES = sorted(
     path.stem for path in Path(configs.__file__).parent.glob("*.py") if path.stem != "__init__"

@@ -15,7 +15,7 @@ from data_pipeline import audio, sigsep
 from data_pipeline.audio import AudioError
 from experiments import evaluate as program
 from experiments import scoring
-from experiments.system import System
+from experiments.baselines.system import System
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000  # museval's time goes with it
@@ -348,7 +348,8 @@ def test_a_model_is_scored_and_another_is_refused(data_dir, tmp_path):
 
     from sccunet import build_model
     from sccunet.checkpoints import BEST
-    from sccunet.separation import Separator, load_config
+    from sccunet.runs import load_config
+    from sccunet.separation import Separator
 
     run = write_run(tmp_path / "run", filters=(2, 4), patch_samples=16384)
     config = load_config(run)

@@ -17,7 +17,7 @@ import tensorflow as tf
 
 import sccunet
 from sccunet import build_model, export, run_saved_model
-from sccunet.config import METADATA, Config, ConfigError, ModelConfig, load_config
+from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.export import (
     WARMUP,
     export_saved_model,
@@ -26,6 +26,7 @@ from sccunet.export import (
     separate_graph,
 )
 from sccunet.patching import Patching
+from sccunet.runs import METADATA, load_config
 from sccunet.separation import Separator
 
 _CONFIG = Config(

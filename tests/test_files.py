@@ -1,12 +1,10 @@
 """Files and folders appear whole or not at all, whoever else writes beside them."""
 
-import fcntl
-import os
-
 import pytest
 
 from data_pipeline.audio import AudioError
-from data_pipeline.files import folder_written_whole, write_whole
+from sccunet.config import UserError
+from sccunet.files import folder_written_whole, lock_folder, write_whole
 
 
 def _left(folder):
@@ -43,7 +41,7 @@ def test_nothing_is_left_of_a_failure_which_names_the_folder(tmp_path):
     with pytest.raises(AudioError) as caught:
         fail(lambda partial: AudioError(f"{partial}/b.wav: no luck"))
     assert str(caught.value) == f"{folder}/b.wav: no luck"
-    with pytest.raises(AudioError) as caught:
+    with pytest.raises(UserError) as caught:
         fail(lambda _: OSError(28, "No space left on device"))
     assert str(caught.value) == f"{folder}: cannot be written (No space left on device)"
     assert _left(tmp_path) == []
@@ -62,11 +60,10 @@ def test_two_that_write_the_same_folder_do_not_disturb_each_other(tmp_path):
 def test_what_killed_processes_left_is_removed_and_what_lives_is_not(tmp_path):
     for name in (".song.dead.part", ".song.alive.part", ".other.dead.part", ".song.part", "song2"):
         (tmp_path / name / "stems").mkdir(parents=True)
-    descriptor = os.open(tmp_path / ".song.alive.part", os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    with folder_written_whole(tmp_path / "song"):
-        pass
-    os.close(descriptor)
+    with lock_folder(tmp_path / ".song.alive.part") as ours:
+        assert ours
+        with folder_written_whole(tmp_path / "song"):
+            pass
     names = [".other.dead.part", ".song.alive.part", ".song.part", "song", "song2"]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
 

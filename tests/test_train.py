@@ -20,7 +20,8 @@ import soundfile
 from data_pipeline import audio, dataset, tracks
 from data_pipeline.audio import AudioError
 from experiments import train
-from sccunet.config import Config, ConfigError, load_config
+from sccunet.config import Config, ConfigError
+from sccunet.runs import load_config
 
 _ROOT = Path(__file__).parents[1]
 _LEVELS = {"vocals": 0.2, "drums": 0.1, "bass": 0.05, "other": 0.025}

@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from sccunet import build_model, spectral
 from sccunet.checkpoints import BEST
-from sccunet.config import CONFIG, Config, ConfigError, ModelConfig, load_config
+from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.patching import Patching
-from sccunet.separation import load_unet
+from sccunet.runs import CONFIG, load_config, load_unet
 
 torch = pytest.importorskip("torch")
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline import audio
-from experiments.system import Separate, System, pick_stems, versions
+from experiments.baselines.system import Separate, System, pick_stems, versions
 from sccunet.config import Config, ConfigError
 
 OPEN_UNMIX_WEIGHTS = ("umx", "umxhq", "umxl")  # the four-stem ones that openunmix can download

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from data_pipeline.files import write_whole
-from experiments.contenders import CONTENDERS
+from experiments.benchmarks.contenders import CONTENDERS
 from sccunet.config import ConfigError
+from sccunet.files import write_whole
 
 SECTIONS = ("input", "train", "separate")
 RESULTS, README, CHANGES = "benchmark.json", "README.md", "changes.json"
@@ -391,7 +391,7 @@ def _spread(section: str, one: Measurement) -> str:
 
 def _draw(section: str, result: Mapping[str, Any], path: Path) -> None:
     """Bars of the medians with whiskers from the least to the most."""
-    from experiments import pictures
+    from experiments.reports import pictures
 
     rows = [one for one in result["measurements"] if one["rounds"] and one["name"] not in COLD]
     ours = {one.name for one in CONTENDERS if one.is_ours}

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from experiments.system import System, pick_stems, versions
+from experiments.baselines.system import System, pick_stems, versions
 from sccunet.config import Config, ConfigError, Reconstruction
 
 SYSTEMS = {
@@ -71,7 +71,7 @@ def load_system(
     if system == "folder":
         return System(lambda mixture, references, key: read_estimates(weights, key, config))
 
-    from experiments import torch_systems
+    from experiments.baselines import torch_systems
 
     load = {
         "openunmix": torch_systems.open_unmix,

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipeline.files import write_whole
 from experiments import plot
+from sccunet.files import write_whole
 
 _MOST_BYTES = 300_000
 _DRAWN_DB = 60  # a mixture that was only turned down has a SAR of 150 dB and more

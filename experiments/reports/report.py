@@ -17,10 +17,11 @@ from typing import Any
 
 import numpy as np
 
-from data_pipeline.files import write_whole
-from experiments import pictures, scoring
-from experiments.systems import ORACLES, SYSTEMS
+from experiments import scoring
+from experiments.baselines.systems import ORACLES, SYSTEMS
+from experiments.reports import pictures
 from sccunet.config import ConfigError
+from sccunet.files import write_whole
 
 DATA_SET = "dataset.json"
 MEASUREMENTS = "measure.json"

@@ -1,0 +1,1 @@
+"""What can be scored beside the trained model: oracles, folders of estimates, PyTorch systems."""

@@ -1,0 +1,1 @@
+"""What is measured: reading training data, training steps, separation; ours and others."""

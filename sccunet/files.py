@@ -1,0 +1,104 @@
+"""Files and folders that are never seen half-written, and the lock that keeps processes apart."""
+
+import contextlib
+import glob
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import filelock
+
+from sccunet.config import UserError
+
+_LOCK = ".lock"
+
+
+@contextlib.contextmanager
+def file_written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A context manager that gives a hidden path, whose file gets its name if nothing fails.
+
+    Args:
+      path: the file, replaced where it exists; its folder is made where it is missing. The hidden
+        name has the same endings.
+
+    Raises:
+      OSError: if the folder cannot be made or the file cannot get its name.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Processes of several machines may write into one folder, with the same number each.
+    part = path.with_name(f".{secrets.token_hex(4)}.part{''.join(path.suffixes[-2:])}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        with contextlib.suppress(OSError):
+            part.unlink()
+
+
+def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
+    """Writes a file, and its folder where that is missing; it appears whole or not at all."""
+    with file_written_whole(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
+    """A context manager that gives a hidden folder, which gets its name if nothing fails.
+
+    What processes that were killed left of the same folder is removed.
+
+    Args:
+      folder: its name. If it is there already, the new files go into it one by one, and the other
+        files in it are left alone.
+
+    Raises:
+      UserError: if it cannot be written; errors from inside name the folder, not the hidden one.
+    """
+    folder = Path(folder)
+    start = f".{folder.name[:50]}."  # a name has 255 bytes at most
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f"{glob.escape(start)}*.part"):
+            with lock_folder(left) as ours:
+                if ours:
+                    shutil.rmtree(left, ignore_errors=True)
+        with (
+            tempfile.TemporaryDirectory(".part", start, folder.parent) as hidden,
+            lock_folder(hidden),
+        ):
+            partial = Path(hidden) / "content"
+            partial.mkdir()
+            try:
+                yield partial
+            except UserError as error:
+                message = str(error).replace(str(partial), str(folder))
+                raise type(error)(message) from error
+            if folder.exists():
+                for file in partial.iterdir():
+                    os.replace(file, folder / file.name)
+            else:
+                os.replace(partial, folder)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def lock_folder(folder: str | os.PathLike) -> Iterator[bool]:
+    """Locks a folder while this process lives; gives whether no other process has it locked.
+
+    The lock is a hidden file in the folder. A killed process leaves the file, but not the lock.
+    """
+    lock = filelock.FileLock(Path(folder) / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except (filelock.Timeout, OSError, NotImplementedError):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        lock.release()

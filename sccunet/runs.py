@@ -1,0 +1,69 @@
+"""Where trained models lie: training workdirs and exported SavedModels. Nothing imports TensorFlow.
+
+`load_unet` alone does, when it is called.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from sccunet.config import Config, ConfigError
+
+CONFIG = "config.json"
+# The description inside an export, the config included.
+METADATA = Path("assets") / "metadata.json"
+
+
+def load_config(path: str | os.PathLike) -> Config:
+    """The resolved config of a training workdir or of an exported SavedModel.
+
+    Raises:
+      ConfigError: if `path` is neither, or its config is damaged.
+    """
+    path = Path(path)
+    run, export = path / CONFIG, exported_version(path) / METADATA
+    found = run if run.is_file() else export
+    try:
+        if found == run:
+            return Config.from_json(run.read_text())
+        return Config.from_dict(json.loads(export.read_text())["config"])
+    except (FileNotFoundError, NotADirectoryError) as error:
+        there = "no config.json" if path.is_dir() else "a file" if path.exists() else None
+        raise ConfigError(
+            f"{path}: found {there or 'no such folder'},"
+            " expected a training workdir or an exported SavedModel"
+        ) from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(f"{found}: {error}") from error
+
+
+def exported_version(path: str | os.PathLike) -> Path:
+    """The newest version below an export's base folder; `path` itself for everything else."""
+    path = Path(path)
+    if not path.is_dir() or (path / CONFIG).exists():
+        return path
+    versions = [
+        entry
+        for entry in path.iterdir()
+        if entry.name.isdecimal() and (entry / "saved_model.pb").is_file()
+    ]
+    return max(versions, key=lambda entry: int(entry.name), default=path)
+
+
+def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "float32"):
+    """The network of a training workdir with its best weights.
+
+    Args:
+      workdir: of `experiments.train`.
+      config: the run's.
+      precision: "float32" or "mixed_bfloat16"; weights are float32 in any case.
+
+    Raises:
+      ConfigError: if there are none, or they do not fit.
+    """
+    from sccunet.checkpoints import BEST, load_weights
+    from sccunet.unet import build_model
+
+    unet = build_model(config, precision)
+    load_weights(unet, Path(workdir) / BEST)
+    return unet

@@ -1,0 +1,111 @@
+"""Runs programs as their users do, in processes that start with TensorFlow imported.
+
+Importing it anew takes longer than most tests. So processes are forked from one, Python's fork
+server, that has imported what programs import, and has computed nothing.
+"""
+
+import atexit
+import dataclasses
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(
+    ["absl.app", "ml_collections", "numpy", "scipy.signal", "tqdm", "av", "tensorflow", "keras"]
+)
+
+
+def _main(
+    name: str, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[str]
+) -> None:
+    """What the forked process does, in place of `python -m experiments.<name> <arguments>`."""
+    os.chdir(ROOT)
+    os.environ.clear()
+    os.environ.update(env)
+    for number, (path, how) in enumerate(
+        zip(files, (os.O_RDONLY, os.O_WRONLY, os.O_WRONLY), strict=True)
+    ):
+        os.dup2(os.open(path, how), number)
+    sys.stdin, sys.stdout, sys.stderr = (
+        open(number, mode, closefd=False, buffering=buffering)  # noqa: SIM115 (for all its life)
+        for number, mode, buffering in ((0, "r", -1), (1, "w", -1), (2, "w", 1))
+    )
+    sys.argv = [name, *arguments]
+    try:
+        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+    finally:
+        atexit._run_exitfuncs()
+        sys.stdout.flush()
+
+
+@dataclasses.dataclass
+class Running:
+    """A program that was started.
+
+    Attributes:
+      process: to wait for, or to kill.
+      folder: of the files that stand for its standard input, output and error.
+    """
+
+    process: multiprocessing.process.BaseProcess
+    folder: tempfile.TemporaryDirectory
+
+    def read(self, name: str) -> str:
+        """What it has printed so far on "stdout" or "stderr"."""
+        return (Path(self.folder.name) / name).read_text(errors="surrogateescape")
+
+    def wait(self, timeout: float = 600) -> subprocess.CompletedProcess:
+        """Waits for its end; kills it and raises TimeoutExpired if that takes longer."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            raise subprocess.TimeoutExpired(self.process.name, timeout, stderr=self.read("stderr"))
+        done = subprocess.CompletedProcess(
+            self.process.name, self.process.exitcode, self.read("stdout"), self.read("stderr")
+        )
+        self.folder.cleanup()
+        return done
+
+
+def start(name: str, *arguments: object, stdin: bytes = b"", **changes: str) -> Running:
+    """Starts `python -m experiments.<name> <arguments>`.
+
+    Args:
+      name: of the program.
+      arguments: what stands behind it.
+      stdin: its standard input.
+      changes: of the environment. What Python or a library reads when it is loaded, such as
+        PYTHONPATH or KERAS_BACKEND, has no effect: such tests need `fresh`.
+    """
+    folder = tempfile.TemporaryDirectory()
+    files = [os.path.join(folder.name, stream) for stream in ("stdin", "stdout", "stderr")]
+    for file, content in zip(files, (stdin, b"", b""), strict=True):
+        Path(file).write_bytes(content)
+    process = _CONTEXT.Process(
+        target=_main,
+        args=(name, list(map(str, arguments)), {**os.environ, **changes}, files),
+        name=name,
+    )
+    process.start()
+    return Running(process, folder)
+
+
+def run(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+    """As `start`, and waits for the end."""
+    return start(name, *arguments, **options).wait()
+
+
+def fresh(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
+    """The same by a new Python, which takes seconds; `options` are those of `subprocess.run`."""
+    command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
+    return subprocess.run(
+        command, **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 600, **options}
+    )

@@ -8,10 +8,11 @@ Nothing here imports TensorFlow, so that programs can show their flags at once.
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 MASKS = ("none", "soft", "wiener")  # of Reconstruction
+LOSS_BALANCES = ("volume", "equal")  # of Config
 PRECISIONS = ("float32", "mixed_bfloat16")  # of Config and Separator
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # of sccunet.distribution
 
@@ -33,12 +34,25 @@ def _check(ok: bool, field: str, found: Any, expected: str) -> None:
         raise ConfigError(f"{where}: found {found!r}, expected {expected}")
 
 
+def _checks(config: Any, prefix: str) -> Callable[[str, bool, str], None]:
+    """`_check` of (field, whether its value is right, what was expected) for one dataclass."""
+    return lambda field, ok, expected: _check(ok, prefix + field, getattr(config, field), expected)
+
+
 def _is_whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_number(value: Any, least: float, below: float = math.inf) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
+
+
+def _is_names(value: Any) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and len(value) > 0
+        and all(isinstance(name, str) and name for name in value)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,59 +78,32 @@ class ModelConfig:
     dropout: float = 0.4
 
     def __post_init__(self):
+        check = _checks(self, "model.")
         for field in ("stems", "filters"):
-            value = getattr(self, field)
-            _check(isinstance(value, list | tuple), f"model.{field}", value, "a list")
-            object.__setattr__(self, field, tuple(value))
-        _check(
-            len(self.stems) > 0
-            and all(isinstance(name, str) and name for name in self.stems)
-            and len(set(self.stems)) == len(self.stems),
-            "model.stems",
-            self.stems,
-            "one or more different names",
-        )
+            check(field, isinstance(getattr(self, field), list | tuple), "a list")
+            object.__setattr__(self, field, tuple(getattr(self, field)))
+        different = _is_names(self.stems) and len(set(self.stems)) == len(self.stems)
+        check("stems", different, "one or more different names")
         for name in self.stems:
-            _check(
-                "/" not in name and "\\" not in name and name not in ("mixture", ".", ".."),
-                "model.stems",
-                name,
-                "a name that can be a file's and is not 'mixture'",
-            )
-        _check(_is_whole(self.sample_rate, 1), "model.sample_rate", self.sample_rate, "Hz, over 0")
-        _check(
-            _is_whole(self.frame_length, 4) and self.frame_length % 2 == 0,
-            "model.frame_length",
-            self.frame_length,
-            "an even number of samples, 4 or more",
-        )
-        _check(
-            _is_whole(self.hop_length, 1) and self.frame_length % self.hop_length == 0,
-            "model.hop_length",
-            self.hop_length,
-            f"a divisor of model.frame_length = {self.frame_length}",
-        )
-        _check(
-            self.frame_length // self.hop_length >= 4,
-            "model.hop_length",
-            self.hop_length,
-            f"at most a quarter of model.frame_length = {self.frame_length},"
-            " so that the Hann window can be inverted",
-        )
+            is_file = "/" not in name and "\\" not in name and name not in ("mixture", ".", "..")
+            _check(is_file, "model.stems", name, "a name that can be a file's and is not 'mixture'")
+        check("sample_rate", _is_whole(self.sample_rate, 1), "Hz, over 0")
+        even = _is_whole(self.frame_length, 4) and self.frame_length % 2 == 0
+        check("frame_length", even, "an even number of samples, 4 or more")
+        length, hop = f"model.frame_length = {self.frame_length}", self.hop_length
+        divides = _is_whole(hop, 1) and self.frame_length % hop == 0
+        check("hop_length", divides, f"a divisor of {length}")
+        invertible = f"at most a quarter of {length}, so that the Hann window can be inverted"
+        check("hop_length", self.frame_length // hop >= 4, invertible)
         least = _MIN_PATCH_FRAMES * self.frame_length
-        _check(
-            _is_whole(self.patch_samples, least),
-            "model.patch_samples",
-            self.patch_samples,
-            f"at least {_MIN_PATCH_FRAMES} frames = {least} samples",
-        )
-        _check(
+        long_enough = f"at least {_MIN_PATCH_FRAMES} frames = {least} samples"
+        check("patch_samples", _is_whole(self.patch_samples, least), long_enough)
+        check(
+            "filters",
             len(self.filters) >= 2 and all(_is_whole(n, 1) for n in self.filters),
-            "model.filters",
-            self.filters,
             "two or more whole numbers over 0 (each encoder level, then the bottom)",
         )
-        _check(_is_number(self.dropout, 0, 1), "model.dropout", self.dropout, "0 <= dropout < 1")
+        check("dropout", _is_number(self.dropout, 0, 1), "0 <= dropout < 1")
 
     @property
     def bins(self) -> int:
@@ -145,19 +132,11 @@ class AugmentConfig:
     mix_tracks: float = 0.0
 
     def __post_init__(self):
-        _check(_is_number(self.gain_db, 0), "augment.gain_db", self.gain_db, "dB, 0 or more")
-        _check(
-            isinstance(self.channel_swap, bool),
-            "augment.channel_swap",
-            self.channel_swap,
-            "True or False",
-        )
-        _check(
-            _is_number(self.mix_tracks, 0) and self.mix_tracks <= 1,
-            "augment.mix_tracks",
-            self.mix_tracks,
-            "a chance between 0 and 1",
-        )
+        check = _checks(self, "augment.")
+        check("gain_db", _is_number(self.gain_db, 0), "dB, 0 or more")
+        check("channel_swap", isinstance(self.channel_swap, bool), "True or False")
+        is_chance = _is_number(self.mix_tracks, 0) and self.mix_tracks <= 1
+        check("mix_tracks", is_chance, "a chance between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,8 +191,10 @@ class Config:
       decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
         then 1e-4 for 20); "cosine" lowers it to 0 over all of them.
       weight_decay: decoupled, per step and times the learning rate.
-      loss_weights: alpha of each stem, in the order of `model.stems`; empty takes them from the
-        volumes of the training split.
+      loss_weights: alpha of each stem, in the order of `model.stems`; empty lets `loss_balance`
+        choose them.
+      loss_balance: how loss weights are chosen where `loss_weights` is empty: "volume" from the
+        volumes of the training split (paper), "equal" gives every stem the same.
       precision: "float32" or "mixed_bfloat16".
       jit_compile: compile the training step with XLA.
       synchronized_norm: batch normalisation takes its statistics over all replicas' patches; False
@@ -234,32 +215,14 @@ class Config:
     decay: str = "step"
     weight_decay: float = 1e-6
     loss_weights: tuple[float, ...] = ()
+    loss_balance: str = "volume"
     precision: str = "float32"
     jit_compile: bool = False
     synchronized_norm: bool = False
 
     def __post_init__(self):
-        sources = self.sources
-        _check(isinstance(sources, Mapping), "sources", sources, "a dict of stem to files")
-        for stem, files in sources.items():
-            _check(stem in self.model.stems, "sources", stem, f"one of {self.model.stems}")
-            _check(
-                isinstance(files, list | tuple)
-                and len(files) > 0
-                and all(isinstance(name, str) and name for name in files),
-                f"sources.{stem}",
-                files,
-                "a list of one or more file names without their ending",
-            )
-        object.__setattr__(self, "sources", {s: tuple(files) for s, files in sources.items()})
-        names = [name for stem in self.model.stems for name in self.files_of(stem)]
-        for name in names:
-            _check(
-                names.count(name) == 1,
-                "sources",
-                name,
-                "each file in one stem only: the mixture is the sum of the stems",
-            )
+        check = _checks(self, "")
+        self._check_sources()
         for field, least in (
             ("seed", 0),
             ("batch_size", 1),
@@ -267,49 +230,42 @@ class Config:
             ("steps_per_epoch", 0),
             ("validation_crops", 0),
         ):
-            value = getattr(self, field)
-            _check(_is_whole(value, least), field, value, f"a whole number, {least} or more")
-        _check(self.seed < 2**32, "seed", self.seed, "less than 2**32")
+            whole = _is_whole(getattr(self, field), least)
+            check(field, whole, f"a whole number, {least} or more")
+        check("seed", self.seed < 2**32, "less than 2**32")
         for field in ("random_crops", "downmix", "jit_compile", "synchronized_norm"):
-            _check(isinstance(getattr(self, field), bool), field, getattr(self, field), "a bool")
-        _check(
-            _is_number(self.learning_rate, 0) and self.learning_rate > 0,
-            "learning_rate",
-            self.learning_rate,
-            "a number over 0",
-        )
-        _check(self.decay in ("step", "cosine"), "decay", self.decay, "'step' or 'cosine'")
-        _check(
-            _is_number(self.weight_decay, 0),
-            "weight_decay",
-            self.weight_decay,
-            "a number, 0 or more",
-        )
+            check(field, isinstance(getattr(self, field), bool), "a bool")
+        positive = _is_number(self.learning_rate, 0) and self.learning_rate > 0
+        check("learning_rate", positive, "a number over 0")
+        check("decay", self.decay in ("step", "cosine"), "'step' or 'cosine'")
+        check("weight_decay", _is_number(self.weight_decay, 0), "a number, 0 or more")
         _check(
             not (self.downmix and self.augment.channel_swap),
             "augment.channel_swap",
             True,
             "False, or downmix = False: the mean of two channels has no left and right",
         )
-        weights = self.loss_weights
-        _check(
-            isinstance(weights, list | tuple)
-            and all(_is_number(alpha, 0) for alpha in weights)
-            and (
-                not weights
-                or (len(weights) == len(self.model.stems) and abs(sum(weights) - 1) < 0.005)
-            ),
-            "loss_weights",
-            weights,
-            f"nothing, or a weight for each of {self.model.stems} that sum to 1",
-        )
+        weights, stems = self.loss_weights, self.model.stems
+        numbers = isinstance(weights, list | tuple) and all(_is_number(a, 0) for a in weights)
+        fit = numbers and len(weights) == len(stems) and abs(sum(weights) - 1) < 0.005
+        expected = f"nothing, or a weight for each of {stems} that sum to 1"
+        check("loss_weights", fit or (numbers and not weights), expected)
         object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
-        _check(
-            self.precision in PRECISIONS,
-            "precision",
-            self.precision,
-            "'float32' or 'mixed_bfloat16'",
-        )
+        check("loss_balance", self.loss_balance in LOSS_BALANCES, "'volume' or 'equal'")
+        check("precision", self.precision in PRECISIONS, "'float32' or 'mixed_bfloat16'")
+
+    def _check_sources(self) -> None:
+        sources = self.sources
+        _check(isinstance(sources, Mapping), "sources", sources, "a dict of stem to files")
+        for stem, files in sources.items():
+            _check(stem in self.model.stems, "sources", stem, f"one of {self.model.stems}")
+            expected = "a list of one or more file names without their ending"
+            _check(_is_names(files), f"sources.{stem}", files, expected)
+        object.__setattr__(self, "sources", {s: tuple(files) for s, files in sources.items()})
+        names = [name for stem in self.model.stems for name in self.files_of(stem)]
+        for name in names:
+            expected = "each file in one stem only: the mixture is the sum of the stems"
+            _check(names.count(name) == 1, "sources", name, expected)
 
     def files_of(self, stem: str) -> tuple[str, ...]:
         """Names, without ending, of the files whose sum is `stem`."""

@@ -80,6 +80,7 @@ _BAD = [
     ("loss_weights", (0.5, 0.5, 0.5, 0.5), "that sum to 1"),
     ("loss_weights", (1.5, -0.5, 0.0, 0.0), "a weight for each of"),
     ("loss_weights", 1.0, "a weight for each of"),
+    ("loss_balance", "loudness", "'volume' or 'equal'"),
     ("precision", "float16", "'float32' or 'mixed_bfloat16'"),
     ("model", 3, "a dict of fields"),
     ("augment", None, "a dict of fields"),
@@ -167,6 +168,7 @@ def _unusual():
         decay="cosine",
         weight_decay=0.0,
         loss_weights=(0.25, 0.75),
+        loss_balance="equal",
         precision="mixed_bfloat16",
         jit_compile=True,
         synchronized_norm=True,
@@ -256,6 +258,7 @@ def test_paper_4stems_has_the_papers_numbers():
         "decay": "step",
         "weight_decay": 1e-6,
         "loss_weights": (),
+        "loss_balance": "volume",
         "precision": "float32",
         "jit_compile": False,
         "synchronized_norm": False,
@@ -352,8 +355,8 @@ def test_load_config_names_the_damaged_file(tmp_path, text, reason):
 def test_configuration_needs_no_tensorflow():
     code = """
 import sys
-import sccunet, sccunet.config, experiments.configs.paper_4stems, experiments.configs.small_2stems
-sccunet.Config(), sccunet.ModelConfig(), sccunet.config.load_config
+import sccunet, sccunet.runs, experiments.configs.paper_4stems, experiments.configs.small_2stems
+sccunet.Config(), sccunet.ModelConfig(), sccunet.runs.load_config
 print([name for name in ("tensorflow", "keras", "torch", "jax") if name in sys.modules])
 """
     done = subprocess.run(

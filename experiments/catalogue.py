@@ -48,8 +48,9 @@ from absl import flags
 from data_pipeline import audio, tracks
 from data_pipeline.audio import AudioError
 from experiments import cli, evaluate, prepare, scoring, separate
-from sccunet.config import Config, ConfigError, Reconstruction, UserError
+from sccunet.config import Config, ConfigError, UserError
 from sccunet.files import lock_folder, write_whole
+from sccunet.reconstruction import Reconstruction
 from sccunet.runs import load_config
 
 # In a recording's folder of stems, beside them: what is missing.

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from sccunet.config import MASKS, ConfigError, Reconstruction, UserError
+from sccunet.config import ConfigError, UserError
+from sccunet.reconstruction import MASKS, Reconstruction
 
 
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:

@@ -41,8 +41,9 @@ from tqdm import tqdm
 from experiments import cli, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import SYSTEMS, load_system
-from sccunet.config import Config, ConfigError, Reconstruction
+from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
+from sccunet.reconstruction import Reconstruction
 from sccunet.runs import exported_version
 
 # Peak memory of a scoring process, as measured, for each sample of each stem's channel when padded

@@ -13,7 +13,7 @@ _HOMES = {
     "ModelConfig": "config",
     "AugmentConfig": "config",
     "ConfigError": "config",
-    "Reconstruction": "config",
+    "Reconstruction": "reconstruction",
     "build_model": "unet",
     "VolumeBalancedL1": "losses",
     "balancing_weights": "losses",

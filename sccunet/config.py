@@ -7,52 +7,18 @@ Nothing here imports TensorFlow, so that programs can show their flags at once.
 
 import dataclasses
 import json
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-MASKS = ("none", "soft", "wiener")  # of Reconstruction
+from sccunet.checks import ConfigError, check_value, checks_of, is_names, is_number, is_whole
+from sccunet.checks import UserError as UserError
+
 LOSS_BALANCES = ("volume", "equal")  # of Config
 PRECISIONS = ("float32", "mixed_bfloat16")  # of Config and Separator
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # of sccunet.distribution
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
-
-
-class UserError(ValueError):
-    """A user's mistake; one line that names the file or flag, what was found and what expected."""
-
-
-class ConfigError(UserError):
-    """A configuration that cannot work; the message names field, found and expected."""
-
-
-def _check(ok: bool, field: str, found: Any, expected: str) -> None:
-    if not ok:
-        where = f"config.{field}".rstrip(".")
-        raise ConfigError(f"{where}: found {found!r}, expected {expected}")
-
-
-def _checks(config: Any, prefix: str) -> Callable[[str, bool, str], None]:
-    """`_check` of (field, whether its value is right, what was expected) for one dataclass."""
-    return lambda field, ok, expected: _check(ok, prefix + field, getattr(config, field), expected)
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value: Any, least: float, below: float = math.inf) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
-
-
-def _is_names(value: Any) -> bool:
-    return (
-        isinstance(value, list | tuple)
-        and len(value) > 0
-        and all(isinstance(name, str) and name for name in value)
-    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,32 +44,34 @@ class ModelConfig:
     dropout: float = 0.4
 
     def __post_init__(self):
-        check = _checks(self, "model.")
+        check = checks_of(self, "model.")
         for field in ("stems", "filters"):
             check(field, isinstance(getattr(self, field), list | tuple), "a list")
             object.__setattr__(self, field, tuple(getattr(self, field)))
-        different = _is_names(self.stems) and len(set(self.stems)) == len(self.stems)
+        different = is_names(self.stems) and len(set(self.stems)) == len(self.stems)
         check("stems", different, "one or more different names")
         for name in self.stems:
             is_file = "/" not in name and "\\" not in name and name not in ("mixture", ".", "..")
-            _check(is_file, "model.stems", name, "a name that can be a file's and is not 'mixture'")
-        check("sample_rate", _is_whole(self.sample_rate, 1), "Hz, over 0")
-        even = _is_whole(self.frame_length, 4) and self.frame_length % 2 == 0
+            check_value(
+                is_file, "model.stems", name, "a name that can be a file's and is not 'mixture'"
+            )
+        check("sample_rate", is_whole(self.sample_rate, 1), "Hz, over 0")
+        even = is_whole(self.frame_length, 4) and self.frame_length % 2 == 0
         check("frame_length", even, "an even number of samples, 4 or more")
         length, hop = f"model.frame_length = {self.frame_length}", self.hop_length
-        divides = _is_whole(hop, 1) and self.frame_length % hop == 0
+        divides = is_whole(hop, 1) and self.frame_length % hop == 0
         check("hop_length", divides, f"a divisor of {length}")
         invertible = f"at most a quarter of {length}, so that the Hann window can be inverted"
         check("hop_length", self.frame_length // hop >= 4, invertible)
         least = _MIN_PATCH_FRAMES * self.frame_length
         long_enough = f"at least {_MIN_PATCH_FRAMES} frames = {least} samples"
-        check("patch_samples", _is_whole(self.patch_samples, least), long_enough)
+        check("patch_samples", is_whole(self.patch_samples, least), long_enough)
         check(
             "filters",
-            len(self.filters) >= 2 and all(_is_whole(n, 1) for n in self.filters),
+            len(self.filters) >= 2 and all(is_whole(n, 1) for n in self.filters),
             "two or more whole numbers over 0 (each encoder level, then the bottom)",
         )
-        check("dropout", _is_number(self.dropout, 0, 1), "0 <= dropout < 1")
+        check("dropout", is_number(self.dropout, 0, 1), "0 <= dropout < 1")
 
     @property
     def bins(self) -> int:
@@ -132,41 +100,11 @@ class AugmentConfig:
     mix_tracks: float = 0.0
 
     def __post_init__(self):
-        check = _checks(self, "augment.")
-        check("gain_db", _is_number(self.gain_db, 0), "dB, 0 or more")
+        check = checks_of(self, "augment.")
+        check("gain_db", is_number(self.gain_db, 0), "dB, 0 or more")
         check("channel_swap", isinstance(self.channel_swap, bool), "True or False")
-        is_chance = _is_number(self.mix_tracks, 0) and self.mix_tracks <= 1
+        is_chance = is_number(self.mix_tracks, 0) and self.mix_tracks <= 1
         check("mix_tracks", is_chance, "a chance between 0 and 1")
-
-
-@dataclasses.dataclass(frozen=True)
-class Reconstruction:
-    """How the network's estimates become stems; chosen when separating, not when training.
-
-    Attributes:
-      mask: "none" gives each stem its estimated magnitude and the mixture's phase, as in the paper;
-        "soft" gives each stem its share of the mixture's spectrogram, every channel on its own, so
-        that the stems sum to the mixture; "wiener" refines the estimates by norbert's multichannel
-        Wiener filter with expectation-maximisation (Nugraha, Liutkus, Vincent 2016), whose stems
-        leave out of the mixture only what was estimated as 0 in all of them.
-      exponent: of "soft": the share is estimate**exponent over the sum of all stems'. 1 is the
-        ratio mask, 2 the Wiener filter, if estimates are the sources' magnitudes.
-      iterations: of "wiener".
-    """
-
-    mask: str = "none"
-    exponent: float = 2.0
-    iterations: int = 1
-
-    def __post_init__(self):
-        for ok, field, expected in (
-            (self.mask in MASKS, "mask", f"one of {', '.join(MASKS)}"),
-            (_is_number(self.exponent, 0) and self.exponent > 0, "exponent", "a number over 0"),
-            (_is_whole(self.iterations, 1), "iterations", "a whole number, 1 or more"),
-        ):
-            if not ok:
-                found = getattr(self, field)
-                raise ConfigError(f"{field}: found {found!r}, expected {expected}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,7 +159,7 @@ class Config:
     synchronized_norm: bool = False
 
     def __post_init__(self):
-        check = _checks(self, "")
+        check = checks_of(self, "")
         self._check_sources()
         for field, least in (
             ("seed", 0),
@@ -230,23 +168,23 @@ class Config:
             ("steps_per_epoch", 0),
             ("validation_crops", 0),
         ):
-            whole = _is_whole(getattr(self, field), least)
+            whole = is_whole(getattr(self, field), least)
             check(field, whole, f"a whole number, {least} or more")
         check("seed", self.seed < 2**32, "less than 2**32")
         for field in ("random_crops", "downmix", "jit_compile", "synchronized_norm"):
             check(field, isinstance(getattr(self, field), bool), "a bool")
-        positive = _is_number(self.learning_rate, 0) and self.learning_rate > 0
+        positive = is_number(self.learning_rate, 0) and self.learning_rate > 0
         check("learning_rate", positive, "a number over 0")
         check("decay", self.decay in ("step", "cosine"), "'step' or 'cosine'")
-        check("weight_decay", _is_number(self.weight_decay, 0), "a number, 0 or more")
-        _check(
+        check("weight_decay", is_number(self.weight_decay, 0), "a number, 0 or more")
+        check_value(
             not (self.downmix and self.augment.channel_swap),
             "augment.channel_swap",
             True,
             "False, or downmix = False: the mean of two channels has no left and right",
         )
         weights, stems = self.loss_weights, self.model.stems
-        numbers = isinstance(weights, list | tuple) and all(_is_number(a, 0) for a in weights)
+        numbers = isinstance(weights, list | tuple) and all(is_number(a, 0) for a in weights)
         fit = numbers and len(weights) == len(stems) and abs(sum(weights) - 1) < 0.005
         expected = f"nothing, or a weight for each of {stems} that sum to 1"
         check("loss_weights", fit or (numbers and not weights), expected)
@@ -256,16 +194,16 @@ class Config:
 
     def _check_sources(self) -> None:
         sources = self.sources
-        _check(isinstance(sources, Mapping), "sources", sources, "a dict of stem to files")
+        check_value(isinstance(sources, Mapping), "sources", sources, "a dict of stem to files")
         for stem, files in sources.items():
-            _check(stem in self.model.stems, "sources", stem, f"one of {self.model.stems}")
+            check_value(stem in self.model.stems, "sources", stem, f"one of {self.model.stems}")
             expected = "a list of one or more file names without their ending"
-            _check(_is_names(files), f"sources.{stem}", files, expected)
+            check_value(is_names(files), f"sources.{stem}", files, expected)
         object.__setattr__(self, "sources", {s: tuple(files) for s, files in sources.items()})
         names = [name for stem in self.model.stems for name in self.files_of(stem)]
         for name in names:
             expected = "each file in one stem only: the mixture is the sum of the stems"
-            _check(names.count(name) == 1, "sources", name, expected)
+            check_value(names.count(name) == 1, "sources", name, expected)
 
     def files_of(self, stem: str) -> tuple[str, ...]:
         """Names, without ending, of the files whose sum is `stem`."""
@@ -319,14 +257,14 @@ def _plain(values: Any) -> dict[str, Any]:
     """A dict of dicts from a Mapping or an ml_collections.ConfigDict."""
     if hasattr(values, "to_dict"):
         values = values.to_dict()
-    _check(isinstance(values, Mapping), "", values, "a dict of fields")
+    check_value(isinstance(values, Mapping), "", values, "a dict of fields")
     return dict(values)
 
 
 def _build(kind: type, values: Mapping[str, Any], prefix: str):
     if isinstance(values, kind):
         return values
-    _check(isinstance(values, Mapping), prefix, values, "a dict of fields")
+    check_value(isinstance(values, Mapping), prefix, values, "a dict of fields")
     known = [field.name for field in dataclasses.fields(kind)]
     for name in values:
         if name not in known:

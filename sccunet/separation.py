@@ -1,21 +1,14 @@
 """A whole recording to stems, from a trained workdir or an exported SavedModel."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from sccunet.config import (
-    PRECISIONS,
-    Config,
-    ConfigError,
-    Reconstruction,
-)
+from sccunet.config import PRECISIONS, Config, ConfigError
 from sccunet.patching import Patching
+from sccunet.reconstruction import PatchSeparator, Reconstruction, patch_separator
 from sccunet.runs import exported_version, load_config, load_unet
-
-# Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
-PatchSeparator = Callable[[np.ndarray], np.ndarray]
 
 _MOST_CHANNELS = 256
 
@@ -44,38 +37,8 @@ class Separator:
           config: of the run that trained it.
           reconstruction: how its estimates become stems; by default as in the paper.
         """
-        import keras
-
-        from sccunet import spectral
-        from sccunet.folding import fold
-
-        if isinstance(unet, keras.Model):
-            unet = fold(unet)
         reconstruction = reconstruction or Reconstruction()
-        model = config.model
-        patches = [1, model.patch_samples]
-        if reconstruction.mask != "wiener":
-            exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
-            return cls(
-                _one_by_one(
-                    _on_device(
-                        lambda mixture: spectral.separate_patches(mixture, unet, model, exponent),
-                        patches,
-                    )
-                ),
-                config,
-            )
-        estimate = _one_by_one(
-            _on_device(lambda mixture: spectral.estimate_patches(mixture, unet, model), patches)
-        )
-        parts = [None, len(model.stems), model.frames, model.bins]
-        synthesise = _on_device(lambda *spectrum: spectral.istft(*spectrum, model), parts, parts)
-
-        def separate(waveforms):
-            stems = wiener(*estimate(waveforms), reconstruction.iterations)
-            return synthesise(stems.real.astype(np.float32), stems.imag.astype(np.float32))
-
-        return cls(separate, config)
+        return cls(patch_separator(unet, config.model, reconstruction), config)
 
     @classmethod
     def load(
@@ -259,60 +222,3 @@ def _resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> It
         yield stream.resample_chunk(block)
     if stream is not None:
         yield stream.resample_chunk(block[:0], last=True)
-
-
-def wiener(
-    real: np.ndarray, imaginary: np.ndarray, estimates: np.ndarray, iterations: int
-) -> np.ndarray:
-    """norbert's multichannel Wiener filter, started from the estimates and the mixture's phase.
-
-    Args:
-      real, imaginary: the mixture's spectrogram, [channels, frames, bins] of one recording.
-      estimates: magnitudes [channels, stems, frames, bins].
-      iterations: of expectation-maximisation, which estimates each stem's spatial covariance from
-        all frames given.
-
-    Returns:
-      complex128 [channels, stems, frames, bins].
-    """
-    import norbert
-
-    mixture = (real + 1j * imaginary.astype(np.float64)).transpose(1, 2, 0)
-    # [channels, stems, frames, bins] -> [frames, bins, channels, stems]
-    magnitudes = estimates.astype(np.float64).transpose(2, 3, 0, 1)
-    stems = norbert.wiener(magnitudes, mixture, iterations, use_softmask=False)
-    return stems.transpose(2, 3, 0, 1)
-
-
-def _one_by_one(function: Callable) -> Callable:
-    """`function` of [1, samples] as one of [n, samples].
-
-    A second patch beside the first takes memory and saved no time on a CPU (results/benchmark); on
-    a GPU it was not tried.
-    """
-    from keras import tree
-
-    def call(waveforms: np.ndarray):
-        outputs = [function(waveform[None]) for waveform in waveforms]
-        return tree.map_structure(lambda *rows: np.concatenate(rows), *outputs)
-
-    return call
-
-
-def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
-    """`function` of float32 tensors as one of arrays, traced once where the backend traces."""
-    import keras
-    from keras import ops, tree
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        function = tf.function(
-            function, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes]
-        )
-
-    def call(*arrays: np.ndarray):
-        outputs = function(*map(ops.convert_to_tensor, arrays))
-        return tree.map_structure(ops.convert_to_numpy, outputs)
-
-    return call

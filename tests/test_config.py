@@ -17,9 +17,9 @@ from sccunet.config import (
     Config,
     ConfigError,
     ModelConfig,
-    Reconstruction,
     model_config,
 )
+from sccunet.reconstruction import Reconstruction
 from sccunet.runs import CONFIG, METADATA, exported_version, load_config
 
 _CONFIG_FILES = sorted(

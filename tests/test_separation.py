@@ -8,8 +8,9 @@ from keras import ops
 
 from sccunet import build_model
 from sccunet.checkpoints import BEST, save_whole
-from sccunet.config import Config, ConfigError, ModelConfig, Reconstruction
+from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.patching import Patching
+from sccunet.reconstruction import Reconstruction
 from sccunet.runs import CONFIG, load_unet
 from sccunet.separation import Separator
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from experiments.baselines.system import System, pick_stems, versions
-from sccunet.config import Config, ConfigError, Reconstruction
+from sccunet.config import Config, ConfigError
+from sccunet.reconstruction import Reconstruction
 
 SYSTEMS = {
     "model": "the trained model",

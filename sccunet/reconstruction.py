@@ -1,0 +1,141 @@
+"""How the network's estimates become stems: phase of the mixture, masks or Wiener filter."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from sccunet.checks import ConfigError, is_number, is_whole
+from sccunet.config import ModelConfig
+
+MASKS = ("none", "soft", "wiener")
+
+# Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
+PatchSeparator = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reconstruction:
+    """How the network's estimates become stems; chosen when separating, not when training.
+
+    Attributes:
+      mask: "none" gives each stem its estimated magnitude and the mixture's phase, as in the paper;
+        "soft" gives each stem its share of the mixture's spectrogram, every channel on its own, so
+        that the stems sum to the mixture; "wiener" refines the estimates by norbert's multichannel
+        Wiener filter with expectation-maximisation (Nugraha, Liutkus, Vincent 2016), whose stems
+        leave out of the mixture only what was estimated as 0 in all of them.
+      exponent: of "soft": the share is estimate**exponent over the sum of all stems'. 1 is the
+        ratio mask, 2 the Wiener filter, if estimates are the sources' magnitudes.
+      iterations: of "wiener".
+
+    Raises:
+      ConfigError: for a value that cannot work.
+    """
+
+    mask: str = "none"
+    exponent: float = 2.0
+    iterations: int = 1
+
+    def __post_init__(self):
+        for ok, field, expected in (
+            (self.mask in MASKS, "mask", f"one of {', '.join(MASKS)}"),
+            (is_number(self.exponent, 0) and self.exponent > 0, "exponent", "a number over 0"),
+            (is_whole(self.iterations, 1), "iterations", "a whole number, 1 or more"),
+        ):
+            if not ok:
+                found = getattr(self, field)
+                raise ConfigError(f"{field}: found {found!r}, expected {expected}")
+
+
+def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) -> PatchSeparator:
+    """The network between analysis and synthesis of patches, traced once.
+
+    Args:
+      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. Of
+        `build_model`'s the weights of now are used: later training is not seen.
+      model: gives patch_samples, frame_length and hop_length.
+      reconstruction: how its estimates become stems.
+    """
+    import keras
+
+    from sccunet import spectral
+    from sccunet.folding import fold
+
+    if isinstance(unet, keras.Model):
+        unet = fold(unet)
+    patches = [1, model.patch_samples]
+    if reconstruction.mask != "wiener":
+        exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
+        return _one_by_one(
+            _on_device(
+                lambda mixture: spectral.separate_patches(mixture, unet, model, exponent), patches
+            )
+        )
+    estimate = _one_by_one(
+        _on_device(lambda mixture: spectral.estimate_patches(mixture, unet, model), patches)
+    )
+    parts = [None, len(model.stems), model.frames, model.bins]
+    synthesise = _on_device(lambda *spectrum: spectral.istft(*spectrum, model), parts, parts)
+
+    def separate(waveforms):
+        stems = wiener(*estimate(waveforms), reconstruction.iterations)
+        return synthesise(stems.real.astype(np.float32), stems.imag.astype(np.float32))
+
+    return separate
+
+
+def wiener(
+    real: np.ndarray, imaginary: np.ndarray, estimates: np.ndarray, iterations: int
+) -> np.ndarray:
+    """norbert's multichannel Wiener filter, started from the estimates and the mixture's phase.
+
+    Args:
+      real, imaginary: the mixture's spectrogram, [channels, frames, bins] of one recording.
+      estimates: magnitudes [channels, stems, frames, bins].
+      iterations: of expectation-maximisation, which estimates each stem's spatial covariance from
+        all frames given.
+
+    Returns:
+      complex128 [channels, stems, frames, bins].
+    """
+    import norbert
+
+    mixture = (real + 1j * imaginary.astype(np.float64)).transpose(1, 2, 0)
+    # [channels, stems, frames, bins] -> [frames, bins, channels, stems]
+    magnitudes = estimates.astype(np.float64).transpose(2, 3, 0, 1)
+    stems = norbert.wiener(magnitudes, mixture, iterations, use_softmask=False)
+    return stems.transpose(2, 3, 0, 1)
+
+
+def _one_by_one(function: Callable) -> Callable:
+    """`function` of [1, samples] as one of [n, samples].
+
+    A second patch beside the first takes memory and saved no time on a CPU (results/benchmark); on
+    a GPU it was not tried.
+    """
+    from keras import tree
+
+    def call(waveforms: np.ndarray):
+        outputs = [function(waveform[None]) for waveform in waveforms]
+        return tree.map_structure(lambda *rows: np.concatenate(rows), *outputs)
+
+    return call
+
+
+def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
+    """`function` of float32 tensors as one of arrays, traced once where the backend traces."""
+    import keras
+    from keras import ops, tree
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        function = tf.function(
+            function, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes]
+        )
+
+    def call(*arrays: np.ndarray):
+        outputs = function(*map(ops.convert_to_tensor, arrays))
+        return tree.map_structure(ops.convert_to_numpy, outputs)
+
+    return call

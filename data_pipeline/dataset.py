@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
-from data_pipeline.audio import WavInfo
 from data_pipeline.readers import Reader, mmap_reader
 from data_pipeline.tracks import Segment
+from data_pipeline.wav import WavInfo
 from sccunet.config import Config
 
 # Purposes of a crop's random numbers; each has its own seed, so that switching one kind of

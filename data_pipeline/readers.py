@@ -16,8 +16,8 @@ from functools import cache
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.audio import AudioError, WavInfo, pcm_to_float
 from data_pipeline.augment import MEAN
+from data_pipeline.wav import AudioError, WavInfo, pcm_to_float
 
 # (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or MEAN
 # alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].

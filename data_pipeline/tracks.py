@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipeline import audio, sigsep
-from data_pipeline.audio import AudioError, WavInfo
+from data_pipeline import sigsep
+from data_pipeline.wav import AudioError, WavInfo, read_wav, wav_info
 from sccunet.config import Config
 
 SPLITS = ("train", "valid", "test")
@@ -198,7 +198,7 @@ def read_stems(
     stems = np.zeros((len(config.model.stems), frames, track.channels), np.float32)
     for stem, out in zip(config.model.stems, stems, strict=True):
         for name in config.files_of(stem):
-            out += audio.read_wav(track.files[name], start, frames)
+            out += read_wav(track.files[name], start, frames)
     return stems
 
 
@@ -207,7 +207,7 @@ def read_mixture(
 ) -> np.ndarray:
     """As `read_stems`: a track's mixture, float32 `[samples, channels]`; else its stems' sum."""
     if "mixture" in track.files:
-        return audio.read_wav(track.files["mixture"], start, frames)
+        return read_wav(track.files["mixture"], start, frames)
     return read_stems(track, config, start, frames).sum(axis=0)
 
 
@@ -222,7 +222,7 @@ def check_finite(tracks: Sequence[Track]) -> None:
             if not info.encoding.startswith("float"):
                 continue
             for start in range(0, info.frames, _BLOCK):
-                block = audio.read_wav(info, start, _BLOCK)
+                block = read_wav(info, start, _BLOCK)
                 if not np.isfinite(block).all():
                     first = start + int(np.argmin(np.isfinite(block).all(axis=1)))
                     raise AudioError(
@@ -335,9 +335,9 @@ def load_track(
                     f"{folder}: found {', '.join(present) or 'no files'},"
                     f" expected {file}.wav for the stem {stem!r}"
                 )
-            files[file] = audio.wav_info(os.path.join(folder, f"{file}.wav"))
+            files[file] = wav_info(os.path.join(folder, f"{file}.wav"))
     if "mixture.wav" in present:
-        files["mixture"] = audio.wav_info(os.path.join(folder, "mixture.wav"))
+        files["mixture"] = wav_info(os.path.join(folder, "mixture.wav"))
     first = next(iter(files.values()))
     for info in files.values():
         if info.sample_rate != config.model.sample_rate:

@@ -12,8 +12,8 @@ from absl import logging
 from tqdm import tqdm
 
 from data_pipeline import dataset
-from data_pipeline.audio import AudioError
 from data_pipeline.tracks import Segment
+from data_pipeline.wav import AudioError
 from sccunet.config import Config
 from sccunet.files import write_whole
 

@@ -140,6 +140,7 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
       ConfigError: for levels that cannot be, or a folder with other copies.
     """
     from data_pipeline import audio
+    from data_pipeline.wav import read_wav, wav_info
 
     paths = sorted(Path(data_dir).glob("*/*/*.wav"))
     for stem, gain in levels.items():
@@ -158,9 +159,9 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
     for path in paths:
         copy = output_dir / path.relative_to(data_dir)
         if path.stem != "mixture" and not copy.exists():
-            info = audio.wav_info(path)
+            info = wav_info(path)
             gain = 10 ** (levels.get(path.stem, 0.0) / 20)
-            audio.write_wav(copy, gain * audio.read_wav(info), info.sample_rate)
+            audio.write_wav(copy, gain * read_wav(info), info.sample_rate)
 
 
 def report(report_dir: str | Path) -> None:

@@ -46,7 +46,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import audio, tracks
-from data_pipeline.audio import AudioError
+from data_pipeline.wav import AudioError
 from experiments import cli, evaluate, prepare, scoring, separate
 from sccunet.config import Config, ConfigError, UserError
 from sccunet.files import lock_folder, write_whole

@@ -27,7 +27,7 @@ from typing import Any
 
 from absl import flags
 
-from data_pipeline import audio
+from data_pipeline.wav import wav_info
 from experiments import cli
 from experiments.separate import plan
 from sccunet.config import ConfigError
@@ -242,7 +242,7 @@ def main(files: Sequence[str]) -> None:
         raise ConfigError("FILE: found none, expected one or more WAV files")
     folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value)
     for file in folders.values():
-        encoding = audio.wav_info(file).encoding
+        encoding = wav_info(file).encoding
         if encoding != "pcm16":
             raise ConfigError(f"{file}: found {encoding}, expected a WAV file of 16-bit PCM")
     for folder, file in tqdm(folders.items(), desc="separating", unit="file"):

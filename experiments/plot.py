@@ -36,31 +36,31 @@ def spectrograms(
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    from data_pipeline import audio
+    from data_pipeline.wav import AudioError, read_wav, wav_info
 
     truth_dir, estimates_dir = Path(truth_dir), Path(estimates_dir)
     stems = sorted(path.stem for path in estimates_dir.glob("*.wav"))
     if not stems:
-        raise audio.AudioError(f"{estimates_dir}: found no .wav files, expected one per stem")
-    first = audio.wav_info(estimates_dir / f"{stems[0]}.wav")
+        raise AudioError(f"{estimates_dir}: found no .wav files, expected one per stem")
+    first = wav_info(estimates_dir / f"{stems[0]}.wav")
     rate = first.sample_rate
     length = min(first.frames, int(seconds * rate))
     start = (first.frames - length) // 2
 
     def read(path):
-        info = audio.wav_info(path)
+        info = wav_info(path)
         if (info.sample_rate, info.frames) != (rate, first.frames):
-            raise audio.AudioError(
+            raise AudioError(
                 f"{path}: found {info.frames} samples at {info.sample_rate} Hz, expected"
                 f" {first.frames} at {rate} Hz as in {first.path}"
             )
-        return audio.read_wav(info, start, length).mean(axis=1)
+        return read_wav(info, start, length).mean(axis=1)
 
     files = {path.stem for path in truth_dir.glob("*.wav")} - {"mixture"}
     left_over = sorted(files - set(stems))
     for stem in stems:
         if stem not in files and not left_over:
-            raise audio.AudioError(f"{truth_dir}: found no {stem}.wav, expected the true stems")
+            raise AudioError(f"{truth_dir}: found no {stem}.wav, expected the true stems")
     truth = {
         stem: sum(
             read(truth_dir / f"{name}.wav") for name in ([stem] if stem in files else left_over)

@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from absl import flags
 
 from data_pipeline import audio
-from data_pipeline.audio import AudioError
+from data_pipeline.wav import AudioError, wav_info
 from experiments import cli
 
 _MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -185,7 +185,7 @@ def check_finished(target: str, sources: Sources, sample_rate: int) -> None:
     for file in sorted(expected - present):
         raise AudioError(f"{target}: found no {file} in it, expected a prepared track or nothing")
     for file in sorted(expected):
-        info = audio.wav_info(os.path.join(target, file))
+        info = wav_info(os.path.join(target, file))
         if info.sample_rate != sample_rate:
             raise AudioError(
                 f"{info.path}: found {info.sample_rate} Hz, expected {sample_rate} Hz or no file"

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import audio
-from data_pipeline.audio import AudioError, DamagedError
+from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
 from experiments import cli
 from sccunet.config import PRECISIONS, ConfigError, UserError
 from sccunet.files import folder_written_whole
@@ -212,12 +212,12 @@ def _take(waiting: collections.deque, samples: int, channels: int) -> np.ndarray
 
 def _rescale(source: Path, target: Path, encoding: str, peak: float) -> None:
     """Writes a float WAV, divided by a number, in its final form."""
-    info = audio.wav_info(source)
+    info = wav_info(source)
     with audio.audio_writer(
         target, info.sample_rate, info.channels, encoding, info.frames
     ) as write:
         for start in range(0, info.frames, _BLOCK):
-            write(audio.read_wav(info, start, _BLOCK) / np.float32(peak))
+            write(read_wav(info, start, _BLOCK) / np.float32(peak))
     source.unlink()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import audio
+from data_pipeline.wav import read_wav
 from experiments import ablate, scoring
 from sccunet.config import Config, ConfigError, ModelConfig
 
@@ -115,7 +115,7 @@ def test_levels_are_set_once(tmp_path, write_track):
     ablate.set_levels(tmp_path / "data", tmp_path / "out", {"vocals": -20.0})
     copy = tmp_path / "out" / "test" / "a"
     assert sorted(path.name for path in copy.iterdir()) == ["drums.wav", "vocals.wav"]
-    vocals, before = (audio.read_wav(folder / "vocals.wav") for folder in (copy, data))
+    vocals, before = (read_wav(folder / "vocals.wav") for folder in (copy, data))
     np.testing.assert_allclose(vocals, 0.1 * before, atol=0.51 / 32768)
     assert (copy / "drums.wav").read_bytes() == (data / "drums.wav").read_bytes()
     when = (copy / "vocals.wav").stat().st_mtime_ns

@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio, sigsep
-from data_pipeline.audio import AudioError, DamagedError
+from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
 
 _SUBTYPES = {
     "pcm8": "PCM_U8",
@@ -78,13 +78,13 @@ def test_integers_are_divided_by_full_scale_exactly(tmp_path, encoding, channels
     x = _integers(bits, channels=channels)
     path = tmp_path / "x.wav"
     _write_raw(path, x, encoding)
-    info = audio.wav_info(path)
+    info = wav_info(path)
     assert (info.encoding, info.channels, info.frames) == (encoding, channels, len(x))
     assert (info.sample_rate, info.data_offset, info.path) == (8000, 56, str(path))
     assert info.seconds == len(x) / 8000
     assert info.frame_bytes == channels * bits // 8
     expected = (x / 2.0 ** (bits - 1)).astype(np.float32)
-    for found in (audio.read_wav(info), audio.read(path)[0]):
+    for found in (read_wav(info), audio.read(path)[0]):
         assert found.dtype == np.float32
         np.testing.assert_array_equal(found, expected)
 
@@ -95,14 +95,14 @@ def test_both_readers_agree_with_soundfile_on_wav(tmp_path, encoding):
     x = np.random.default_rng(0).uniform(-1, 1, (5_000, 3))
     soundfile.write(path, x, 48_000, subtype=_SUBTYPES[encoding])
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    assert audio.wav_info(path).encoding == encoding
-    np.testing.assert_array_equal(audio.read_wav(path), expected)
+    assert wav_info(path).encoding == encoding
+    np.testing.assert_array_equal(read_wav(path), expected)
     found, rate = audio.read(path)
     assert rate == 48_000
     np.testing.assert_array_equal(found, expected)
-    np.testing.assert_array_equal(audio.read_wav(path, 17, 100), expected[17:117])
-    np.testing.assert_array_equal(audio.read_wav(path, 4_990, 100), expected[4_990:])
-    assert audio.read_wav(path, 6_000).shape == (0, 3)
+    np.testing.assert_array_equal(read_wav(path, 17, 100), expected[17:117])
+    np.testing.assert_array_equal(read_wav(path, 4_990, 100), expected[4_990:])
+    assert read_wav(path, 6_000).shape == (0, 3)
 
 
 @pytest.mark.parametrize("kind", ["WAVEX", "RF64"])
@@ -110,8 +110,8 @@ def test_other_wav_headers(tmp_path, kind):
     path = tmp_path / "x.wav"
     x = _integers(24)
     soundfile.write(path, (x << 8).astype(np.int32), 44_100, subtype="PCM_24", format=kind)
-    assert audio.wav_info(path).encoding == "pcm24"
-    np.testing.assert_array_equal(audio.read_wav(path), (x / 2**23).astype(np.float32))
+    assert wav_info(path).encoding == "pcm24"
+    np.testing.assert_array_equal(read_wav(path), (x / 2**23).astype(np.float32))
 
 
 @pytest.mark.parametrize(("name", "subtype"), [("x.flac", "PCM_16"), ("x.flac", "PCM_24")])
@@ -179,7 +179,8 @@ def test_streams_are_told_apart(tmp_path):
 def test_musdb_excerpt():
     path = sigsep.load("stempeg").example_stem_path()
     assert audio.probe(path) == audio.AudioInfo(44_100, 2, 5, 268_288 / 44_100, 268_288 / 44_100)
-    pieces = list(audio.decode(path, 4))
+    with audio.recording(path, 4) as (_, blocks):
+        pieces = list(blocks)
     assert len(pieces) > 100  # piece by piece
     assert all(piece.dtype == np.float32 for piece in pieces)
     assert sum(len(piece) for piece in pieces) == 268_288
@@ -190,9 +191,9 @@ def test_written_integers_come_back(tmp_path, encoding, bits):
     path = tmp_path / "made" / "x.wav"
     x = (_integers(bits) / 2.0 ** (bits - 1)).astype(np.float32)
     audio.write_wav(path, x, 32_000, encoding)
-    assert audio.wav_info(path).encoding == encoding
-    assert audio.wav_info(path).sample_rate == 32_000
-    np.testing.assert_array_equal(audio.read_wav(path), x)
+    assert wav_info(path).encoding == encoding
+    assert wav_info(path).sample_rate == 32_000
+    np.testing.assert_array_equal(read_wav(path), x)
     assert os.listdir(path.parent) == ["x.wav"]
 
 
@@ -200,14 +201,14 @@ def test_16_bit_rounds_half_to_even_and_clips(tmp_path):
     path = tmp_path / "x.wav"
     given = np.array([0.5, 1.5, 2.5, -0.5, -1.5, 0.4999, 40_000, -40_000, 32_767.4]) / 32_768
     audio.write_wav(path, given[:, None], 44_100)
-    found = audio.read_wav(path)[:, 0] * 32_768
+    found = read_wav(path)[:, 0] * 32_768
     assert found.tolist() == [0, 2, 2, 0, -2, 0, 32_767, -32_768, 32_767]
 
 
 def test_float_is_written_as_it_is(tmp_path):
     x = np.array([[1.7, -3.0], [1e-9, 0.1]], np.float32)
     audio.write_wav(tmp_path / "x.wav", x, 44_100, "float32")
-    np.testing.assert_array_equal(audio.read_wav(tmp_path / "x.wav"), x)
+    np.testing.assert_array_equal(read_wav(tmp_path / "x.wav"), x)
 
 
 def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -235,8 +236,8 @@ def test_writing_in_blocks_is_writing_at_once(tmp_path):
             write(x[:300])
             assert os.listdir(tmp_path).count("blocks.wav") == 0
             write(x[300:])
-        expected = audio.read_wav(tmp_path / "once.wav")
-        np.testing.assert_array_equal(audio.read_wav(tmp_path / "blocks.wav"), expected)
+        expected = read_wav(tmp_path / "once.wav")
+        np.testing.assert_array_equal(read_wav(tmp_path / "blocks.wav"), expected)
         os.remove(tmp_path / "blocks.wav")
 
 
@@ -294,7 +295,7 @@ def test_bad_wav(tmp_path, name):
     data, message = _bad_wavs(tmp_path)[name]
     path = tmp_path / name
     path.write_bytes(data)
-    readers = [audio.wav_info, audio.read_wav]
+    readers = [wav_info, read_wav]
     if name != "alaw.wav":  # which FFmpeg's libraries know
         readers += [audio.read, audio.probe]
     for reader in readers:
@@ -319,18 +320,18 @@ def test_wav_of_a_stream_that_did_not_know_its_length(tmp_path):
     data = bytearray(path.read_bytes())
     data[40:44] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
-    assert audio.wav_info(path).frames == 100
+    assert wav_info(path).frames == 100
 
 
 def test_missing_and_unreadable_files(tmp_path):
     missing = tmp_path / "missing.wav"
     with pytest.raises(AudioError) as caught:
-        audio.wav_info(missing)
+        wav_info(missing)
     assert str(caught.value) == f"{missing}: found no such file, expected a WAV file"
     with pytest.raises(AudioError) as caught:
         audio.probe(missing)
     assert str(caught.value) == f"{missing}: found no such file, expected an audio file"
-    for reader in (audio.wav_info, audio.probe):
+    for reader in (wav_info, audio.probe):
         with pytest.raises(AudioError) as caught:
             reader(tmp_path)
         assert (
@@ -344,7 +345,7 @@ def test_forbidden_file(tmp_path):
     path = tmp_path / "x.wav"
     audio.write_wav(path, np.zeros((10, 1)), 44_100)
     path.chmod(0)
-    for reader in (audio.wav_info, audio.probe):
+    for reader in (wav_info, audio.probe):
         with pytest.raises(AudioError, match=r"x\.wav: cannot be read \(Permission denied\)"):
             reader(path)
 
@@ -361,10 +362,10 @@ def test_tags_in_an_unknown_code_page(tmp_path):
 def test_wav_that_shrinks_after_its_header_was_read(tmp_path):
     path = tmp_path / "x.wav"
     audio.write_wav(path, np.zeros((100, 1)), 44_100)
-    info = audio.wav_info(path)
+    info = wav_info(path)
     os.truncate(path, 100)
     with pytest.raises(AudioError, match=r"x\.wav: found a file that got shorter while in use"):
-        audio.read_wav(info)
+        read_wav(info)
 
 
 def test_files_without_audio(tmp_path):
@@ -589,7 +590,7 @@ def test_truncated_wav_is_salvaged(tmp_path, held):
     with pytest.raises(
         AudioError, match=rf"cut\.wav: found {held} samples \(truncated\), expected"
     ):
-        next(audio.decode(path))
+        audio.read(path)
 
 
 def test_wav_without_any_sample_is_not_salvaged(tmp_path):
@@ -905,8 +906,8 @@ def test_wav_of_unknown_length_is_a_plain_one_that_all_programs_read(tmp_path, e
     content = path.read_bytes()
     assert content[:4] == b"RIFF"
     assert struct.unpack("<I", content[4:8])[0] == len(content) - 8
-    assert soundfile.info(path).frames == audio.wav_info(path).frames == samples
-    np.testing.assert_allclose(audio.read_wav(path), x, rtol=0, atol=2e-5)
+    assert soundfile.info(path).frames == wav_info(path).frames == samples
+    np.testing.assert_allclose(read_wav(path), x, rtol=0, atol=2e-5)
     np.testing.assert_allclose(soundfile.read(path)[0], x, rtol=0, atol=2e-5)
 
 

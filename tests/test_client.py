@@ -31,7 +31,7 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from data_pipeline import audio
+from data_pipeline.wav import wav_info
 from experiments import client
 from experiments.client import ServingError
 from sccunet import build_model
@@ -578,7 +578,7 @@ def test_program(program, refusal, serving, unet, tmp_path, protocol):
     for name, wav in wavs.items():
         folder = out / name
         _check({x: (folder / f"{x}.wav").read_bytes() for x in ("vocals", "rest")}, wav, unet)
-        assert audio.wav_info(folder / "rest.wav").sample_rate == _RATE
+        assert wav_info(folder / "rest.wav").sample_rate == _RATE
 
     (out / "song" / "notes.txt").write_text("mine")
     (out / "song" / "rest.wav").write_text("old")

@@ -10,6 +10,7 @@ import pytest
 
 from data_pipeline import audio, sigsep
 from data_pipeline.tracks import find_tracks
+from data_pipeline.wav import read_wav
 from experiments import compare, scoring
 from experiments.reports import report
 from sccunet.config import Config, ConfigError, ModelConfig
@@ -386,7 +387,7 @@ def test_the_program(program, refusal, data_dir, tmp_path):
     run, folder, work = write_run(tmp_path / "run"), tmp_path / "report", tmp_path / "work"
     theirs = tmp_path / "theirs"
     for track in (data_dir / "test").iterdir():  # the truth, with the other stem at a tenth
-        stems = {path.stem: audio.read_wav(path) for path in track.iterdir()}
+        stems = {path.stem: read_wav(path) for path in track.iterdir()}
         for stem, rest in (("vocals", "other"), ("other", "vocals")):
             estimate = stems[stem] + 0.1 * stems[rest]
             audio.write_wav(theirs / "test" / track.name / f"{stem}.wav", estimate, RATE)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import audio
+from data_pipeline.wav import wav_info
 
 _STEMS = {"vocals", "drums", "bass", "other"}
 
@@ -42,9 +42,9 @@ def test_demo_ends_with_figures_stems_plots_and_a_saved_model(program, tmp_path)
         assert systems["irm"]["sdr"] > systems["model"]["sdr"]
         assert systems["irm"]["sir"] > systems["mixture"]["sir"]
 
-    mixture = audio.wav_info(summary["input"])
+    mixture = wav_info(summary["input"])
     for stem in _STEMS:
-        info = audio.wav_info(Path(summary["stems_dir"]) / f"{stem}.wav")
+        info = wav_info(Path(summary["stems_dir"]) / f"{stem}.wav")
         assert info.encoding == "float32"
         assert (info.frames, info.channels, info.sample_rate) == (
             (mixture.frames, mixture.channels, mixture.sample_rate)

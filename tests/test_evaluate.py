@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio, sigsep
-from data_pipeline.audio import AudioError
+from data_pipeline.wav import AudioError, read_wav
 from experiments import evaluate as program
 from experiments import scoring
 from experiments.baselines.system import System
@@ -36,7 +36,7 @@ def write_track(folder, **stems):
     """Stems [samples, channels] as 16-bit WAVs; returned as they can be read back."""
     for name, samples in stems.items():
         audio.write_wav(folder / f"{name}.wav", samples, RATE)
-    return {name: audio.read_wav(folder / f"{name}.wav") for name in stems}
+    return {name: read_wav(folder / f"{name}.wav") for name in stems}
 
 
 def noise(seed, seconds=3.0, channels=1, cutoff=None):
@@ -361,7 +361,7 @@ def test_a_model_is_scored_and_another_is_refused(data_dir, tmp_path):
     build_model(config).save_weights(run / BEST)
     summary = program.evaluate(run, data_dir, tmp_path / "scores", names=["song 0"], jobs=1)
     folder = data_dir / "test" / "song 0"
-    stems = {stem: audio.read_wav(folder / f"{stem}.wav") for stem in config.model.stems}
+    stems = {stem: read_wav(folder / f"{stem}.wav") for stem in config.model.stems}
     estimates = Separator.load(run)(sum(stems.values()), RATE)
     for stem, reference in stems.items():
         error = np.sum(np.square(reference - estimates[stem]), dtype=float)

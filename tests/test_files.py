@@ -2,7 +2,7 @@
 
 import pytest
 
-from data_pipeline.audio import AudioError
+from data_pipeline.wav import AudioError
 from sccunet.config import UserError
 from sccunet.files import folder_written_whole, lock_folder, write_whole
 

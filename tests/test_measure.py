@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from data_pipeline import audio
+from data_pipeline.wav import read_wav
 from experiments import measure as program_module
 from experiments.baselines.system import System
 from sccunet.config import Config, ConfigError, ModelConfig
@@ -41,7 +41,7 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
         "openunmix", data_dir, config=CONFIG, names=["b"], excerpt=2, repeats=3,
         estimates_dir=tmp_path / "estimates",
     )  # fmt: skip
-    stems = [audio.read_wav(data_dir / "test" / "b" / f"{s}.wav") for s in CONFIG.model.stems]
+    stems = [read_wav(data_dir / "test" / "b" / f"{s}.wav") for s in CONFIG.model.stems]
     expected = sum(stems)[RATE // 2 : RATE // 2 + 2 * RATE]
     assert len(heard) == 1 + 3
     for mixture, references, key in heard:
@@ -49,7 +49,7 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
         assert references.shape == (2, 2 * RATE, 2)
         assert not references.any()  # only an oracle is told the truth
         assert key == "test/b"
-    np.testing.assert_array_equal(audio.read_wav(tmp_path / "estimates" / "vocals.wav"), expected)
+    np.testing.assert_array_equal(read_wav(tmp_path / "estimates" / "vocals.wav"), expected)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     assert (result["system"], result["track"]) == ("openunmix", "test/b")
     assert (result["start_seconds"], result["seconds_audio"]) == (0.5, 2.0)
@@ -68,8 +68,8 @@ def test_an_oracle_is_told_the_truth(data_dir, tmp_path):
     result = program_module.measure(
         "irm", data_dir, config=CONFIG, repeats=1, estimates_dir=tmp_path
     )
-    truth = audio.read_wav(data_dir / "test" / "a" / "vocals.wav")
-    estimate = audio.read_wav(tmp_path / "vocals.wav")
+    truth = read_wav(data_dir / "test" / "a" / "vocals.wav")
+    estimate = read_wav(tmp_path / "vocals.wav")
     assert np.sum((truth - estimate) ** 2) < 0.4 * np.sum(truth**2)  # the mixture has 1
     assert result["seconds_audio"] == 3.0  # all there is
     assert result["parameters"] is None

@@ -14,6 +14,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio, sigsep
+from data_pipeline.wav import read_wav, wav_info
 
 _ROOT = Path(__file__).parents[1]
 _STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -102,13 +103,13 @@ def test_musdb_excerpt_beside_a_folder_of_compressed_files(tmp_path):
         + ["train/my song/kazoo.wav", "train/my song/tuba.wav"]
     )
     for number, stem in enumerate(_STREAMS):
-        info = audio.wav_info(tmp_path / "out" / "test" / name / f"{stem}.wav")
+        info = wav_info(tmp_path / "out" / "test" / name / f"{stem}.wav")
         assert (info.sample_rate, info.channels, info.encoding) == (44_100, 2, "pcm16")
         assert info.frames == 268_288
         decoded, _ = audio.read(stem_mp4, number)
         clipped = np.clip(np.rint(decoded * 32_768), -32_768, 32_767)
-        np.testing.assert_array_equal(audio.read_wav(info) * 32_768, clipped)
-    tuba = audio.read_wav(tmp_path / "out" / "train" / "my song" / "tuba.wav")
+        np.testing.assert_array_equal(read_wav(info) * 32_768, clipped)
+    tuba = read_wav(tmp_path / "out" / "train" / "my song" / "tuba.wav")
     assert len(tuba) == round(1.5 * 44_100)
     expected = audio.resample(x.astype(np.float32), 48_000, 44_100)
     np.testing.assert_allclose(tuba, expected, atol=0.51 / 32_768 + 1e-6)
@@ -134,7 +135,7 @@ def test_named_tracks_and_rate(tmp_path):
     done = _run(tmp_path, "--tracks=c,a", "--sample_rate=8000", "--jobs=1")
     assert _ends_well(done).startswith("prepared 2 tracks, skipped 0 finished")
     assert _tree(tmp_path / "out") == ["train/a/x.wav", "train/c/x.wav"]
-    info = audio.wav_info(tmp_path / "out" / "train" / "a" / "x.wav")
+    info = wav_info(tmp_path / "out" / "train" / "a" / "x.wav")
     assert (info.sample_rate, info.frames) == (8_000, 1_600)
 
 
@@ -183,7 +184,7 @@ def test_killed_midway_it_leaves_whole_tracks_and_goes_on(tmp_path):
     for name, files in whole.items():
         assert files == ["one.wav", "two.wav"]
         for file in files:
-            assert audio.wav_info(out / name / file).frames == 15 * 44_100
+            assert wav_info(out / name / file).frames == 15 * 44_100
     later = time.time_ns()
 
     done = _run(tmp_path, "--jobs=2")
@@ -287,7 +288,7 @@ def test_what_only_decoding_finds_leaves_whole_tracks_only(tmp_path, make):
     # No half track; what was waiting when the bad track came up was not begun.
     assert set(done) < {f"good {number}" for number in range(9)}
     for name in done:
-        assert audio.wav_info(tmp_path / "out" / "train" / name / "x.wav").frames == 8_820
+        assert wav_info(tmp_path / "out" / "train" / name / "x.wav").frames == 8_820
 
 
 def test_silence_and_clipping_are_warned_of(tmp_path):
@@ -297,7 +298,7 @@ def test_silence_and_clipping_are_warned_of(tmp_path):
     assert _ends_well(done).startswith("prepared 1 tracks")
     assert f"warning: {silent}: silent from start to end" in done.stderr
     assert f"warning: {loud}: peaks at 2.00 of full scale, clipped to 16 bit" in done.stderr
-    found = audio.read_wav(tmp_path / "out" / "train" / "a" / "loud.wav")
+    found = read_wav(tmp_path / "out" / "train" / "a" / "loud.wav")
     assert (found.min(), found.max()) == (-1, 32_767 / 32_768)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio
-from data_pipeline.audio import AudioError
+from data_pipeline.wav import AudioError
 from experiments import plot
 from sccunet.config import Config, ModelConfig
 from sccunet.runs import METADATA

@@ -6,8 +6,8 @@ import soundfile
 import tensorflow as tf
 
 from data_pipeline import readers
-from data_pipeline.audio import wav_info
 from data_pipeline.augment import MEAN
+from data_pipeline.wav import wav_info
 
 _FRAMES, _CROP = 30_000, 4_096
 _SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]

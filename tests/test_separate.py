@@ -15,7 +15,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
-from data_pipeline.audio import AudioError, DamagedError
+from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
 from experiments import separate
 from experiments.separate import parse_stems, plan, separate_file
 from sccunet.config import Config, ConfigError, ModelConfig
@@ -154,9 +154,9 @@ def test_odd_files_give_what_the_python_interface_gives(program, run, separator,
         folder = out / Path(name).stem
         assert _left(folder) == sorted(f"{stem}.wav" for stem in _STEMS)
         for stem, truth in expected.items():
-            info = audio.wav_info(folder / f"{stem}.wav")
+            info = wav_info(folder / f"{stem}.wav")
             assert (info.frames, info.channels, info.sample_rate) == (*given.shape, rate), name
-            found = audio.read_wav(info)
+            found = read_wav(info)
             assert samples < 10 or np.abs(found).max() > 1e-3, name
             np.testing.assert_allclose(found, truth, rtol=0, atol=1e-4, err_msg=name)
 
@@ -497,7 +497,7 @@ def test_overwriting_keeps_what_is_not_ours(tone, tmp_path):
     separate_file(Separator(_double, _CONFIG), path, out, parse_stems([], _STEMS))
     assert _left(out) == ["bass.wav", "drums.wav", "notes.txt", "vocals.wav"]
     assert (out / "notes.txt").read_text() == "mine"
-    assert audio.wav_info(out / "drums.wav").frames == 30_000
+    assert wav_info(out / "drums.wav").frames == 30_000
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "tone.wav"]
 
 

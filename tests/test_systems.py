@@ -5,6 +5,7 @@ import pytest
 from scipy import signal
 
 from data_pipeline import audio
+from data_pipeline.wav import read_wav
 from experiments import evaluate as evaluation
 from experiments import scoring
 from experiments.baselines.system import pick_stems
@@ -198,7 +199,7 @@ def test_excerpt_is_the_middle(songs):
     """The estimates are near the truth there alone."""
     folder = songs / "theirs" / "test" / "a"
     for stem in _STEMS:
-        samples = audio.read_wav(songs / "data" / "test" / "a" / f"{stem}.wav")
+        samples = read_wav(songs / "data" / "test" / "a" / f"{stem}.wav")
         gain = np.full((4 * RATE, 1), 0.5)
         gain[RATE : 3 * RATE] = 0.99
         audio.write_wav(folder / f"{stem}.wav", gain * samples, RATE, "float32")

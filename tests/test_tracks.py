@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio, sigsep, tracks
-from data_pipeline.audio import AudioError
+from data_pipeline.wav import AudioError
 from sccunet.config import Config, ModelConfig
 
 _PATCH = 1_000

@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline import audio, dataset, tracks
-from data_pipeline.audio import AudioError
+from data_pipeline import dataset, tracks
+from data_pipeline.wav import AudioError, read_wav
 from experiments import train
 from sccunet.config import Config, ConfigError
 from sccunet.runs import load_config
@@ -526,7 +526,7 @@ def _truncate(path):
 
 
 def _rewrite(path, rate=44_100, keep=None, encoding="pcm16", nan_at=None):
-    samples = audio.read_wav(path)[:keep]
+    samples = read_wav(path)[:keep]
     if nan_at is not None:
         samples[nan_at] = np.nan
     subtype = {"pcm16": "PCM_16", "float32": "FLOAT"}[encoding]

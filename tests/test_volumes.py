@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio, tracks, volumes
-from data_pipeline.audio import AudioError
 from data_pipeline.tracks import Segment
+from data_pipeline.wav import AudioError, read_wav
 from sccunet.config import Config, ModelConfig
 
 _PATCH, _FRAME, _HOP = 1024, 256, 64
@@ -80,7 +80,7 @@ def test_volume_is_the_mean_over_all_patches_of_the_norm_of_the_magnitudes(data_
     norms = []
     for track, patches in (("long", 5), ("short", 2)):
         files = {
-            name: audio.read_wav(data_dir / "train" / track / f"{name}.wav").mean(axis=1)
+            name: read_wav(data_dir / "train" / track / f"{name}.wav").mean(axis=1)
             for name in ("vocals", "drums", "bass")
         }
         starts = range(0, patches * _PATCH, _PATCH)
@@ -92,7 +92,7 @@ def test_volume_is_the_mean_over_all_patches_of_the_norm_of_the_magnitudes(data_
 def test_only_the_segment_counts(data_dir):
     track = _segments(data_dir)[0].track
     part = [Segment(track, _PATCH + 7, 2 * _PATCH)]
-    vocals = audio.read_wav(track.files["vocals"]).mean(axis=1)
+    vocals = read_wav(track.files["vocals"]).mean(axis=1)
     expected = np.mean(_norms(vocals, [_PATCH + 7, 2 * _PATCH + 7]))
     found = volumes.training_volumes(part, _CONFIG, data_dir)[0]
     assert found == pytest.approx(expected, rel=1e-5)
@@ -136,7 +136,7 @@ def test_another_config_is_computed_anew(data_dir, computed, changes):
 def test_changed_file_is_computed_anew(data_dir, computed):
     before = _volumes(data_dir)
     path = data_dir / "train" / "long" / "vocals.wav"
-    audio.write_wav(path, 2 * audio.read_wav(path), 44_100)
+    audio.write_wav(path, 2 * read_wav(path), 44_100)
     after = _volumes(data_dir)
     assert len(computed) == 2
     assert after[0] > 1.5 * before[0]

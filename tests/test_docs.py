@@ -1,0 +1,195 @@
+"""What README, docs and CONTRIBUTING say is so: figures, commands, flags, files and links."""
+
+import ast
+import importlib
+import json
+import re
+import statistics
+from pathlib import Path
+
+import pytest
+
+from experiments import scoring
+from experiments.benchmarks import report
+
+_ROOT = Path(__file__).parents[1]
+_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_ROOMS = ("sccunet", "data_pipeline", "experiments", "tests", "docs", "results", ".ci", ".github")
+# Of docker, TensorFlow Serving and Beam's runners, which the pages name beside ours.
+_FOREIGN = {
+    "rest_api_timeout_in_ms",
+    "enable_batching",
+    "batching_parameters_file",
+    "runner",
+    "flink_master",
+}
+_of_each_page = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
+
+
+def _blocks(text: str) -> list[tuple[str, str]]:
+    """Language and content of each fenced block."""
+    return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
+
+
+def _prose(text: str) -> str:
+    return re.sub(r"^ *```\w*\n.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def _spans(text: str) -> list[str]:
+    """What stands between backticks outside of blocks."""
+    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", _prose(text))]
+
+
+def _command_lines(text: str) -> list[str]:
+    """Every command of ours, from shell blocks and from between backticks."""
+    lines = list(_spans(text))
+    for language, block in _blocks(text):
+        if language != "python":
+            lines += re.sub(r"\\\n\s*", " ", block).splitlines()
+    starts = ("sccunet ", "python -m experiments.", "make ")
+    return [line.strip() for line in lines if line.strip().startswith(starts)]
+
+
+@_of_each_page
+def test_files_and_links_exist(page):
+    text = page.read_text()
+    rooms = "|".join(map(re.escape, _ROOMS))
+    named = re.findall(rf"(?:^|[\s`(])((?:{rooms})/[\w./-]+)(?![\w*<])", text, re.MULTILINE)
+    wrong = [name for name in named if not (_ROOT / name.rstrip(".")).exists()]
+    for target in re.findall(r"\]\(([^)\s]+)\)", _prose(text)):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        linked = page.parent / name if name else page
+        if not linked.exists():
+            wrong.append(target)
+        elif anchor:
+            headings = re.findall(r"^#+ (.*)$", _prose(linked.read_text()), re.MULTILINE)
+            slugs = {re.sub(r"[^\w -]", "", h.lower()).replace(" ", "-") for h in headings}
+            wrong += [target] * (anchor not in slugs)
+    assert not wrong
+
+
+@_of_each_page
+def test_python_snippets_import_what_exists(page):
+    for language, block in _blocks(page.read_text()):
+        if language != "python":
+            continue
+        for node in ast.walk(ast.parse(block)):
+            if isinstance(node, ast.ImportFrom) and node.module.partition(".")[0] in _ROOMS:
+                module = importlib.import_module(node.module)
+                for alias in node.names:
+                    path = _ROOT / node.module.replace(".", "/") / f"{alias.name}.py"
+                    assert path.exists() or hasattr(module, alias.name), alias.name
+
+
+def test_front_page_is_short():
+    assert len((_ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+_VARIANTS = ("none", "soft_1", "soft_2", "wiener_1")
+
+
+def _assert_rows(page: str, rows: list[str]) -> None:
+    text = " ".join((_ROOT / page).read_text().split())
+    missing = [row for row in rows if row not in text]
+    assert not missing, f"expected in {page}:\n" + "\n".join(missing)
+
+
+def _mask_rows(folder):
+    """Median SDR / SIR of every stem, a column for each way from estimates to stems."""
+    summaries = [scoring.summarise(folder / variant) for variant in _VARIANTS]
+    for stem in summaries[0]["stems"]:
+        scores = [summary["stems"][stem] for summary in summaries]
+        cells = [f"{s['SDR']['median']:.2f} / {s['SIR']['median']:.2f}" for s in scores]
+        yield f"| {folder.name.replace('_', ' ')} | {stem} | {' | '.join(cells)} |"
+
+
+def test_mask_table():
+    rows = [row for folder in ("rendered_songs", "everything_is_free")
+            for row in _mask_rows(_ROOT / "results" / "masks" / folder)]  # fmt: skip
+    assert len(rows) == 6
+    _assert_rows("docs/separation.md", rows)
+
+
+_SETS = {
+    "sodium": "everything_is_free_sodium",
+    "rendered songs": "rendered_songs",
+    "synthetic": "synthetic_test_set",
+}
+
+
+def _comparison_rows(name):
+    """Median SDR / SIR of every stem, a column for each system."""
+    folder = _ROOT / "results" / "comparison" / _SETS[name]
+    systems = [
+        scoring.summarise(folder / system)["stems"]
+        for system in ("sccunet_small", "openunmix", "scaled", "irm")
+    ]
+    for stem in systems[0]:
+        cells = [f"{s[stem]['SDR']['median']:.2f} / {s[stem]['SIR']['median']:.2f}"
+                 for s in systems]  # fmt: skip
+        yield f"| {name} | {stem} | {' | '.join(cells)} |"
+
+
+def test_comparison_tables():
+    rows = {name: list(_comparison_rows(name)) for name in _SETS}
+    assert sum(map(len, rows.values())) == 10
+    _assert_rows("docs/evaluation.md", [row for one in rows.values() for row in one])
+    _assert_rows("README.md", rows["rendered songs"])
+
+
+_FLOAT32, _BFLOAT16 = ("twin", "twin_compiled"), ("twin_bfloat16", "twin_bfloat16_compiled")
+_LOADERS = ("openunmix_musdb", "openunmix_folder")
+# What, section, case, ours, the best of which others.
+_SPEEDS = (
+    (
+        "training data, 2 s crops, stem-seconds per second",
+        "input",
+        {"crop_seconds": 2},
+        "ours",
+        _LOADERS,
+    ),
+    (
+        "training data, 6 s crops, stem-seconds per second",
+        "input",
+        {"crop_seconds": 6},
+        "ours",
+        _LOADERS,
+    ),
+    ("training step, batch 8, float32, s", "train", {"batch_size": 8}, "ours", _FLOAT32),
+    ("training step, batch 8, bfloat16, s", "train", {"batch_size": 8}, "ours_bfloat16", _BFLOAT16),
+    ("a stereo file, float32, s", "separate", {}, "ours", _FLOAT32),
+    ("a stereo file, SavedModel, s", "separate", {}, "saved_model", _FLOAT32),
+    ("a stereo file, bfloat16, s", "separate", {}, "ours_bfloat16", _BFLOAT16),
+)
+
+
+def _medians(results, section, case):
+    """By contender."""
+    return {
+        one["name"]: statistics.median(report.values(section, one))
+        for one in results[section]["measurements"]
+        if one["case"] == case and one["rounds"]
+    }
+
+
+def _speed_rows(results):
+    for what, section, case, ours, others in _SPEEDS:
+        medians = _medians(results, section, case)
+        theirs = [medians[name] for name in others if name in medians]
+        if ours not in medians or not theirs:
+            continue
+        best = max(theirs) if section == "input" else min(theirs)
+        what = what.replace("a stereo", f"a {results[section]['seconds']:g} s stereo")
+        numbers = (f"{x:,.0f}" if x >= 100 else f"{x:.1f}" for x in (medians[ours], best))
+        yield f"| {what} | {' | '.join(numbers)} | {medians[ours] / best:.2f} |"
+
+
+@pytest.mark.parametrize("name", ["benchmark", "benchmark_avx2"])
+def test_speed_table(name):
+    results = json.loads((_ROOT / "results" / name / "benchmark.json").read_text())
+    cold = _medians(results, "separate", {})
+    small, paper = f"{cold['cold_small']:.1f} s", f"{cold['cold_config']:.1f} s"
+    start = f"{small} with `small_4stems`, {paper} with `paper_4stems`"
+    _assert_rows("docs/performance.md", [*_speed_rows(results), start])

@@ -159,13 +159,9 @@ def _fit(config, workdir, training, validation, init_from, strategy, checkpoint_
 
     from data_pipeline import dataset, readers
     from sccunet import checkpoints, distribution
-    from sccunet.training import (
-        FiniteGuard,
-        NotFiniteError,
-        TensorBoard,
-        compile_trainer,
-        run_epochs,
-    )
+    from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
+    from sccunet.tensorboard import TensorBoard
+    from sccunet.training import compile_trainer
     from sccunet.unet import build_model
 
     keras.utils.set_random_seed(config.seed)

@@ -1,12 +1,9 @@
-"""Waveforms to loss on the device, the optimizer, the loop over steps, and TensorBoard's logs."""
+"""Waveforms to loss on the device, and the optimizer."""
 
-import contextlib
-import errno
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import keras
-import numpy as np
 from keras import ops
 
 from sccunet import spectral
@@ -120,40 +117,6 @@ def learning_rate_schedule(config: Config, steps_per_epoch: int):
     )
 
 
-class NotFiniteError(Exception):
-    """The loss or a gradient of a step became NaN or infinite.
-
-    Attributes:
-      step: number of the step's batch in the run, from 0.
-      what: "loss", "gradients", or "validation loss" after the step.
-    """
-
-    def __init__(self, step: int, what: str):
-        super().__init__(f"{what} of step {step}")
-        self.step, self.what = step, what
-
-
-class FiniteGuard(keras.callbacks.Callback):
-    """Raises `NotFiniteError` as soon as a loss or a gradient is not finite."""
-
-    def on_test_batch_end(self, batch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            step = int(self.model.optimizer.iterations.numpy()) - 1
-            raise NotFiniteError(step, "validation loss")
-
-    def on_train_batch_end(self, batch, logs=None):
-        optimizer = self.model.optimizer
-        what = (
-            "loss"
-            if not math.isfinite(logs["loss"])
-            else "gradients"
-            if float(optimizer.bad_gradients.result())
-            else None
-        )
-        if what:
-            raise NotFiniteError(int(optimizer.iterations.numpy()) - 1, what)
-
-
 class _Adam(keras.optimizers.Adam):
     """Keras's, counting the gradients that are no finite numbers; TensorFlow's backend alone."""
 
@@ -166,151 +129,3 @@ class _Adam(keras.optimizers.Adam):
         good = [ops.all(ops.isfinite(gradient)) for gradient, _ in grads_and_vars]
         self.bad_gradients.update_state(ops.cast(ops.logical_not(ops.stack(good)), "float32"))
         return super().apply_gradients(grads_and_vars)
-
-
-def run_epochs(
-    trainer: Trainer,
-    strategy,
-    batches,
-    validation,
-    steps_per_epoch: int,
-    epochs: int,
-    callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
-) -> None:
-    """What `trainer.fit` does, from wherever the trainer is: in the middle of an epoch, too.
-
-    For an epoch that was interrupted, which `fit` would begin anew, and for
-    `MultiWorkerMirroredStrategy`, under which Keras 3's `fit` fails (keras issue 20585).
-
-    Args:
-      trainer: compiled under `strategy`.
-      strategy: a `tf.distribute.Strategy`.
-      batches: a distributed data set of it, from the step on that the trainer is at.
-      validation: a distributed data set.
-      steps_per_epoch: as the trainer was compiled with.
-      epochs: the number at which to stop.
-      callbacks: Keras's; those of training and of test batches, epochs, and the whole.
-      verbose: as `fit` has it.
-    """
-    import tensorflow as tf
-
-    callbacks = keras.callbacks.CallbackList(
-        list(callbacks),
-        add_history=True,
-        add_progbar=verbose != 0,
-        model=trainer,
-        verbose=verbose,
-        epochs=epochs,
-        steps=steps_per_epoch,
-    )
-
-    def compiled(step):
-        def run(batch):
-            logs = strategy.run(step, args=(batch,))
-            return {name: strategy.reduce("MEAN", x, axis=None) for name, x in logs.items()}
-
-        return tf.function(run, jit_compile=trainer.jit_compile)
-
-    train_step, test_step = compiled(trainer.train_step), compiled(trainer.test_step)
-    iterator = iter(batches)
-    first_epoch = int(trainer.epochs_done.numpy())
-    done = int(trainer.optimizer.iterations.numpy()) - first_epoch * steps_per_epoch
-    callbacks.on_train_begin()
-    for epoch in range(first_epoch, epochs):
-        trainer.reset_metrics()
-        callbacks.on_epoch_begin(epoch)
-        logs = {}  # stays so where the validation was interrupted
-        for step in range(done, steps_per_epoch):
-            callbacks.on_train_batch_begin(step)
-            logs = _numbers(train_step(next(iterator)))
-            callbacks.on_train_batch_end(step, logs)
-        done = 0
-        trainer.reset_metrics()
-        validated = {}
-        callbacks.on_test_begin()
-        for i, batch in enumerate(validation):
-            callbacks.on_test_batch_begin(i)
-            validated = _numbers(test_step(batch))
-            callbacks.on_test_batch_end(i, validated)
-        callbacks.on_test_end(validated)
-        logs |= {f"val_{name}": value for name, value in validated.items()}
-        callbacks.on_epoch_end(epoch, logs)
-    callbacks.on_train_end()
-
-
-def _numbers(logs) -> dict[str, float]:
-    return {name: float(value) for name, value in logs.items()}
-
-
-class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras's scalars, and what the model makes of fixed validation crops: pictures and sound.
-
-    Args:
-      log_dir: of the events.
-      crops: waveforms of the stems, float32 [crops, stems, patch_samples].
-      epoch: in which the run goes on.
-      note: text for the log, of a run that was continued.
-    """
-
-    def __init__(self, log_dir: str, crops: np.ndarray, epoch: int = 0, note: str = ""):
-        super().__init__(log_dir, write_graph=False)
-        self._crops = crops
-        self._epoch = epoch
-        self._note = note
-
-    def on_train_begin(self, logs=None):
-        """Raises OSError if the log cannot be written."""
-        import tensorflow as tf
-
-        with self._explained():
-            super().on_train_begin(logs)
-            with self._val_writer.as_default():
-                if self._note:
-                    tf.summary.text("run", self._note, self._epoch)
-                self._look("truth", self._crops, self._epoch)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Raises OSError if the log cannot be written."""
-        mixtures = ops.convert_to_tensor(self._crops.sum(axis=1))
-        estimates = ops.convert_to_numpy(
-            spectral.separate_patches(mixtures, self.model.unet, self.model.config)
-        )
-        with self._explained():
-            super().on_epoch_end(epoch, logs)
-            with self._val_writer.as_default():
-                self._look("estimate", estimates, epoch + 1)
-
-    @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
-        """OSError in place of TensorFlow's."""
-        import tensorflow as tf
-
-        try:
-            yield
-        except tf.errors.OpError as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise OSError(errno.EIO, reason, self._log_write_dir) from error
-
-    def _look(self, what: str, waveforms: np.ndarray, step: int) -> None:
-        """Spectrograms in dB, low frequencies at the bottom, and audio; one entry per stem."""
-        import tensorflow as tf
-
-        model = self.model.config
-        magnitudes = ops.convert_to_numpy(
-            spectral.magnitude(*spectral.stft(ops.convert_to_tensor(waveforms), model))
-        )  # [crops, stems, frames, bins]
-        level = 20 * np.log10(np.maximum(magnitudes, 1e-5))
-        # 80 dB below the strongest possible tone of this window is black.
-        shade = np.clip(1 + (level - 20 * np.log10(model.frame_length / 4)) / 80, 0, 1)
-        for i, stem in enumerate(model.stems):
-            image = shade[:, i].transpose(0, 2, 1)[:, ::-1, :, None]  # [crops, bins, frames, 1]
-            # TensorBoard shows one kind of data per name.
-            tf.summary.image(f"{what}/{stem}/spectrogram", image, step, max_outputs=len(image))
-            tf.summary.audio(
-                f"{what}/{stem}/audio",
-                waveforms[:, i, :, None],
-                model.sample_rate,
-                step,
-                max_outputs=len(waveforms),
-            )

@@ -37,11 +37,11 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
         parts = [tf.config.LogicalDeviceConfiguration()] * devices
         tf.config.set_logical_device_configuration(cpu, parts)
     from experiments import train
-    from sccunet import training
+    from sccunet import loop
 
     losses, validated = [], []
 
-    class Noted(training.FiniteGuard):
+    class Noted(loop.FiniteGuard):
         """Losses as the run has them: means since the epoch began."""
 
         def on_train_batch_end(self, batch, logs=None):
@@ -51,7 +51,7 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
         def on_epoch_end(self, epoch, logs=None):
             validated.append(float(logs["val_loss"]))
 
-    training.FiniteGuard = Noted
+    loop.FiniteGuard = Noted
     train.train(config(), data_dir, workdir, strategy="cpu" if kind == "one" else kind)
     print(json.dumps({"losses": losses, "validated": validated}))
 

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from sccunet import build_model, spectral, training
+from sccunet import build_model, spectral
 from sccunet.checkpoints import (
     BEST,
     CHECKPOINT,
@@ -22,7 +22,9 @@ from sccunet.checkpoints import (
     save_whole,
 )
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.training import FiniteGuard, NotFiniteError, compile_trainer, run_epochs
+from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
+from sccunet.tensorboard import TensorBoard
+from sccunet.training import compile_trainer, learning_rate_schedule
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -119,7 +121,7 @@ def test_spectrograms_are_float32_under_every_precision(precision):
 
 
 def _rates(config, steps_per_epoch):
-    schedule = training.learning_rate_schedule(config, steps_per_epoch)
+    schedule = learning_rate_schedule(config, steps_per_epoch)
     return [float(schedule(step)) for step in range(config.epochs * steps_per_epoch)]
 
 
@@ -137,7 +139,7 @@ def test_cosine_schedule_ends_at_zero():
     rates = _rates(config, 10)
     expected = 0.01 * (1 + np.cos(np.pi * np.arange(40) / 40))
     np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-7)
-    assert float(training.learning_rate_schedule(config, 10)(40)) == pytest.approx(0, abs=1e-9)
+    assert float(learning_rate_schedule(config, 10)(40)) == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
@@ -419,7 +421,7 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
         tmp_path / "run",
         0,
         2,
-        [training.TensorBoard(str(tmp_path / "logs"), crops)],
+        [TensorBoard(str(tmp_path / "logs"), crops)],
     )
 
     def events(folder):
@@ -479,7 +481,7 @@ def test_papers_network_trains_on_one_real_patch(changes):
 
 def test_a_log_that_cannot_be_written(tmp_path):
     (tmp_path / "logs").write_text("a file where the folder should be")
-    board = training.TensorBoard(str(tmp_path / "logs"), _batch(_CONFIG, 1), note="continued")
+    board = TensorBoard(str(tmp_path / "logs"), _batch(_CONFIG, 1), note="continued")
     board.set_model(_trainer(_CONFIG))
     with pytest.raises(OSError, match=r"logs'$"):
         board.on_train_begin()

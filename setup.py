@@ -12,6 +12,8 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),
+    package_data={"": ["*.json", "*.sh"]},
+    entry_points={"console_scripts": ["sccunet = experiments.command:main"]},
     python_requires=">=3.11",
     install_requires=[
         "tensorflow>=2.17,<2.22",

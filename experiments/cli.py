@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
+from experiments import configs
 from sccunet.config import ConfigError, UserError
 from sccunet.reconstruction import MASKS, Reconstruction
 
@@ -54,7 +55,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
     A config file is code and can fail in any way; each is the user's.
     """
-    argv = ["--help" if argument == "-h" else argument for argument in argv]
+    argv = [_long_form(argument) for argument in argv]
     if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
         try:
             return app.parse_flags_with_usage(argv)
@@ -70,6 +71,11 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
         reason = str(error).splitlines()[0]
         if missing := re.match(r"flag --(\w+)=None: ", reason):
             reason = f"--{missing[1]}: not given, expected a value (--help lists all flags)"
+    except OSError as error:
+        reason = (
+            f"--config: cannot be read ({str(error).splitlines()[-1].strip(' )')}), expected a"
+            f" config file, or one of {', '.join(configs.names())}"
+        )
     except Exception as error:
         last = (str(error).splitlines() or [""])[-1].strip()
         reason = (
@@ -77,6 +83,16 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
             " read, and overrides of its own fields"
         )
     _fail(reason)
+
+
+def _long_form(argument: str) -> str:
+    """An argument as absl takes it: --help for -h, a file for the name of a configuration."""
+    if argument == "-h":
+        return "--help"
+    flag, given, value = argument.partition("=")
+    if given and flag in ("--config", "-config"):
+        return f"{flag}={configs.path_of(value)}"
+    return argument
 
 
 def _fail(reason: str) -> NoReturn:
@@ -99,10 +115,10 @@ def config_overrides() -> list[str]:
 def run_program(program: str, *arguments: str) -> int:
     """Shows and runs another of the programs, as a user would; returns its exit code."""
     shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
-    print(f"\n$ python -m experiments.{program} {shown}", flush=True)
+    print(f"\n$ sccunet {program} {shown}", flush=True)
     done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
     if done.returncode < 0:  # it could not say so itself
-        report(f"{program}: ended by signal {-done.returncode}, perhaps for want of memory")
+        report(f"{program}: ended by signal {-done.returncode}, perhaps for lack of memory")
     return done.returncode
 
 

@@ -1,0 +1,100 @@
+"""The command `sccunet`: its list, and that it runs the programs; configurations by name."""
+
+import ast
+import runpy
+from pathlib import Path
+
+import pytest
+from process import ROOT
+
+from experiments import command, configs
+
+_ALL = [name for commands in command.COMMANDS.values() for name in commands]
+
+
+def _is_program(file):
+    tree = ast.parse(file.read_text())
+    return any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+        for node in tree.body
+    )
+
+
+def test_every_program_is_listed_once():
+    files = sorted((ROOT / "experiments").glob("*.py"))
+    programs = [file.stem for file in files if _is_program(file) and file.stem != "command"]
+    assert sorted(_ALL) == sorted([*programs, "configs"])
+
+
+@pytest.fixture
+def sccunet(monkeypatch, capsys):
+    """Function that runs the command in this process: exit code, standard output and error."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["sccunet", *arguments])
+        code = 0
+        try:
+            command.main()
+        except SystemExit as error:
+            code = error.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
+def test_alone_it_lists_the_commands(sccunet, arguments):
+    code, out, err = sccunet(*arguments)
+    assert (code, err) == (0, "")
+    assert all(f"\n  {name} " in out for name in _ALL)
+    assert all(f"\n{group}:\n" in out for group in command.COMMANDS)
+
+
+def test_unknown_command_is_one_line(sccunet):
+    line = "error: found the command 'seperate', expected another: did you mean separate?\n"
+    assert sccunet("seperate") == (1, "", line)
+    line = "error: found the command 'x', expected another: sccunet alone lists all\n"
+    assert sccunet("x") == (1, "", line)
+
+
+def test_a_command_gets_its_arguments(sccunet, monkeypatch):
+    seen = {}
+
+    def run_module(name, **how):
+        import sys
+
+        seen.update(how, name=name, argv=sys.argv)
+
+    monkeypatch.setattr(runpy, "run_module", run_module)
+    assert sccunet("separate", "--model=RUN", "a song.wav")[0] == 0
+    assert seen == {
+        "name": "experiments.separate",
+        "run_name": "__main__",
+        "alter_sys": True,
+        "argv": ["sccunet", "--model=RUN", "a song.wav"],
+    }
+
+
+def test_configs_lists_name_and_purpose(program):
+    lines = program("configs").stdout.splitlines()
+    assert [line.split()[0] for line in lines] == configs.names()
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+def test_config_names_are_files_and_back():
+    assert {"paper_2stems", "paper_4stems", "small_2stems", "small_4stems"} <= {*configs.names()}
+    for name in configs.names():
+        path = configs.path_of(name)
+        assert Path(path).is_file()
+        assert configs.name_of(path) == name
+    assert configs.path_of("my/paper_4stems.py") == "my/paper_4stems.py"
+    assert configs.name_of("my/paper_4stems.py") == "my/paper_4stems.py"
+
+
+def test_config_by_name_and_names_that_are_none(program, refusal, tmp_path):
+    given = (f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
+    done = program("train", "--config=small_4stems", "--config.batch_size=0", *given)
+    assert refusal(done) == "config.batch_size: found 0, expected a whole number, 1 or more"
+    found = refusal(program("train", "--config=paper_5stems", *given))
+    assert "'paper_5stems'" in found
+    assert found.endswith(f"expected a config file, or one of {', '.join(configs.names())}")

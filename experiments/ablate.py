@@ -29,7 +29,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli, scoring
-from experiments.measure import machine
+from experiments.machine import machine
 from experiments.reports import pictures
 from experiments.reports.report import slug
 from sccunet.config import Config, ConfigError

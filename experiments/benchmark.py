@@ -48,7 +48,7 @@ from experiments.benchmarks.report import (
     read_results,
     write_report,
 )
-from experiments.measure import machine
+from experiments.machine import machine
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 

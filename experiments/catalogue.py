@@ -47,7 +47,7 @@ from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.wav import AudioError
-from experiments import cli, evaluate, prepare, scoring, separate
+from experiments import cli, evaluating, prepare, scoring, separate
 from sccunet.config import Config, ConfigError, UserError
 from sccunet.files import lock_folder, write_whole
 from sccunet.reconstruction import Reconstruction
@@ -187,12 +187,12 @@ def plan_scoring(files: Sequence[str]) -> Plan:
     output_dir = Path(os.path.abspath(given.output_dir))
     config, reconstruction = load_config(model), cli.reconstruction_of_flags()
     keys = _track_keys(data_dir, given.split)
-    settings = evaluate.settings_of(
+    settings = evaluating.settings_of(
         model, config, str(Path(data_dir).resolve()), given.split, "model", None
     )
     if reconstruction.mask != "none":
         settings["reconstruction"] = dataclasses.asdict(reconstruction)
-    evaluate.check_settings(output_dir, settings)
+    evaluating.check_settings(output_dir, settings)
     units, failed, skipped = {}, [], 0
     for key in keys:
         if (output_dir / f"{key}.json").exists():
@@ -212,7 +212,7 @@ def plan_scoring(files: Sequence[str]) -> Plan:
     )
     if units:
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
-        plan.workers = evaluate.default_jobs([track for (track,) in units.values()], config, None)
+        plan.workers = evaluating.default_jobs([track for (track,) in units.values()], config, None)
     return plan
 
 
@@ -437,7 +437,7 @@ def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
 
     cores = os.cpu_count() or 1
     threads = str(max(1, cores // (workers or cores)))  # Beam's 0 is one per core
-    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", *evaluate.ONE_THREAD):
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", *evaluating.ONE_THREAD):
         os.environ.setdefault(name, threads)
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else one process takes it all
     os.environ.setdefault("TQDM_DISABLE", "1")  # a bar per file and process would be too many

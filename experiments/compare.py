@@ -30,12 +30,12 @@ from ml_collections import config_flags
 
 from experiments import cli
 from experiments.baselines.systems import ORACLES, SYSTEMS, WITH_WEIGHTS
-from experiments.measure import EXCERPT
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.runs import CONFIG, load_config
 
 _ROUNDS = 3  # each system is measured so often, in turns
+_MEASURED_SECONDS = 30.0  # of a track, where whole tracks are scored
 _EXAMPLE_SECONDS = 6.0
 _WITHOUT_MEASURE = ("mixture", "scaled", "folder")  # nothing of it would be shown
 
@@ -160,7 +160,7 @@ def compare(
         if entry.label not in failed and entry.system not in _WITHOUT_MEASURE
     ]
     first = f"{found[0].split}/{found[0].name}"
-    measured_part = middle(found[0], excerpt or EXCERPT, config)
+    measured_part = middle(found[0], excerpt or _MEASURED_SECONDS, config)
     if not excerpt:
         measured_part = _liveliest(found[0], config, (0, found[0].frames), measured_part[1])
     start = measured_part[0] / config.model.sample_rate
@@ -172,7 +172,7 @@ def compare(
             if _is_measured(output, work / entry.label / "scores", first, start):
                 continue
             arguments = [*_system_arguments(entry, model, work), *common, "--repeats=1"]
-            arguments += [f"--excerpt={excerpt or EXCERPT}", f"--start={start}"]
+            arguments += [f"--excerpt={excerpt or _MEASURED_SECONDS}", f"--start={start}"]
             arguments.append(f"--output={output}")
             if not turn:
                 arguments.append(f"--estimates_dir={work / entry.label / 'estimates'}")
@@ -357,7 +357,7 @@ def _draw_example(
     """
     from data_pipeline.tracks import read_mixture, read_stems
     from experiments.baselines.systems import read_estimates
-    from experiments.reports import pictures
+    from experiments.reports import spectrograms
 
     stems, rate = config.model.stems, config.model.sample_rate
     start, frames = _liveliest(track, config, part, round(_EXAMPLE_SECONDS * rate))
@@ -379,7 +379,7 @@ def _draw_example(
         "truth": mono(read_stems(track, config, start, frames)),
         **estimates,
     }
-    pictures.spectrograms(columns, rate, path)
+    spectrograms.of_systems(columns, rate, path)
     key = f"{track.split}/{track.name}"
     return {"track": key, "start_seconds": start / rate, "seconds": frames / rate}
 

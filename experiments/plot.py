@@ -11,9 +11,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
-
-_FRAME, _HOP = 2048, 512
-_RANGE_DB = 80
+from experiments.reports.spectrograms import spectrogram
 
 
 def spectrograms(
@@ -89,29 +87,6 @@ def spectrograms(
     Path(output).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(output, dpi=80)
     pyplot.close(figure)
-
-
-def spectrogram(axis, samples, sample_rate: int):
-    """Draws float `samples` [samples] into an axis of matplotlib; returns the image."""
-    import numpy as np
-
-    # At -140 dB it keeps the logarithm of digital silence finite.
-    silence = 1e-7 * np.random.default_rng(0).standard_normal(len(samples))
-    # Scaled so that a full-scale sine is at 0 dB.
-    *_, image = axis.specgram(
-        samples + silence,
-        NFFT=_FRAME,
-        noverlap=_FRAME - _HOP,
-        Fs=sample_rate,
-        mode="magnitude",
-        scale="dB",
-        vmin=-_RANGE_DB - 20,
-        vmax=-20,
-        cmap="magma",
-    )
-    axis.set_yscale("symlog", linthresh=500)
-    axis.set_ylim(40, sample_rate / 2)
-    return image
 
 
 def main(_: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from data_pipeline import audio, sigsep
 from data_pipeline.wav import AudioError, read_wav
-from experiments import evaluate as program
+from experiments import evaluating as program
 from experiments import scoring
 from experiments.baselines.system import System
 from sccunet.config import Config, ConfigError, ModelConfig

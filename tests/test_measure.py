@@ -87,7 +87,8 @@ def test_the_program_counts_its_own_memory(program, data_dir, tmp_path):
     (tmp_path / "run" / "config.json").write_text(CONFIG.to_json())
     line = ("measure", "--system=mixture", f"--model={tmp_path}/run", f"--data_dir={data_dir}")
     ballast = np.ones(40_000_000)  # 320 MB here, which ru_maxrss of a child would hold
-    done = program(*line, "--repeats=2")
+    # In a new Python: a forked one has TensorFlow in it.
+    done = program(*line, "--repeats=2", timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
     assert len(result["separation_seconds"]) == 2

@@ -6,8 +6,7 @@ from scipy import signal
 
 from data_pipeline import audio
 from data_pipeline.wav import read_wav
-from experiments import evaluate as evaluation
-from experiments import scoring
+from experiments import evaluating, scoring
 from experiments.baselines.system import pick_stems
 from experiments.baselines.systems import ORACLES, SYSTEMS, load_system
 from sccunet.config import Config, ConfigError, ModelConfig
@@ -144,7 +143,7 @@ def songs(tmp_path):
 @pytest.mark.parametrize("split", ["", "test"])
 def test_folder_of_estimates(songs, split):
     """As museval writes them, or the folder of one split; from a config, without a model."""
-    summary = evaluation.evaluate(
+    summary = evaluating.evaluate(
         None,
         songs / "data",
         songs / "scores",
@@ -159,7 +158,7 @@ def test_folder_of_estimates(songs, split):
 
 def test_folder_of_estimates_that_do_not_fit(songs):
     def score(weights, names=(), **config):
-        return evaluation.evaluate(
+        return evaluating.evaluate(
             None,
             songs / "data",
             songs / "scores",
@@ -212,14 +211,14 @@ def test_excerpt_is_the_middle(songs):
     }
     for excerpt, seconds, expected in ((2.0, 2, 40), (100.0, 4, 9)):
         scores = songs / f"{excerpt}"
-        summary = evaluation.evaluate(None, songs / "data", scores, excerpt=excerpt, **options)
+        summary = evaluating.evaluate(None, songs / "data", scores, excerpt=excerpt, **options)
         for stem in _STEMS:
             whole = summary["whole_track_sdr"]["stems"][stem]["median"]
             assert whole == pytest.approx(expected, abs=0.5)
             assert summary["stems"][stem]["frames"] == seconds
     with pytest.raises(ConfigError, match=r"for excerpt_seconds = 2\.0, expected 3\.0"):
-        evaluation.evaluate(None, songs / "data", songs / "2.0", excerpt=3.0, **options)
-    short = evaluation.evaluate(
+        evaluating.evaluate(None, songs / "data", songs / "2.0", excerpt=3.0, **options)
+    short = evaluating.evaluate(
         None,
         songs / "data",
         songs / "irm",

@@ -33,7 +33,7 @@ from typing import Any
 
 from data_pipeline import sigsep
 from experiments.baselines.system import versions
-from experiments.measure import machine, peak_memory, vector_units
+from experiments.machine import machine, peak_memory, vector_units
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
 from sccunet.runs import exported_version
 

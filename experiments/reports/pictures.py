@@ -1,4 +1,4 @@
-"""The pictures of a comparison: box plots of scores, spectrograms of estimates side by side."""
+"""The pictures of a comparison: box plots of scores; and how every picture is saved."""
 
 import io
 import os
@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from experiments import plot
 from sccunet.files import write_whole
 
 _MOST_BYTES = 300_000
@@ -87,45 +86,6 @@ def boxes(
     for axis in axes[-1]:
         axis.set_xlabel("dB", fontsize=9)
     figure.suptitle(title, fontsize=10)
-    save(figure, path)
-
-
-def spectrograms(
-    columns: Mapping[str, Mapping[str, np.ndarray]], sample_rate: int, path: str | os.PathLike
-) -> None:
-    """Spectrograms, a row for each stem and a column for each system.
-
-    Args:
-      columns: title -> stem -> float [samples].
-      sample_rate: in Hz.
-      path: the PNG.
-    """
-    pyplot = load_pyplot()
-    stems = list(next(iter(columns.values())))
-    figure, axes = pyplot.subplots(
-        len(stems),
-        len(columns),
-        figsize=(10, 0.6 + 1.5 * len(stems)),
-        sharex=True,
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
-    for (title, signals), column in zip(columns.items(), axes.T, strict=True):
-        column[0].set_title(title, fontsize=10)
-        for stem, axis in zip(stems, column, strict=True):
-            image = plot.spectrogram(axis, signals[stem], sample_rate)
-            ticks = [hertz for hertz in (100, 500, 2000, 8000) if hertz < sample_rate / 2]
-            axis.set_yticks(ticks, map(str, ticks))
-            axis.minorticks_off()
-            axis.tick_params(labelsize=8)
-    for stem, axis in zip(stems, axes[:, 0], strict=True):
-        axis.set_ylabel(f"{stem}\nHz", fontsize=9)
-    seconds = len(signals[stems[0]]) / sample_rate
-    for axis in axes[-1]:
-        axis.set_xticks(range(0, int(seconds) + 1, 2))
-        axis.set_xlabel("seconds", fontsize=9)
-    figure.colorbar(image, ax=axes, label="dB", shrink=0.4, aspect=30, pad=0.01)
     save(figure, path)
 
 

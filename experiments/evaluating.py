@@ -1,0 +1,281 @@
+"""Scoring of a system on tracks, several at a time; going on where a run before has stopped."""
+
+import concurrent.futures
+import dataclasses
+import hashlib
+import json
+import multiprocessing
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from tqdm import tqdm
+
+from experiments import cli, scoring
+from experiments.baselines.system import System
+from experiments.baselines.systems import SYSTEMS, load_system
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.reconstruction import Reconstruction
+from sccunet.runs import exported_version
+
+# Peak memory of a scoring process, as measured, for each sample of each stem's channel when padded
+# to a power of two, which museval's FFT does.
+_MUSEVAL_BYTES = 45
+
+# BLAS reads these when it is loaded: one thread for each process, so that N processes use N cores.
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def evaluate(
+    model: str | os.PathLike | None,
+    data_dir: str | os.PathLike,
+    output_dir: str | os.PathLike,
+    split: str = "test",
+    names: Sequence[str] = (),
+    system: str = "model",
+    jobs: int | None = None,
+    reconstruction: Reconstruction | None = None,
+    weights: str | os.PathLike | None = None,
+    config: Config | None = None,
+    excerpt: float | None = None,
+) -> dict[str, Any]:
+    """Scores a system on tracks, several at a time; tracks with scores in `output_dir` are skipped.
+
+    Scoring runs in spawned processes: a program that calls this needs the usual
+    `if __name__ == "__main__"`.
+
+    Args:
+      model: training workdir or exported SavedModel; only "model" needs one.
+      data_dir: tracks in the MUSDB18-HQ layout.
+      output_dir: for the scores of this system on this split alone.
+      split: which tracks, if none are named.
+      names: score these tracks instead, wherever they are.
+      system: one of `SYSTEMS`.
+      jobs: processes that score; None takes as many as cores and memory allow.
+      reconstruction: how the model's estimates become stems; by default as in the paper.
+      weights: of another system, as for `load_system`.
+      config: says which stems are scored where there is no model.
+      excerpt: separate and score so many seconds from the middle of each track; None takes all.
+
+    Returns:
+      The summary of these tracks, as `scoring.summarise` makes it.
+
+    Raises:
+      ConfigError: for an unknown system, a model that cannot be read, or an `output_dir` that holds
+        the scores of something else.
+      AudioError: for tracks that cannot be found or read.
+    """
+    from data_pipeline.tracks import check_finite, find_tracks
+    from sccunet.runs import load_config
+
+    if system not in SYSTEMS:
+        raise ConfigError(f"system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
+    output_dir = Path(output_dir)
+    if model:
+        config = load_config(model)
+    elif system == "model" or config is None:
+        raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
+    tracks = find_tracks(data_dir, config, split=split, names=names)
+    settings = settings_of(model, config, str(Path(data_dir).resolve()), split, system, weights)
+    if excerpt:
+        settings["excerpt_seconds"] = excerpt
+    reconstruction = reconstruction or Reconstruction()
+    if system == "model" and reconstruction.mask != "none":
+        settings["reconstruction"] = dataclasses.asdict(reconstruction)
+    check_settings(output_dir, settings)
+    keys = [f"{track.split}/{track.name}" for track in tracks]
+    missing = [
+        track
+        for track, key in zip(tracks, keys, strict=True)
+        if not (output_dir / f"{key}.json").exists()
+    ]
+    if missing:
+        check_finite(missing)
+        loaded = load_system(system, config, model, weights, reconstruction)
+        write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
+        if jobs is None:
+            jobs = default_jobs(missing, config, excerpt)
+        _score_tracks(
+            missing, config, loaded, excerpt, output_dir, jobs, finished=len(keys) - len(missing)
+        )
+    summary = scoring.summarise(output_dir, keys)
+    write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
+    return summary
+
+
+def settings_of(
+    model: str | os.PathLike | None,
+    config: Config,
+    data_dir: str,
+    split: str,
+    system: str,
+    weights: str | os.PathLike | None,
+) -> dict[str, Any]:
+    """What decides the scores: runs with equal settings may share an `output_dir`."""
+    settings = {
+        "system": system,
+        "split": split,
+        "data_dir": data_dir,
+        "stems": {stem: list(config.files_of(stem)) for stem in config.model.stems},
+        "sample_rate": config.model.sample_rate,
+        "frame_length": config.model.frame_length,
+        "hop_length": config.model.hop_length,
+    }
+    if system == "model":
+        settings["model_sha256"] = _model_hash(Path(model))
+    if weights:
+        found = Path(weights).exists()
+        settings["weights"] = str(Path(weights).resolve() if found else weights)
+        if found:
+            settings["weights_sha256"] = _weights_hash(system, Path(weights))
+    return settings
+
+
+def _model_hash(model: Path) -> str:
+    """SHA-256 of the files that decide a model's estimates, names included."""
+    model = exported_version(model)
+    if (model / "saved_model.pb").exists():
+        paths = [model / "saved_model.pb", *sorted((model / "variables").glob("*"))]
+    else:
+        from sccunet.checkpoints import BEST
+
+        paths = [model / "config.json", model / BEST]
+    return _files_hash(paths)
+
+
+def _weights_hash(system: str, weights: Path) -> str:
+    """SHA-256 that changes when another system's weights do, or estimates in a folder."""
+    if system == "folder":  # gigabytes, perhaps: what tells a file that was written anew
+        stats = ((path, path.stat()) for path in sorted(weights.glob("**/*")))
+        known = [
+            (path.relative_to(weights).as_posix(), stat.st_size, stat.st_mtime_ns)
+            for path, stat in stats
+            if path.is_file()
+        ]
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
+    endings = (".json", ".pth", ".yaml", ".safetensors")
+    return _files_hash(path for path in sorted(weights.glob("*")) if path.suffix in endings)
+
+
+def _files_hash(paths: Iterable[Path]) -> str:
+    """SHA-256 of files, names included."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():  # what is missing is for the loading to report
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
+    """Raises ConfigError if `output_dir` cannot take these scores."""
+    if output_dir.exists() and not output_dir.is_dir():
+        raise ConfigError(f"output_dir {output_dir}: found a file, expected a folder")
+    found = next(output_dir.glob("*/*.json"), None)
+    if not found:
+        return
+    path = output_dir / scoring.SETTINGS
+    if not path.exists():
+        raise ConfigError(
+            f"{found}: found scores without {scoring.SETTINGS}, which says what was scored;"
+            " choose another output_dir"
+        )
+    try:
+        before = json.loads(path.read_text())
+    except ValueError:
+        before = {}
+    for field in {**settings, **before}:
+        if before.get(field) != settings.get(field):
+            raise ConfigError(
+                f"{path}: found scores for {field} = {before.get(field)!r}, expected"
+                f" {settings.get(field)!r}; choose another output_dir"
+            )
+
+
+def default_jobs(tracks: Sequence[Any], config: Config, excerpt: float | None) -> int:
+    """Processes for which there are cores, and memory for the longest track in each."""
+    from data_pipeline.tracks import middle
+
+    samples = max(
+        (1 << middle(track, excerpt, config)[1].bit_length()) * track.channels for track in tracks
+    )
+    needed = samples * len(config.model.stems) * _MUSEVAL_BYTES
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return max(1, min(os.cpu_count() or 1, int(0.7 * memory) // needed))
+
+
+def _score_tracks(
+    tracks: Sequence[Any],
+    config: Config,
+    system: System,
+    excerpt: float | None,
+    output_dir: Path,
+    jobs: int,
+    finished: int,
+) -> None:
+    """Estimates here, one track after the other, and scores in processes; with a progress bar."""
+    from data_pipeline.tracks import middle, read_mixture, read_stems
+
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), initializer=cli.end_with_parent
+    )
+    waiting: set[concurrent.futures.Future] = set()
+    progress = tqdm(total=finished + len(tracks), initial=finished, desc="scoring", unit="track")
+
+    def collect(until: int) -> None:
+        while len(waiting) > until:
+            done, _ = concurrent.futures.wait(
+                waiting, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                waiting.remove(future)
+                future.result()
+                progress.update()
+
+    try:
+        with progress:
+            for track in tracks:
+                key = f"{track.split}/{track.name}"
+                start, frames = middle(track, excerpt, config)
+                mixture = read_mixture(track, config, start, frames)
+                references = read_stems(track, config, start, frames)
+                estimates = system.separate(mixture, references, key)
+                if estimates.shape[1] == track.frames:  # a folder's are of the whole track
+                    estimates = estimates[:, start : start + frames]
+                if estimates.shape != references.shape:
+                    raise ConfigError(
+                        f"track {track.name}: found estimates of shape {estimates.shape}, expected"
+                        f" {references.shape} (stems, samples, channels)"
+                    )
+                if not np.isfinite(estimates).all():
+                    raise ConfigError(
+                        f"track {track.name}: found estimates that are NaN or infinite, expected"
+                        " numbers; the model is broken"
+                    )
+                with mock.patch.dict(os.environ, ONE_THREAD):  # the new processes inherit it
+                    waiting.add(
+                        pool.submit(
+                            scoring.score_track,
+                            references,
+                            estimates,
+                            config.model.stems,
+                            config.model.sample_rate,
+                            output_dir,
+                            key,
+                        )
+                    )
+                collect(until=jobs)  # one track waits beside those being scored: bounded memory
+            collect(until=0)
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            f"jobs: found a scoring process of {jobs} ended from outside, probably for want of"
+            " memory; expected less at a time (what was scored is kept)"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)

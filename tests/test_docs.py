@@ -1,9 +1,12 @@
 """What README, docs and CONTRIBUTING say is so: figures, commands, flags, files and links."""
 
 import ast
+import dataclasses
+import functools
 import importlib
 import json
 import re
+import shlex
 import statistics
 from pathlib import Path
 
@@ -11,17 +14,24 @@ import pytest
 
 from experiments import scoring
 from experiments.benchmarks import report
+from experiments.command import COMMANDS
+from sccunet.config import AugmentConfig, Config, ModelConfig
 
 _ROOT = Path(__file__).parents[1]
-_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").glob("*.md"))]
+_PAGES = [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").glob("*.md"))]
 _ROOMS = ("sccunet", "data_pipeline", "experiments", "tests", "docs", "results", ".ci", ".github")
-# Of docker, TensorFlow Serving and Beam's runners, which the pages name beside ours.
+_COMMANDS = [name for commands in COMMANDS.values() for name in commands]
+# Flags of TensorFlow Serving, Beam's runners, ruff, TensorBoard and tests/kill_training.py.
 _FOREIGN = {
     "rest_api_timeout_in_ms",
     "enable_batching",
     "batching_parameters_file",
     "runner",
     "flink_master",
+    "check",
+    "logdir",
+    "kills",
+    "reader",
 }
 _of_each_page = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
 
@@ -37,17 +47,113 @@ def _prose(text: str) -> str:
 
 def _spans(text: str) -> list[str]:
     """What stands between backticks outside of blocks."""
-    return [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", _prose(text))]
+    spans = re.findall(r"`([^`]+)`", _prose(text))
+    return [" ".join(span.replace("\\|", "|").split()) for span in spans]
 
 
 def _command_lines(text: str) -> list[str]:
-    """Every command of ours, from shell blocks and from between backticks."""
-    lines = list(_spans(text))
+    """Every command of ours, from shell blocks and from between backticks.
+
+    `train --reader=tfio` between backticks is one, too.
+    """
+    lines = [
+        f"sccunet {span}" if " --" in span and span.partition(" ")[0] in _COMMANDS else span
+        for span in _spans(text)
+    ]
     for language, block in _blocks(text):
         if language != "python":
             lines += re.sub(r"\\\n\s*", " ", block).splitlines()
     starts = ("sccunet ", "python -m experiments.", "make ")
     return [line.strip() for line in lines if line.strip().startswith(starts)]
+
+
+@functools.cache
+def _config_fields() -> set[str]:
+    return {
+        prefix + field.name
+        for kind, prefix in ((Config, ""), (ModelConfig, "model."), (AugmentConfig, "augment."))
+        for field in dataclasses.fields(kind)
+    }
+
+
+@pytest.fixture(scope="module")
+def flags_of(program):
+    """Function that gives a program's flags: name -> its values, where it lists them."""
+
+    @functools.cache
+    def flags(*program_and_action):
+        text = program(*program_and_action, "--helpfull", cwd=_ROOT).stdout
+        found = re.findall(r"--(?:\[no\])?(\w+)\b(?:: <([\w|]+)>)?", text)
+        return {name: set(values.split("|")) if values else None for name, values in found}
+
+    return flags
+
+
+def _wrong_flag(argument: str, flags: dict) -> str | None:
+    """What is wrong with `--flag=value`, or None."""
+    name, _, value = argument.removeprefix("--").partition("=")
+    if name.startswith("config."):
+        known = name.removeprefix("config.") in _config_fields()
+        return None if known else f"no field {name}"
+    if name not in flags:
+        return f"no flag {argument}"
+    if name == "config" and value and not (_ROOT / f"experiments/configs/{value}.py").exists():
+        return f"no config {value}"
+    wrong = set(value.split("|")) - flags[name] if value and flags[name] else None
+    return f"no {argument}" if wrong else None
+
+
+def _wrong_command(line: str, flags_of) -> list[str]:
+    """What is wrong with a line that runs one of the commands."""
+    words = shlex.split(line.partition(" -- ")[0], comments=True)
+    if words[0] == "python":
+        name, arguments = words[2].removeprefix("experiments."), words[3:]
+    else:
+        name, arguments = words[1], words[2:]
+    if name.startswith("-") or not name.isidentifier():  # `sccunet --version`, `sccunet ...`
+        return []
+    if name not in _COMMANDS:
+        return [f"no command {name}"]
+    if name == "configs":
+        return []
+    action = arguments[:1] if name == "catalogue" and arguments else []
+    flags = flags_of(name, *action)
+    given = [argument for argument in arguments if argument.startswith("--")]
+    return [wrong for argument in given if (wrong := _wrong_flag(argument, flags))]
+
+
+def _wrong_make(line: str) -> list[str]:
+    makefile = (_ROOT / "Makefile").read_text()
+    targets = re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split()
+    wrong = []
+    for word in shlex.split(line, comments=True)[1:]:
+        variable, assigned, _ = word.partition("=")
+        if assigned and not re.search(rf"^{variable} \?=", makefile, re.MULTILINE):
+            wrong.append(f"no variable {variable}")
+        if not assigned and word not in targets:
+            wrong.append(f"no target {word}")
+    return wrong
+
+
+@_of_each_page
+def test_commands_flags_configs_and_make_targets_exist(page, flags_of):
+    text = page.read_text()
+    lines = _command_lines(text)
+    wrong = []
+    for line in lines:
+        found = _wrong_make(line) if line.startswith("make ") else _wrong_command(line, flags_of)
+        wrong += [f"{problem}: {line}" for problem in found]
+    anywhere = {}
+    for name in set(_COMMANDS) - {"configs"}:
+        anywhere |= flags_of(name)
+    for span in _spans(text):
+        for word in re.findall(r"(?:^| )(--\w[^ ]*)", span) if span not in lines else ():
+            if word[2:].partition("=")[0] not in _FOREIGN and _wrong_flag(word, anywhere):
+                wrong.append(f"{_wrong_flag(word, anywhere)}: `{span}`")
+        field = re.match(r"config\.([a-z][a-z_.]*)(?: ?=|$)", span)
+        if field and field[1] not in {*_config_fields(), "json", "py", "model", "augment"}:
+            wrong.append(f"no field: `{span}`")
+    assert not wrong, "\n".join(wrong)
 
 
 @_of_each_page
@@ -85,6 +191,12 @@ def test_python_snippets_import_what_exists(page):
 
 def test_front_page_is_short():
     assert len((_ROOT / "README.md").read_text().splitlines()) <= 150
+
+
+def test_every_page_is_reached_from_the_front_page():
+    text = (_ROOT / "README.md").read_text()
+    for page in _PAGES[1:]:
+        assert f"]({page.relative_to(_ROOT)}" in text
 
 
 _VARIANTS = ("none", "soft_1", "soft_2", "wiener_1")

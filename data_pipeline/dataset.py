@@ -8,15 +8,15 @@ First a crop's place is drawn: files, first samples, channels and gains, a few n
 batches of places are then read at once, and samples are written once, where the batch has them.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
-from data_pipeline.readers import Reader, mmap_reader
+from data_pipeline.mmap_reader import mmap_reader
+from data_pipeline.readers import MakeReader
 from data_pipeline.tracks import Segment
-from data_pipeline.wav import WavInfo
 from sccunet.config import Config
 
 # Purposes of a crop's random numbers; each has its own seed, so that switching one kind of
@@ -28,7 +28,7 @@ def training_dataset(
     segments: Sequence[Segment],
     config: Config,
     first_step: int = 0,
-    reader: Callable[[Sequence[WavInfo], int], Reader] = mmap_reader,
+    reader: MakeReader = mmap_reader,
     stereo: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
@@ -42,7 +42,7 @@ def training_dataset(
       segments: what to train on, each at least one patch long.
       config: the run's.
       first_step: batches to leave out, for a run that continues.
-      reader: `mmap_reader` or `tfio_reader` of `data_pipeline.readers`.
+      reader: from `data_pipeline.readers.reader_named`.
       stereo: give left and right, whatever `config.downmix`; for other people's networks.
       context: which of several workers asks, and how many replicas share a step: as
         `distribute_datasets_from_function` gives it. Together they get what one alone would.
@@ -156,7 +156,7 @@ def fixed_dataset(
     config: Config,
     crops: Sequence[tuple[int, int]],
     batch_size: int,
-    reader: Callable[[Sequence[WavInfo], int], Reader] = mmap_reader,
+    reader: MakeReader = mmap_reader,
     stereo: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
@@ -225,7 +225,9 @@ class _SlotTable:
 class _Stems:
     """From segments and first samples to the waveforms of stems."""
 
-    def __init__(self, segments: Sequence[Segment], config: Config, reader, stereo: bool):
+    def __init__(
+        self, segments: Sequence[Segment], config: Config, reader: MakeReader, stereo: bool
+    ):
         self.config, self.stereo = config, stereo
         names = [name for stem in config.model.stems for name in config.files_of(stem)]
         self.files = [segment.track.files[name] for segment in segments for name in names]

@@ -1,218 +1,53 @@
-"""Read crops of WAV files inside a tf.data graph, by memory maps or by tensorflow-io.
+"""Which code reads crops of WAV files inside a tf.data graph: ONE list of readers, by name.
 
 Memory maps are the default: several times faster (results/benchmark), and they load with every
 TensorFlow; their only Python is one call per batch, whose NumPy loops let other threads run.
-tensorflow-io's last release loads its ops with TensorFlow 2.16 and 2.17 only, and misreads some
-encodings without a word; those files go to the memory maps. A reader reads only the crop's bytes.
+tensorflow-io stays in the graph without Python. A reader reads only the crop's bytes.
+
+To add a reader, write a module beside `mmap_reader`, and name it here.
 """
 
-import os
 import re
-import sys
-import threading
 from collections.abc import Callable, Sequence
-from functools import cache
+from typing import TYPE_CHECKING
 
-import numpy as np
-import tensorflow as tf
+from data_pipeline.wav import AudioError, WavInfo
+from sccunet.config import ConfigError
 
-from data_pipeline.augment import MEAN
-from data_pipeline.wav import AudioError, WavInfo, pcm_to_float
+if TYPE_CHECKING:  # so that programs can show the readers' names at once
+    import tensorflow as tf
 
-# (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or MEAN
-# alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].
-Reader = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+READERS = ("mmap", "tfio")
 
-# Encodings that tensorflow-io reads rightly, if asked for the file's own type. It takes 32-bit
-# integers for floats, and refuses 64-bit floats.
-_TFIO_TYPES = {"pcm8": tf.uint8, "pcm16": tf.int16, "pcm24": tf.int32, "float32": tf.float32}
-
-# Encodings whose samples NumPy converts as they lie in the file: type, and full scale.
-_DIRECT = {"pcm16": ("<i2", 2**15), "pcm32": ("<i4", 2**31), "float32": ("<f4", 1)}
-_ALIGNMENT = 64  # of TensorFlow's tensors, in bytes: such an array becomes one without a copy
+# (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or
+# `augment.MEAN` alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].
+Reader = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+# (files, samples of a crop) -> Reader
+MakeReader = Callable[[Sequence[WavInfo], int], Reader]
 
 
-def error_of(error: tf.errors.OpError) -> AudioError | None:
+def reader_named(name: str) -> MakeReader:
+    """The function that makes a reader of files.
+
+    Args:
+      name: one of `READERS`.
+
+    Raises:
+      ConfigError: for another name, or if what the reader needs is not installed.
+    """
+    if name == "mmap":
+        from data_pipeline.mmap_reader import mmap_reader
+
+        return mmap_reader
+    if name == "tfio":
+        from data_pipeline import tfio_reader
+
+        tfio_reader.check_available()
+        return tfio_reader.tfio_reader
+    raise ConfigError(f"--reader: found {name!r}, expected one of {', '.join(READERS)}")
+
+
+def error_of(error: "tf.errors.OpError") -> AudioError | None:
     """The reader's AudioError that TensorFlow has wrapped in its own; None if there is none."""
     found = re.search(r"AudioError: (.+)", str(error))
     return AudioError(found[1]) if found else None
-
-
-@cache
-def tfio_available() -> bool:
-    """Whether tensorflow-io is installed and its ops load with this TensorFlow."""
-    try:
-        from tensorflow_io.python.ops import core_ops
-
-        # Importing loads nothing: the library is loaded when an op is first asked for, and raises
-        # NotImplementedError where it does not fit this TensorFlow.
-        return callable(core_ops.io_audio_readable_init)
-    except (ImportError, NotImplementedError, AttributeError):
-        return False
-
-
-def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
-    """Reads `samples` samples of some of `files` from memory maps, opened once per file.
-
-    When run, it raises AudioError, which TensorFlow wraps, for a file that is gone or cut short.
-    """
-
-    @cache
-    def rows(index: int) -> np.ndarray:
-        """A file's samples [frames, channels], or their bytes, uint8 [frames, bytes per frame]."""
-        info = files[index]
-        direct = _DIRECT.get(info.encoding)
-        return np.memmap(
-            info.path,
-            direct[0] if direct else np.uint8,
-            mode="r",
-            offset=info.data_offset,
-            shape=(info.frames, info.channels if direct else info.frame_bytes),
-        )
-
-    def read_one(
-        index: int, start: int, channels: list[int], gain: np.float32, out: np.ndarray
-    ) -> None:
-        info = files[index]
-        _check_unchanged(info)
-        crop = rows(index)[start : start + samples]
-        if info.encoding in _DIRECT:
-            full_scale = _DIRECT[info.encoding][1]
-        else:
-            crop = pcm_to_float(crop.reshape(-1), info.encoding).reshape(samples, info.channels)
-            full_scale = 1
-        if channels == [MEAN]:
-            full_scale *= info.channels
-        floats = np.multiply(crop, np.float32(gain / full_scale), dtype=np.float32)
-        if channels == [MEAN]:
-            # Many times faster than NumPy's sum over so short an axis.
-            left, *others = floats.T
-            out[0] = left if not others else np.add(left, others[0], out=out[0])
-            for other in others[1:]:
-                out[0] += other
-        else:
-            for channel, row in zip(channels, out, strict=True):
-                row[:] = floats[:, channel]
-
-    def read_numpy(indices, starts, channels, gains) -> np.ndarray:
-        crops = _new_crops((*channels.shape, samples))
-        places = zip(indices.tolist(), starts.tolist(), channels.tolist(), gains, strict=True)
-        for place, out in zip(places, crops, strict=True):
-            read_one(*place, out)
-        return crops
-
-    def read(indices, starts, channels, gains):
-        crops = tf.numpy_function(read_numpy, [indices, starts, channels, gains], tf.float32)
-        return tf.ensure_shape(crops, [*channels.shape, samples])
-
-    return read
-
-
-def _check_unchanged(info: WavInfo) -> None:
-    """Before a memory map is read: where its file has been cut short, reading ends the process."""
-    try:
-        size = os.stat(info.path).st_size
-    except OSError as error:
-        raise AudioError(f"{info.path}: cannot be read any more ({error.strerror})") from error
-    if size < info.data_offset + info.frames * info.frame_bytes:
-        found = max(size - info.data_offset, 0) // info.frame_bytes
-        raise AudioError(
-            f"{info.path}: found {found} samples, expected {info.frames} as before: it was cut"
-            " short"
-        )
-
-
-def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
-    """Reads `samples` samples of some of `files` by tensorflow-io, without Python.
-
-    Files in an encoding that tensorflow-io misreads go to `mmap_reader`.
-    """
-    import tensorflow_io as tfio
-
-    maps = mmap_reader(files, samples)
-    # Its opened file belongs to the graph's node, not to the call (tensorflow/io issues 1647 and
-    # 1764): without this lock two parallel calls of a map read from each other's files.
-    lock = tf.CriticalSection()
-
-    def branch(encoding: str):
-        """Function of a scalar index and start, channels [taken] and gain -> [taken, samples]."""
-        if encoding not in _TFIO_TYPES:
-            return lambda *place: maps(*(part[None] for part in place))[0]
-        dtype = _TFIO_TYPES[encoding]
-
-        def read(index, start, channels, gain):
-            def open_and_read():
-                audio = tfio.IOTensor.graph(dtype).from_audio(tf.gather(paths, index))
-                return audio[start : start + samples]
-
-            audio = _to_float(lock.execute(open_and_read, exclusive_resource_access=False)) * gain
-            taken = tf.gather(tf.transpose(audio), tf.maximum(channels, 0))
-            mean = tf.reduce_mean(audio, axis=1)
-            return tf.where((channels == MEAN)[:, None], mean, taken)
-
-        return read
-
-    paths = tf.constant([info.path for info in files])
-    encodings = sorted({info.encoding for info in files})
-    branches = [branch(encoding) for encoding in encodings]
-    which = tf.constant([encodings.index(info.encoding) for info in files], tf.int32)
-
-    def read_one(place):
-        if len(branches) == 1:  # the usual case needs no switch in the graph
-            return branches[0](*place)
-        return tf.switch_case(
-            tf.gather(which, place[0]), [lambda read=read: read(*place) for read in branches]
-        )
-
-    def read(*places):
-        taken = places[2].shape[1]
-        crop = tf.TensorSpec([taken, samples], tf.float32)
-        return tf.map_fn(read_one, places, fn_output_signature=crop)
-
-    return read
-
-
-_memories: list[np.ndarray] = []
-_lock = threading.Lock()
-
-
-def _new_crops(shape: Sequence[int]) -> np.ndarray:
-    """float32, not filled, where TensorFlow makes a tensor of it without a copy.
-
-    Its memory is used again once nobody holds the tensor, or any view of it. Fresh memory would
-    have to be zeroed by the kernel, a fifth of the time.
-    """
-    size = int(np.prod(shape)) * 4
-    with _lock:
-        counts = _references(_memories)
-        unused = [m for m, n in zip(_memories, counts, strict=True) if n <= _NOT_IN_USE]
-        fitting = [m for m in unused if len(m) == size + _ALIGNMENT]
-        kept = {id(memory) for memory in fitting[:2]}
-        # What another stream, or a full queue, had needed goes back to the system.
-        gone = {id(memory) for memory in unused} - kept
-        _memories[:] = [m for m in _memories if id(m) not in gone]
-        if fitting:
-            memory = fitting[0]
-        else:
-            memory = np.empty(size + _ALIGNMENT, np.uint8)
-            _memories.append(memory)
-        first = -memory.ctypes.data % _ALIGNMENT
-        return memory[first : first + size].view(np.float32).reshape(shape)
-
-
-def _references(memories: Sequence[np.ndarray]) -> list[int]:
-    """How many hold each array: this module, and every view of it."""
-    return [sys.getrefcount(memory) for memory in memories]
-
-
-# Counted in the same way, since Pythons differ in what they count.
-_NOT_IN_USE = _references([np.empty(1)])[0]
-
-
-def _to_float(audio: tf.Tensor) -> tf.Tensor:
-    """Samples of any type that tensorflow-io gives, scaled to [-1, 1)."""
-    if audio.dtype == tf.float32:
-        return audio
-    if audio.dtype == tf.uint8:
-        return (tf.cast(audio, tf.float32) - 128) / 128
-    return tf.cast(audio, tf.float32) * (0.5 ** (audio.dtype.size * 8 - 1))

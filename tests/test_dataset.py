@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipeline import dataset, readers, tracks
+from data_pipeline import dataset, readers, tfio_reader, tracks
 from data_pipeline.audio import write_wav
 from data_pipeline.tracks import Segment
 from sccunet.config import AugmentConfig, Config, ModelConfig
@@ -96,14 +96,14 @@ def test_a_stream_continues_where_it_was_left(segments):
     np.testing.assert_array_equal(straight[6:], _take(segments, config, 4, first_step=3))
 
 
-@pytest.mark.skipif(not readers.tfio_available(), reason="tensorflow-io does not load here")
+@pytest.mark.skipif(not tfio_reader.available(), reason="tensorflow-io does not load here")
 @pytest.mark.parametrize("stereo", [False, True])
 @pytest.mark.parametrize("downmix", [False, True])
 def test_both_readers_give_the_same_stream(segments, downmix, stereo):
     augmented = AugmentConfig(gain_db=6.0, channel_swap=not downmix, mix_tracks=0.5)
     config = _with(downmix=downmix, augment=augmented)
     ours = _take(segments, config, 3, stereo=stereo)
-    theirs = _take(segments, config, 3, stereo=stereo, reader=readers.tfio_reader)
+    theirs = _take(segments, config, 3, stereo=stereo, reader=readers.reader_named("tfio"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
 
 

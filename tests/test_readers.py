@@ -5,17 +5,19 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data_pipeline import readers
+from data_pipeline import mmap_reader, readers, tfio_reader
 from data_pipeline.augment import MEAN
 from data_pipeline.wav import wav_info
+from sccunet.config import ConfigError
 
 _FRAMES, _CROP = 30_000, 4_096
 _SUBTYPES = ["PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"]
 _PLACES = [0, 1, 12_345, _FRAMES - _CROP]
 
 needs_tfio = pytest.mark.skipif(
-    not readers.tfio_available(), reason="tensorflow-io does not load with this TensorFlow"
+    not tfio_reader.available(), reason="tensorflow-io does not load with this TensorFlow"
 )
+each_reader = pytest.mark.parametrize("name", ["mmap", pytest.param("tfio", marks=needs_tfio)])
 
 
 def _write(path, subtype, channels):
@@ -24,55 +26,84 @@ def _write(path, subtype, channels):
     return wav_info(path)
 
 
-def _read(reader, index, start, channels, gain=1.0):
-    # Inside tf.data, as training runs it.
-    places = tf.data.Dataset.from_tensors(
-        (
-            tf.constant([index], tf.int64),
-            tf.constant([start], tf.int64),
-            tf.constant([channels], tf.int32),
-            tf.constant([gain], tf.float32),
+@pytest.fixture(scope="module")
+def infos(tmp_path_factory):
+    """A file of every encoding with one, two and three channels."""
+    folder = tmp_path_factory.mktemp("readers")
+    return [
+        _write(folder / f"{subtype}{channels}.wav", subtype, channels)
+        for subtype in _SUBTYPES
+        for channels in (1, 2, 3)
+    ]
+
+
+def _crops(reader, places):
+    """Of (file, start, channels, gain) each, [samples, channels]; read in tf.data, as in training.
+
+    All with the same number of channels.
+    """
+    types = (tf.int64, tf.int64, tf.int32, tf.float32)
+    columns = (tf.constant(c, t) for c, t in zip(zip(*places, strict=True), types, strict=True))
+    stream = tf.data.Dataset.from_tensor_slices(tuple(columns)).batch(1, drop_remainder=True)
+    return [crops[0].T for crops in stream.map(reader).as_numpy_iterator()]
+
+
+def _read(reader, index, start, channels):
+    (crop,) = _crops(reader, [(index, start, channels, 1.0)])
+    return crop
+
+
+def _truth(info, start):
+    return soundfile.read(info.path, _CROP, start, dtype="float32", always_2d=True)[0]
+
+
+def _places(infos, channels, gain=1.0):
+    """Crops of all files, from their start to their end, those channels of each."""
+    return [(i, start, channels, gain) for i in range(len(infos)) for start in _PLACES]
+
+
+def _check(reader, infos, channels, expected, rtol=0.0, atol=0.0, gain=1.0):
+    places = _places(infos, channels, gain)
+    for crop, (i, start, *_) in zip(_crops(reader, places), places, strict=True):
+        np.testing.assert_allclose(
+            crop,
+            expected(_truth(infos[i], start)),
+            rtol=rtol,
+            atol=atol,
+            err_msg=f"{infos[i].path}, {channels} from sample {start}",
         )
-    )
-    return next(iter(places.map(reader))).numpy()[0].T  # [samples, channels]
 
 
-@pytest.mark.parametrize("channels", [1, 2, 3])
-@pytest.mark.parametrize("subtype", _SUBTYPES)
-def test_memory_map_equals_soundfile(tmp_path, subtype, channels):
-    info = _write(tmp_path / "a.wav", subtype, channels)
-    reader = readers.mmap_reader([info], _CROP)
-    for start in _PLACES:
-        truth, _ = soundfile.read(info.path, _CROP, start, dtype="float32", always_2d=True)
-        np.testing.assert_array_equal(_read(reader, 0, start, range(channels)), truth)
-        np.testing.assert_array_equal(_read(reader, 0, start, [channels - 1]), truth[:, -1:])
-        mean = truth.mean(axis=1, dtype=np.float32, keepdims=True)
-        np.testing.assert_allclose(_read(reader, 0, start, [MEAN]), mean, atol=1e-7)
-        louder = _read(reader, 0, start, [0, 0], gain=1.7)
-        np.testing.assert_allclose(louder, 1.7 * truth[:, [0, 0]], rtol=2e-7)
+def test_memory_map_equals_soundfile(infos):
+    reader = mmap_reader.mmap_reader(infos, _CROP)
+    _check(reader, infos, [0], lambda truth: truth[:, :1])
+    _check(reader, infos, [MEAN], lambda x: x.mean(1, np.float32)[:, None], 1e-7, 1e-7)
+    _check(reader, infos, [0, 0], lambda x: 1.7 * x[:, [0, 0]], rtol=2e-7, gain=1.7)
+    several = [info for info in infos if info.channels > 1]
+    _check(mmap_reader.mmap_reader(several, _CROP), several, [1, 0], lambda x: x[:, [1, 0]])
+    three = [info for info in infos if info.channels == 3]
+    _check(mmap_reader.mmap_reader(three, _CROP), three, [0, 1, 2], lambda x: x)
 
 
 @needs_tfio
-@pytest.mark.parametrize("channels", [1, 2])
-@pytest.mark.parametrize("subtype", _SUBTYPES)
-def test_tensorflow_io_and_memory_map_are_identical(tmp_path, subtype, channels):
-    info = _write(tmp_path / "a.wav", subtype, channels)
-    ours, theirs = (make([info], _CROP) for make in (readers.mmap_reader, readers.tfio_reader))
-    for start in _PLACES:
-        for taken in (range(channels), [MEAN]):
-            np.testing.assert_array_equal(
-                _read(theirs, 0, start, taken), _read(ours, 0, start, taken)
-            )
+def test_tensorflow_io_and_memory_map_are_identical(infos):
+    for channels, least in (([MEAN], 1), ([0], 1), ([0, 1], 2)):
+        files = [info for info in infos if least <= info.channels <= 2]
+        ours, theirs = (
+            _crops(readers.reader_named(name)(files, _CROP), _places(files, channels))
+            for name in readers.READERS
+        )
+        np.testing.assert_array_equal(theirs, ours)
 
 
-@pytest.mark.parametrize(
-    "make", [readers.mmap_reader, pytest.param(readers.tfio_reader, marks=needs_tfio)]
-)
-def test_parallel_reads_do_not_get_into_each_other(tmp_path, make):
+@each_reader
+def test_parallel_reads_do_not_get_into_each_other(tmp_path, name):
     values = np.arange(20) * 100
     for value in values:
         soundfile.write(tmp_path / f"{value}.wav", np.full((5000, 1), value, np.int16), 44_100)
-    reader = make([wav_info(tmp_path / f"{value}.wav") for value in values], 100)
+    reader = readers.reader_named(name)(
+        [wav_info(tmp_path / f"{value}.wav") for value in values], 100
+    )
     which = np.random.default_rng(0).integers(0, len(values), 2000)
     stream = tf.data.Dataset.from_tensor_slices(which)
     start, channel, gains = [7, 7], [[0], [0]], [1.0, 2.0]
@@ -87,25 +118,10 @@ def test_parallel_reads_do_not_get_into_each_other(tmp_path, make):
     np.testing.assert_array_equal(read * 32768, np.broadcast_to(expected, read.shape))
 
 
-@pytest.mark.parametrize(
-    "make", [readers.mmap_reader, pytest.param(readers.tfio_reader, marks=needs_tfio)]
-)
-def test_files_of_different_encodings_and_channels_in_one_set(tmp_path, make):
-    infos = [
-        _write(tmp_path / f"{subtype}{channels}.wav", subtype, channels)
-        for subtype in _SUBTYPES
-        for channels in (1, 2)
-    ]
-    reader = make(infos, _CROP)
-    for index, info in enumerate(infos):
-        truth, _ = soundfile.read(info.path, _CROP, 777, dtype="float32", always_2d=True)
-        np.testing.assert_array_equal(_read(reader, index, 777, range(info.channels)), truth)
-
-
 def test_crops_stay_what_they_are_when_others_are_read(tmp_path):
     """Arrays that become tensors without a copy are not used again."""
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
-    reader = readers.mmap_reader([info], _CROP)
+    reader = mmap_reader.mmap_reader([info], _CROP)
     starts = range(0, _FRAMES - _CROP, 1000)
     stream = tf.data.Dataset.from_tensor_slices(np.array(starts, np.int64)).map(
         lambda start: reader(
@@ -119,15 +135,24 @@ def test_crops_stay_what_they_are_when_others_are_read(tmp_path):
         np.testing.assert_array_equal(crop, truth)
 
 
-def test_reader_of_this_installation():
-    version = tuple(int(part) for part in tf.__version__.split(".")[:2])
-    if version >= (2, 18):
-        assert not readers.tfio_available()
+def test_readers_by_name(monkeypatch):
+    assert readers.reader_named("mmap") is mmap_reader.mmap_reader
+    with pytest.raises(ConfigError) as caught:
+        readers.reader_named("scipy")
+    assert str(caught.value) == "--reader: found 'scipy', expected one of mmap, tfio"
+    monkeypatch.setattr(tfio_reader, "available", lambda: False)
+    with pytest.raises(ConfigError) as caught:
+        readers.reader_named("tfio")
+    assert str(caught.value) == (
+        f"--reader=tfio: found TensorFlow {tf.__version__} without a tensorflow-io that loads,"
+        " expected TensorFlow 2.17 (Python 3.11 or 3.12) with"
+        " pip install 'tensorflow==2.17.*' tensorflow-io==0.37.1, or --reader=mmap"
+    )
 
 
 def test_memory_of_crops_that_nobody_holds_is_used_again(tmp_path):
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
-    reader = readers.mmap_reader([info], _CROP)
+    reader = mmap_reader.mmap_reader([info], _CROP)
     stream = tf.data.Dataset.range(100).map(
         lambda start: reader(
             tf.zeros([1], tf.int64), start[None], tf.constant([[0, 1]]), tf.ones([1])
@@ -136,7 +161,7 @@ def test_memory_of_crops_that_nobody_holds_is_used_again(tmp_path):
     )
     addresses = [crop.numpy().ctypes.data for crop in stream.prefetch(2)]
     assert len(set(addresses)) < 20
-    assert len(readers._memories) < 20
+    assert len(mmap_reader._memories) < 20
 
 
 @pytest.mark.parametrize(
@@ -151,7 +176,7 @@ def test_memory_of_crops_that_nobody_holds_is_used_again(tmp_path):
 )
 def test_a_file_that_vanishes_or_is_cut_short_is_named(tmp_path, spoil, reason):
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
-    reader = readers.mmap_reader([info], _CROP)
+    reader = mmap_reader.mmap_reader([info], _CROP)
     for start in (0, _FRAMES - _CROP):
         _read(reader, 0, start, [0])
     spoil(tmp_path / "a.wav")

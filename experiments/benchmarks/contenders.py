@@ -261,13 +261,11 @@ def bound(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 def our_input(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     """Our `training_dataset`; its tensors are not copied into NumPy arrays."""
     from data_pipeline.dataset import training_dataset
-    from data_pipeline.readers import mmap_reader, tfio_available, tfio_reader
+    from data_pipeline.readers import reader_named
 
     config = _crop_config(settings)
     segments = _segments(settings, config)
-    if settings.get("tfio") and not tfio_available():
-        raise ConfigError("tensorflow-io is missing, or does not load with this TensorFlow")
-    reader = tfio_reader if settings.get("tfio") else mmap_reader
+    reader = reader_named("tfio" if settings.get("tfio") else "mmap")
     stream = training_dataset(segments, config, reader=reader, stereo=settings.get("stereo", False))
     ready()
     _read_all(_stem_files(segments, config))

@@ -1,0 +1,102 @@
+"""Reads crops of WAV files by tensorflow-io, in the graph, without Python.
+
+Its last release loads its ops with TensorFlow 2.16 and 2.17 only, and misreads some encodings
+without a word; those files go to the memory maps.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import tensorflow as tf
+
+from data_pipeline.augment import MEAN
+from data_pipeline.mmap_reader import mmap_reader
+from data_pipeline.readers import Reader
+from data_pipeline.wav import WavInfo
+from sccunet.config import ConfigError
+
+# Encodings that tensorflow-io reads rightly, if asked for the file's own type. It takes 32-bit
+# integers for floats, and refuses 64-bit floats.
+_TFIO_TYPES = {"pcm8": tf.uint8, "pcm16": tf.int16, "pcm24": tf.int32, "float32": tf.float32}
+
+
+@cache
+def available() -> bool:
+    """Whether tensorflow-io is installed and its ops load with this TensorFlow."""
+    try:
+        from tensorflow_io.python.ops import core_ops
+
+        # Importing loads nothing: the library is loaded when an op is first asked for, and raises
+        # NotImplementedError where it does not fit this TensorFlow.
+        return callable(core_ops.io_audio_readable_init)
+    except (ImportError, NotImplementedError, AttributeError):
+        return False
+
+
+def check_available() -> None:
+    """Raises ConfigError, with what to install, where `tfio_reader` cannot work."""
+    if not available():
+        raise ConfigError(
+            f"--reader=tfio: found TensorFlow {tf.__version__} without a tensorflow-io that loads,"
+            " expected TensorFlow 2.17 (Python 3.11 or 3.12) with"
+            " pip install 'tensorflow==2.17.*' tensorflow-io==0.37.1, or --reader=mmap"
+        )
+
+
+def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
+    """Reads `samples` samples of some of `files` by tensorflow-io, without Python.
+
+    Files in an encoding that tensorflow-io misreads go to `mmap_reader`.
+    """
+    import tensorflow_io as tfio
+
+    maps = mmap_reader(files, samples)
+    # Its opened file belongs to the graph's node, not to the call (tensorflow/io issues 1647 and
+    # 1764): without this lock two parallel calls of a map read from each other's files.
+    lock = tf.CriticalSection()
+
+    def branch(encoding: str):
+        """Function of a scalar index and start, channels [taken] and gain -> [taken, samples]."""
+        if encoding not in _TFIO_TYPES:
+            return lambda *place: maps(*(part[None] for part in place))[0]
+        dtype = _TFIO_TYPES[encoding]
+
+        def read(index, start, channels, gain):
+            def open_and_read():
+                audio = tfio.IOTensor.graph(dtype).from_audio(tf.gather(paths, index))
+                return audio[start : start + samples]
+
+            audio = _to_float(lock.execute(open_and_read, exclusive_resource_access=False)) * gain
+            taken = tf.gather(tf.transpose(audio), tf.maximum(channels, 0))
+            mean = tf.reduce_mean(audio, axis=1)
+            return tf.where((channels == MEAN)[:, None], mean, taken)
+
+        return read
+
+    paths = tf.constant([info.path for info in files])
+    encodings = sorted({info.encoding for info in files})
+    branches = [branch(encoding) for encoding in encodings]
+    which = tf.constant([encodings.index(info.encoding) for info in files], tf.int32)
+
+    def read_one(place):
+        if len(branches) == 1:  # the usual case needs no switch in the graph
+            return branches[0](*place)
+        return tf.switch_case(
+            tf.gather(which, place[0]), [lambda read=read: read(*place) for read in branches]
+        )
+
+    def read(*places):
+        taken = places[2].shape[1]
+        crop = tf.TensorSpec([taken, samples], tf.float32)
+        return tf.map_fn(read_one, places, fn_output_signature=crop)
+
+    return read
+
+
+def _to_float(audio: tf.Tensor) -> tf.Tensor:
+    """Samples of any type that tensorflow-io gives, scaled to [-1, 1)."""
+    if audio.dtype == tf.float32:
+        return audio
+    if audio.dtype == tf.uint8:
+        return (tf.cast(audio, tf.float32) - 128) / 128
+    return tf.cast(audio, tf.float32) * (0.5 ** (audio.dtype.size * 8 - 1))

@@ -1,12 +1,36 @@
 """The volume-balanced L1 loss and its weights."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import keras
 import numpy as np
 from keras import ops
 
-from sccunet.config import ConfigError
+from sccunet.config import Config, ConfigError
+
+
+def loss_weights(config: Config, volumes: Callable[[], Sequence[float]]) -> tuple[float, ...]:
+    """Loss weights of a run: those that its config gives, or those of its rule.
+
+    A new rule is a name in `config.LOSS_BALANCES` and a case here.
+
+    Args:
+      config: `loss_weights` or, where that is empty, `loss_balance`.
+      volumes: gives V_i as `balancing_weights` takes them. It is a pass over the training split,
+        so it is called only where the rule needs it.
+
+    Returns:
+      alpha of each stem.
+
+    Raises:
+      ConfigError: as `balancing_weights` does.
+    """
+    if config.loss_weights:
+        return config.loss_weights
+    if config.loss_balance == "equal":
+        stems = len(config.model.stems)
+        return (1 / stems,) * stems
+    return tuple(balancing_weights(volumes()).tolist())
 
 
 def balancing_weights(volumes: Sequence[float]) -> np.ndarray:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from sccunet.config import ConfigError
-from sccunet.losses import VolumeBalancedL1, balancing_weights
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.losses import VolumeBalancedL1, balancing_weights, loss_weights
 
 
 @pytest.mark.parametrize(
@@ -55,6 +55,27 @@ def test_equal_volumes_give_plain_l1_over_k():
 def test_volumes_that_are_none(volumes):
     with pytest.raises(ConfigError, match=r"^volumes: found .*, expected finite numbers over 0$"):
         balancing_weights(volumes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "alphas", "passes"),
+    [
+        ({}, (0.75, 0.25), 1),
+        ({"loss_balance": "volume"}, (0.75, 0.25), 1),
+        ({"loss_balance": "equal"}, (0.5, 0.5), 0),
+        ({"loss_balance": "equal", "loss_weights": (0.9, 0.1)}, (0.9, 0.1), 0),
+    ],
+)
+def test_rules_of_loss_weights(changes, alphas, passes):
+    """Volumes, a pass over the data, are computed only where they are needed."""
+    config, calls = Config(model=ModelConfig(stems=("a", "b")), **changes), []
+
+    def volumes():
+        calls.append("pass")
+        return np.array([1.0, 3.0])
+
+    assert loss_weights(config, volumes) == pytest.approx(alphas)
+    assert len(calls) == passes
 
 
 def test_loss_of_small_tensors_by_hand():

@@ -38,6 +38,9 @@ AUDIO_ENDINGS = frozenset((
 ))
 # fmt: on
 
+# Endings of the files that `audio_writer` writes -> their encodings, the first by default.
+WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
+
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:

@@ -28,8 +28,7 @@ from typing import Any
 from absl import flags
 
 from data_pipeline.wav import wav_info
-from experiments import cli
-from experiments.separate import plan
+from experiments import cli, stem_folders
 from sccunet.config import ConfigError
 from sccunet.files import folder_written_whole
 
@@ -240,7 +239,8 @@ def main(files: Sequence[str]) -> None:
         raise ConfigError("--output_dir: found none, expected where the stems go")
     if not files:
         raise ConfigError("FILE: found none, expected one or more WAV files")
-    folders = plan(files, _OUTPUT_DIR.value, _OVERWRITE.value, _SKIP_EXISTING.value)
+    given = flags.FLAGS
+    folders = stem_folders.plan(files, _OUTPUT_DIR.value, given.overwrite, given.skip_existing)
     for file in folders.values():
         encoding = wav_info(file).encoding
         if encoding != "pcm16":
@@ -263,10 +263,8 @@ if __name__ == "__main__":
         "model_version", None, "By default the newest that is loaded.", lower_bound=0
     )
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.")
-    _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace stems that are there already.")
-    _SKIP_EXISTING = flags.DEFINE_bool(
-        "skip_existing", False, "Leave out files whose stems are there: goes on where it stopped."
-    )
+    stem_folders.define_flags()
+    flags.adopt_module_key_flags(stem_folders)
     _TIMEOUT = flags.DEFINE_float(
         "timeout", 600, "Seconds that the server may take for a file.", lower_bound=0.001
     )

@@ -1,7 +1,6 @@
 """The catalogue program as its users run it: thousands of files, bad ones, sudden ends."""
 
 import contextlib
-import fcntl
 import importlib.util
 import os
 import re
@@ -17,9 +16,10 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
-from experiments import catalogue
-from experiments.separate import parse_stems, separate_file
+from experiments.beam import worker
+from experiments.separating import Output, parse_stems, separate_file
 from sccunet.config import Config, ModelConfig
+from sccunet.files import lock_folder
 from sccunet.separation import Separator
 
 _ROOT = Path(__file__).parents[1]
@@ -178,7 +178,9 @@ def test_200_files_killed_halfway_and_started_again(program, start, run, tmp_pat
     assert (out / "cut" / "damaged.txt").read_text().startswith(f"{songs}/cut.wav: found 0.25 s of")
     separator = Separator.load(run)
     for name in ("song 000", "song 101", "song 189"):
-        separate_file(separator, songs / f"{name}.wav", tmp_path / name, parse_stems([], _STEMS))
+        separate_file(
+            separator, songs / f"{name}.wav", tmp_path / name, Output(parse_stems([], _STEMS))
+        )
         for stem in _STEMS:
             found, _ = audio.read(out / name / f"{stem}.wav")
             expected, _ = audio.read(tmp_path / name / f"{stem}.wav")
@@ -331,12 +333,10 @@ def test_what_stops_every_file_is_told_once(program, refusal, run, tmp_path):
         "Beam's flags: argument --direct_num_workers: invalid int value: 'two'"
     )
     (out / ".catalogue").mkdir()
-    descriptor = os.open(out / ".catalogue", os.O_RDONLY)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    assert refusal(program(*line)) == (
-        f"{out}: found another catalogue program at work in it, expected none"
-    )
-    os.close(descriptor)
+    with lock_folder(out / ".catalogue"):
+        assert refusal(program(*line)) == (
+            f"{out}: found another catalogue program at work in it, expected none"
+        )
 
     for stem in _STEMS:
         (out / "song").mkdir(exist_ok=True)
@@ -408,7 +408,7 @@ def test_an_error_that_nobody_foresaw_is_the_files_own(tmp_path, capsys):
 
     for number in range(4):
         unit = pickle.dumps((number, f"file {number}", (number,)))
-        catalogue.do(unit, work, None, str(tmp_path))
+        worker.do(unit, work, None, str(tmp_path))
     assert "KeyError: 3" in capsys.readouterr().err
     records = [(tmp_path / str(number)).read_text() for number in range(4)]
     assert records == [

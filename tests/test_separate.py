@@ -16,8 +16,9 @@ import soundfile
 
 from data_pipeline import audio
 from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
-from experiments import separate
-from experiments.separate import parse_stems, plan, separate_file
+from experiments import separating
+from experiments.separating import Output, parse_stems, separate_file
+from experiments.stem_folders import plan
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.separation import Separator
 
@@ -451,10 +452,8 @@ def test_loud_stems(tone, tmp_path, capsys, ending, encoding, clip_mode):
     if encoding == "float32" and ending == ".flac":
         return
     path, samples = tone
-    sums = parse_stems([], _STEMS)
-    separate_file(
-        Separator(_double, _CONFIG), path, tmp_path / "out", sums, encoding, clip_mode, ending
-    )
+    output = Output(parse_stems([], _STEMS), ending, encoding, clip_mode)
+    separate_file(Separator(_double, _CONFIG), path, tmp_path / "out", output)
     found = _read(tmp_path / "out", ending)
     assert sorted(found) == sorted(_STEMS)
     told = capsys.readouterr().out
@@ -479,8 +478,8 @@ def test_loud_stems(tone, tmp_path, capsys, ending, encoding, clip_mode):
 def test_stems_that_fit_are_not_rescaled(tone, tmp_path, capsys):
     path, samples = tone
     half = Separator(lambda patches: np.stack([patches / 2] * 3, axis=1), _CONFIG)
-    sums = parse_stems(["drums"], _STEMS)
-    separate_file(half, path, tmp_path / "out", sums, "pcm24", "rescale")
+    output = Output(parse_stems(["drums"], _STEMS), ".wav", "pcm24", "rescale")
+    separate_file(half, path, tmp_path / "out", output)
     assert _left(tmp_path / "out") == ["drums.wav"]
     np.testing.assert_allclose(_read(tmp_path / "out")["drums"], samples / 2, atol=1e-6)
     assert capsys.readouterr().out == ""
@@ -494,7 +493,7 @@ def test_overwriting_keeps_what_is_not_ours(tone, tmp_path):
     (out / "drums.wav").write_text("old")
     (tmp_path / ".out.abc.part").mkdir()  # of a run that was killed
     (tmp_path / ".out.abc.part" / "old.wav").write_text("half")
-    separate_file(Separator(_double, _CONFIG), path, out, parse_stems([], _STEMS))
+    separate_file(Separator(_double, _CONFIG), path, out, Output(parse_stems([], _STEMS)))
     assert _left(out) == ["bass.wav", "drums.wav", "notes.txt", "vocals.wav"]
     assert (out / "notes.txt").read_text() == "mine"
     assert wav_info(out / "drums.wav").frames == 30_000
@@ -608,4 +607,4 @@ def test_wrong_flags(program, refusal, run, tmp_path, options, message):
 def test_recordings_that_hold_nan_are_named():
     blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
     with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity behind sample 10"):
-        list(separate._finite(blocks, "song.flac"))
+        list(separating._Mixture("song.flac", blocks, 1, keep=False))

@@ -1,0 +1,1 @@
+"""What the catalogue program does on Apache Beam: plans, the pipeline and its workers."""

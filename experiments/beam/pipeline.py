@@ -1,0 +1,263 @@
+"""Has Apache Beam's workers do thousands of units, and gathers what became of each."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+import os
+import pickle
+import shlex
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import cli
+from experiments.beam import worker
+from experiments.evaluating import ONE_THREAD
+from sccunet.config import ConfigError
+from sccunet.files import lock_folder
+
+# In the output folder, for the lock and the folder of records; no name that is taken for scores.
+_OURS = ".catalogue"
+
+# Ctrl-C, which a terminal sends to all processes, is the launching one's: workers end with it.
+_WORKER = f"from {worker.__name__} import serve; serve()"
+_WORKER_COMMAND = f"trap '' INT; exec {shlex.quote(sys.executable)} -c {shlex.quote(_WORKER)}"
+
+
+@dataclasses.dataclass
+class Plan:
+    """What is left to do, and how.
+
+    Attributes:
+      output_dir: where it goes.
+      units: a file's or track's name -> what `work` is given for it.
+      work: does a unit in a worker process: (loaded, *units[name]) -> warnings, or None if that was
+        finished already. Beam finds it, as `load`, by its module's name.
+      load: gives `loaded`, such as a network, and remembers it: it is called for every unit.
+      skipped: how many are finished.
+      failed: why others cannot be begun, a line each.
+      workers: processes for which there are cores and memory.
+    """
+
+    output_dir: Path
+    units: Mapping[str, tuple]
+    work: Callable[..., list[str] | None]
+    load: Callable[[], Any] | None = None
+    skipped: int = 0
+    failed: Sequence[str] = ()
+    workers: int = dataclasses.field(default_factory=lambda: os.cpu_count() or 1)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What became of it.
+
+    Attributes:
+      done: how many units were done.
+      skipped: how many were finished before.
+      failed: why the others were not, a line each.
+      warnings: lines about units that were done.
+    """
+
+    done: int
+    skipped: int
+    failed: list[str]
+    warnings: list[str]
+
+    def table(self) -> str:
+        """Counts, and a line for each failure."""
+        counts = {"done": self.done, "skipped": self.skipped, "failed": len(self.failed)}
+        lines = [f"{name:<8}{count:>8}" for name, count in counts.items()]
+        lines += ["  " + why.replace("\n", "\\n") for why in self.failed]
+        # Names can hold anything.
+        return "\n".join(lines).encode(errors="backslashreplace").decode()
+
+
+def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) -> Outcome:
+    """Has Beam's workers do what is left.
+
+    Args:
+      plan: what that is.
+      beam_flags: Apache Beam's own; without a --runner, processes of this machine do the work.
+      workers: how many; None takes the plan's.
+
+    Raises:
+      ConfigError: for flags that Beam refuses, if `plan.load` fails, or if another program is at
+        work in the same folder.
+    """
+    outcome = Outcome(0, plan.skipped, list(plan.failed), [])
+    if not plan.units:
+        return outcome
+    with _empty_records(plan.output_dir) as records:
+        with _progress(records, len(plan.units)):
+            _run_pipeline(plan, records, beam_flags, min(workers or plan.workers, len(plan.units)))
+        if (records / worker.STOP).exists():
+            raise ConfigError((records / worker.STOP).read_text())
+        for number, name in enumerate(plan.units):
+            try:
+                record = json.loads((records / str(number)).read_text())
+            except FileNotFoundError:
+                outcome.failed.append(
+                    f"{name}: found no record of it in {records} when Beam had ended, expected one:"
+                    " the disk may be full, or the workers' another one"
+                )
+                continue
+            outcome.done += record["status"] == "done"
+            outcome.skipped += record["status"] == "skipped"
+            outcome.failed += record["failed"]
+            outcome.warnings += record["warnings"]
+    return outcome
+
+
+@contextlib.contextmanager
+def _empty_records(output_dir: Path) -> Iterator[Path]:
+    """A folder for the workers' records, for this program alone; what a killed one left is gone."""
+    ours = output_dir / _OURS
+    ours.mkdir(parents=True, exist_ok=True)
+    with lock_folder(ours) as locked:
+        if not locked:
+            raise ConfigError(
+                f"{output_dir}: found another catalogue program at work in it, expected none"
+            )
+        records = ours / "records"
+        if records.exists():
+            shutil.rmtree(records)
+        records.mkdir()
+        try:
+            yield records
+        finally:
+            shutil.rmtree(ours, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _progress(records: Path, units: int) -> Iterator[None]:
+    """Shows in a bar how many units have ended."""
+    from tqdm import tqdm
+
+    end = threading.Event()
+    bar = tqdm(total=units, unit="file", disable=None)
+
+    def show() -> None:
+        while not end.wait(1):
+            bar.update(_ended(records) - bar.n)
+
+    thread = threading.Thread(target=show, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        end.set()
+        thread.join()
+        bar.update(_ended(records) - bar.n)
+        bar.close()
+
+
+def _ended(records: Path) -> int:
+    return sum(name.isdigit() for name in os.listdir(records))
+
+
+def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers: int) -> None:
+    with without_warnings():
+        import apache_beam as beam
+        from apache_beam.options import pipeline_options
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+        from apache_beam.transforms.environments import SubprocessSDKEnvironment
+
+        usage = io.StringIO()
+        try:
+            with contextlib.redirect_stderr(usage):
+                options = pipeline_options.PipelineOptions(
+                    [f"--direct_num_workers={workers}", *beam_flags]
+                )
+                options.get_all_options()
+        except SystemExit as error:
+            reason = usage.getvalue().rpartition("error: ")[2].strip()
+            raise ConfigError(f"Beam's flags: {reason}") from error
+    with contextlib.ExitStack() as stack:
+        runner = options.view_as(pipeline_options.StandardOptions).runner
+        if (runner or "direct").lower().removesuffix("runner") == "direct":
+            workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
+            stack.enter_context(_local(list(plan.units), records, workers))
+            # By its name, a DirectRunner would first try to download another runner (Prism).
+            runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(_WORKER_COMMAND))
+        try:
+            pipeline = beam.Pipeline(runner=runner, options=options)
+        except ValueError as error:
+            raise ConfigError(f"Beam's flags: {' '.join(str(error).split())}") from error
+        # In bytes, as Beam cannot code names that are no UTF-8.
+        units = [
+            pickle.dumps((number, name, arguments))
+            for number, (name, arguments) in enumerate(plan.units.items())
+        ]
+        # Create reshuffles, else one worker would do all.
+        _ = pipeline | beam.Create(units) | beam.Map(worker.do, plan.work, plan.load, str(records))
+        try:
+            pipeline.run().wait_until_finish()
+        except RuntimeError as error:
+            raise ConfigError(f"Beam: {str(error).strip().splitlines()[-1]}") from error
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Beam's are about packages that it does not need here."""
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
+    """What Beam leaves to do where its workers are processes of this machine."""
+    import grpc
+
+    cores = os.cpu_count() or 1
+    threads = str(max(1, cores // (workers or cores)))  # Beam's 0 is one per core
+    for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", *ONE_THREAD):
+        os.environ.setdefault(name, threads)
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else one process takes it all
+    os.environ.setdefault("TQDM_DISABLE", "1")  # a bar per file and process would be too many
+    # What stops it is raised besides.
+    logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)
+    once = threading.Lock()
+
+    def end(arguments: threading.ExceptHookArgs) -> None:
+        died = arguments.thread.name == "run_worker"
+        if not died and not isinstance(arguments.exc_value, grpc.RpcError):
+            threading.__excepthook__(arguments)
+        elif _ended(records) < len(names) and once.acquire(blocking=False):
+            at_work = [
+                name
+                for number, name in enumerate(names)
+                if (records / f"{number}{worker.BEGUN}").exists()
+                and not (records / str(number)).exists()
+            ]
+            cli.report(
+                f"found that a worker process died (out of memory?), at work on"
+                f" {' or '.join(at_work) or 'nothing yet'}; what is finished is kept, run again,"
+                " perhaps with fewer --workers"
+            )
+            os._exit(1)
+
+    def interrupt(*_: Any) -> None:
+        cli.report("interrupted")
+        os._exit(128 + signal.SIGINT)
+
+    # Beam waits forever for a worker that has died (its issue 19674), and at Ctrl-C until the
+    # workers are through with all they have been given.
+    threading.excepthook, before = end, threading.excepthook
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # shells have background jobs ignore it
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+        signal.signal(signal.SIGINT, handler)

@@ -1,0 +1,206 @@
+"""What the catalogue has left to separate, score or prepare, as its flags say, and how."""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from data_pipeline import audio, tracks
+from data_pipeline.wav import AudioError
+from experiments import cli, evaluating, prepare, scoring, separation_flags, stem_folders
+from experiments.beam.pipeline import Plan
+from experiments.separating import Output, separate_file
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.reconstruction import Reconstruction
+from sccunet.runs import load_config
+
+# In a recording's folder of stems, beside them: what is missing.
+_DAMAGED = "damaged.txt"
+
+
+def plan_separation(files: Sequence[str]) -> Plan:
+    """Which recordings are to be separated, as the flags say.
+
+    Args:
+      files: recordings, and folders of them.
+
+    Raises:
+      ConfigError: if the flags contradict each other, or as `stem_folders.plan`.
+      AudioError: for a folder without audio files.
+    """
+    given = flags.FLAGS
+    if given.list:
+        lines = Path(given.list).read_text(errors="surrogateescape").split("\n")
+        files = [*files, *filter(None, lines)]
+    if not files:
+        raise ConfigError("FILE: found none, expected recordings, folders of them, or --list")
+    if "-" in files:
+        raise ConfigError("FILE: found -, expected files: workers have no standard input")
+    output = separation_flags.output_of_flags()
+    # Other runners' workers are started elsewhere.
+    inputs = [
+        os.path.abspath(file)
+        for path in files
+        for file in (audio.recordings_in(path) if os.path.isdir(path) else [path])
+    ]
+    output_dir = os.path.abspath(given.output_dir) if given.output_dir else ""
+    folders = stem_folders.plan(
+        inputs, output_dir, overwrite=False, skip_existing=True, written=output.files
+    )
+    finished = {Path(output_dir) / Path(file).stem for file in inputs} - folders.keys()
+    damaged = sorted(path for folder in finished if (path := folder / _DAMAGED).exists())
+    return Plan(
+        Path(output_dir),
+        {file: (file, str(folder)) for folder, file in folders.items()},
+        functools.partial(_separate, output=output),
+        functools.partial(
+            _separator, os.path.abspath(given.model), cli.reconstruction_of_flags(), given.precision
+        ),
+        skipped=len(finished) - len(damaged),
+        failed=[os.fsdecode(path.read_bytes()).strip() for path in damaged],
+    )
+
+
+@functools.lru_cache(1)
+def _separator(model: str, reconstruction: Reconstruction, precision: str):
+    from sccunet.separation import Separator
+
+    return Separator.load(model, reconstruction, precision)
+
+
+def _separate(separator, file: str, folder: str, output: Output) -> list[str] | None:
+    if all(os.path.exists(os.path.join(folder, name)) for name in output.files):
+        return None
+    separate_file(separator, file, folder, output, damage_note=_DAMAGED)
+    return []
+
+
+def plan_scoring(files: Sequence[str]) -> Plan:
+    """Which tracks are to be scored, as the flags say.
+
+    Args:
+      files: none.
+
+    Raises:
+      ConfigError: for a model that cannot be read, or a folder that holds scores of something else.
+      AudioError: if there are no tracks.
+    """
+    given = flags.FLAGS
+    model, data_dir = os.path.abspath(given.model), os.path.abspath(given.data_dir)
+    output_dir = Path(os.path.abspath(given.output_dir))
+    config, reconstruction = load_config(model), cli.reconstruction_of_flags()
+    keys = _track_keys(data_dir, given.split)
+    settings = evaluating.settings_of(
+        model, config, str(Path(data_dir).resolve()), given.split, "model", None
+    )
+    if reconstruction.mask != "none":
+        settings["reconstruction"] = dataclasses.asdict(reconstruction)
+    evaluating.check_settings(output_dir, settings)
+    units, failed, skipped = {}, [], 0
+    for key in keys:
+        if (output_dir / f"{key}.json").exists():
+            skipped += 1
+            continue
+        try:
+            units[key] = (tracks.load_track(data_dir, *key.split("/"), config, 1),)
+        except AudioError as error:
+            failed.append(str(error))
+    plan = Plan(
+        output_dir,
+        units,
+        functools.partial(_score, output_dir=str(output_dir)),
+        functools.partial(_system, model, reconstruction),
+        skipped,
+        failed,
+    )
+    if units:
+        write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
+        plan.workers = evaluating.default_jobs([track for (track,) in units.values()], config, None)
+    return plan
+
+
+def _track_keys(data_dir: str, split: str) -> list[str]:
+    keys = [f"{of}/{name}" for of, name in tracks.track_folders(data_dir) if of == split]
+    if not keys:
+        raise tracks.no_tracks(data_dir, (split,))
+    return keys
+
+
+@functools.lru_cache(1)
+def _system(model: str, reconstruction: Reconstruction) -> tuple[Any, Config]:
+    from experiments.baselines.systems import load_system
+
+    config = load_config(model)
+    return load_system("model", config, model, reconstruction=reconstruction), config
+
+
+def _score(loaded: tuple[Any, Config], track: tracks.Track, output_dir: str) -> list[str] | None:
+    system, config = loaded
+    key = f"{track.split}/{track.name}"
+    if os.path.exists(os.path.join(output_dir, f"{key}.json")):
+        return None
+    tracks.check_finite([track])
+    references = tracks.read_stems(track, config)
+    estimates = system.separate(tracks.read_mixture(track, config), references, key)
+    if not np.isfinite(estimates).all():
+        raise ConfigError(
+            f"track {track.name}: found estimates that are NaN or infinite, expected numbers; the"
+            " model is broken"
+        )
+    stems, rate = config.model.stems, config.model.sample_rate
+    scoring.score_track(references, estimates, stems, rate, output_dir, key)
+    return []
+
+
+def summarise_scores() -> None:
+    """Writes and prints the summary of all that is scored, if anything is."""
+    given = flags.FLAGS
+    output_dir = Path(given.output_dir)
+    keys = _track_keys(given.data_dir, given.split)
+    scored = [key for key in keys if (output_dir / f"{key}.json").exists()]
+    if scored:
+        summary = scoring.summarise(output_dir, scored)
+        write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
+        print(scoring.table(summary), end="\n\n")
+
+
+def plan_preparation(files: Sequence[str]) -> Plan:
+    """Which tracks are to be decoded, as the flags say.
+
+    Args:
+      files: none.
+
+    Raises:
+      AudioError: if there are no tracks.
+    """
+    given = flags.FLAGS
+    musdb_dir, data_dir = os.path.abspath(given.musdb_dir), os.path.abspath(given.data_dir)
+    if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
+        raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
+    units, failed, skipped = {}, [], 0
+    for (split, name), path in prepare.find_inputs(musdb_dir).items():
+        target = os.path.join(data_dir, split, name)
+        try:
+            sources = prepare.sources_of(path)
+            if os.path.lexists(target):
+                prepare.check_finished(target, sources, given.sample_rate)
+                skipped += 1
+            else:
+                units[path] = (target, sources)
+        except AudioError as error:
+            failed.append(str(error))
+    work = functools.partial(_prepare, sample_rate=given.sample_rate)
+    return Plan(Path(data_dir), units, work, skipped=skipped, failed=failed)
+
+
+def _prepare(_, target: str, sources: prepare.Sources, sample_rate: int) -> list[str] | None:
+    if os.path.lexists(target):
+        return None
+    prepare.check_sources(sources)
+    return prepare.prepare_track(target, sources, sample_rate)

@@ -1,0 +1,74 @@
+"""A worker process of the catalogue: does units, and leaves a record of how each ended.
+
+Records lie in a folder that the launching program watches: `<number>.begun` from the beginning of
+the unit with this number, `<number>` from its end, and `stop`, which says why no unit can be done.
+"""
+
+import contextlib
+import ctypes
+import json
+import logging
+import pickle
+import runpy
+import signal
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sccunet.config import UserError
+from sccunet.files import write_whole
+
+BEGUN, STOP = ".begun", "stop"
+
+_PR_SET_PDEATHSIG = 1  # ends a process with its parent
+
+
+def serve() -> None:
+    """A worker process of this machine: Beam's, without its notes on itself."""
+    with contextlib.suppress(AttributeError):  # Linux; elsewhere a broken connection ends it
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    logging.disable()
+    runpy.run_module("apache_beam.runners.worker.sdk_worker_main", run_name="__main__")
+
+
+def do(
+    unit: bytes,
+    work: Callable[..., list[str] | None],
+    load: Callable[[], Any] | None,
+    records: str,
+) -> None:
+    """Does a unit and writes its record.
+
+    Args:
+      unit: its number, name and arguments of `work`, pickled.
+      work: as in `pipeline.Plan`.
+      load: as in `pipeline.Plan`.
+      records: the folder.
+    """
+    number, name, arguments = pickle.loads(unit)
+    record, stop = Path(records) / str(number), Path(records) / STOP
+    if record.exists() or stop.exists():  # runners may give a unit a second time
+        return
+    _write_record(record.with_suffix(BEGUN), "")
+    try:
+        loaded = load() if load else None
+    except UserError as error:
+        _write_record(stop, str(error))
+        return
+    result = {"status": "failed", "failed": [], "warnings": []}
+    try:
+        warnings = work(loaded, *arguments)
+        result["status"] = "skipped" if warnings is None else "done"
+        result["warnings"] = warnings or []
+    except UserError as error:
+        result["failed"] = [str(error)]
+    except Exception as error:  # a bug, but thousands of other units wait
+        traceback.print_exc()
+        result["failed"] = [f"{name}: {type(error).__name__}: {error}"]
+    _write_record(record, json.dumps(result))
+
+
+def _write_record(path: Path, content: str) -> None:
+    with contextlib.suppress(OSError):  # if the disk is full, the launching process misses it
+        write_whole(path, content)

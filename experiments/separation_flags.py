@@ -1,0 +1,89 @@
+"""Flags for what is separated and how its stems are written: those of separate and catalogue."""
+
+from absl import flags
+
+from data_pipeline import audio
+from experiments import cli
+from experiments.separating import RESIDUAL, Output, parse_stems
+from sccunet.config import PRECISIONS, ConfigError
+from sccunet.runs import load_config
+
+_CLIP_MODES = ("rescale", "clamp", "none")
+
+
+def define_flags() -> None:
+    """Defines them; the program adopts them as key flags of this module."""
+    flags.DEFINE_string(
+        "model", None, "A training workdir or an exported SavedModel.", required=True
+    )
+    flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
+    flags.DEFINE_list(
+        "stems",
+        [],
+        "What to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"
+        " all but the vocals. Default: every stem.",
+    )
+    flags.DEFINE_bool(
+        "residual",
+        False,
+        "Also write residual: the mixture minus the sum of all of the model's stems.",
+    )
+    cli.define_reconstruction()
+    flags.DEFINE_enum(
+        "precision",
+        "float32",
+        PRECISIONS,
+        "Of the network's inner layers. mixed_bfloat16 is faster on CPUs and GPUs that have it, and"
+        " needs a training workdir.",
+    )
+    flags.DEFINE_enum(
+        "format",
+        "wav",
+        [ending.removeprefix(".") for ending in audio.WRITABLE],
+        "File format of the stems.",
+    )
+    defaults = ", ".join(
+        f"{encodings[0]} in {ending.removeprefix('.').upper()}"
+        for ending, encodings in audio.WRITABLE.items()
+    )
+    flags.DEFINE_enum(
+        "encoding",
+        None,
+        list(dict.fromkeys(name for encodings in audio.WRITABLE.values() for name in encodings)),
+        f"Sample format of the stems. Default: {defaults}.",
+    )
+    flags.DEFINE_enum(
+        "clip_mode",
+        None,
+        _CLIP_MODES,
+        "Samples beyond full scale. rescale: all stems of the file are turned down alike; clamp:"
+        " they are cut off; none: they stay. Default: none for float32, else rescale.",
+    )
+
+
+def output_of_flags() -> Output:
+    """What the flags say is written.
+
+    Raises:
+      ConfigError: if they contradict each other, or there is no model.
+    """
+    given = flags.FLAGS
+    ending = f".{given.format}"
+    encodings = audio.WRITABLE[ending]
+    encoding = given.encoding or encodings[0]
+    if encoding not in encodings:
+        raise ConfigError(
+            f"--encoding: found {encoding}, expected {' or '.join(sorted(encodings))} in"
+            f" {given.format.upper()}"
+        )
+    clip_mode = given.clip_mode or ("none" if encoding == "float32" else "rescale")
+    if clip_mode == "none" and encoding != "float32":
+        raise ConfigError(
+            f"--clip_mode: found none, expected rescale or clamp: {encoding} ends at full scale"
+        )
+    cli.reconstruction_of_flags()  # is checked
+    stems = load_config(given.model).model.stems
+    sums = parse_stems(given.stems, stems)
+    if given.residual and RESIDUAL in stems:
+        raise ConfigError("--residual: found a stem of this name, expected none")
+    return Output(sums, ending, encoding, clip_mode, given.residual)

@@ -83,7 +83,7 @@ def flags_of(program):
     @functools.cache
     def flags(*program_and_action):
         text = program(*program_and_action, "--helpfull", cwd=_ROOT).stdout
-        found = re.findall(r"--(?:\[no\])?(\w+)\b(?:: <([\w|]+)>)?", text)
+        found = re.findall(r"^  (?:-\?,)?--(?:\[no\])?(\w+):(?: <([\w|]+)>)?", text, re.MULTILINE)
         return {name: set(values.split("|")) if values else None for name, values in found}
 
     return flags

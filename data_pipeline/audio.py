@@ -38,7 +38,8 @@ AUDIO_ENDINGS = frozenset((
 ))
 # fmt: on
 
-# Endings of the files that `audio_writer` writes -> their encodings, the first by default.
+# What `audio_writer` writes: endings, named as libsndfile names formats -> encodings, the first by
+# default.
 WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
 
 
@@ -216,8 +217,8 @@ def audio_writer(
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """`write_wav` in blocks: a context manager that gives a function of `[samples, channels]`.
 
-    The file appears when the context ends without an error and all samples are in it. It is FLAC
-    where the path ends in ".flac", else WAV.
+    The file appears when the context ends without an error and all samples are in it. Its
+    format is the path's ending if that is in `WRITABLE`, else WAV.
 
     Args:
       path: as for `write_wav`, like `sample_rate` and `encoding`; FLAC holds no "float32".
@@ -234,15 +235,15 @@ def audio_writer(
     subtype, bits = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}[
         encoding
     ]
-    if path.lower().endswith(".flac"):
-        kind = "FLAC"
-        if encoding == "float32":
-            raise bad_file(path, "float32 samples for a FLAC file", "pcm16 or pcm24")
-        if channels > 8:
-            raise bad_file(path, f"{channels} channels for a FLAC file", "at most 8")
-    else:
-        long = frames is None or frames * channels * bits // 8 >= 2**32 - 2**16
-        kind = "RF64" if long else "WAV"
+    ending = os.path.splitext(path)[1].lower()
+    kind = ending[1:].upper() if ending in WRITABLE else "WAV"
+    encodings = sorted(WRITABLE[f".{kind.lower()}"])
+    if encoding not in encodings:
+        raise bad_file(path, f"{encoding} samples for a {kind} file", " or ".join(encodings))
+    if kind == "FLAC" and channels > 8:
+        raise bad_file(path, f"{channels} channels for a FLAC file", "at most 8")
+    if kind == "WAV" and (frames is None or frames * channels * bits // 8 >= 2**32 - 2**16):
+        kind = "RF64"
     folder, name = os.path.split(os.path.abspath(path))
     part = os.path.join(folder, f".{name}.{os.getpid()}.part")
     written = 0

@@ -1,24 +1,19 @@
-"""Finds tracks in a data directory, checks them, and says which train and which validate.
+"""Finds the tracks of a data directory, checks them, and reads them.
 
 A data directory has the layout of MUSDB18-HQ: `DATA/<split>/<track>/<file>.wav`, split being one of
 train, valid and test. Nothing here imports TensorFlow.
 """
 
 import dataclasses
-import itertools
 import os
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from data_pipeline import sigsep
 from data_pipeline.wav import AudioError, WavInfo, read_wav, wav_info
 from sccunet.config import Config
 
 SPLITS = ("train", "valid", "test")
-# Without a valid/ folder or musdb's own validation tracks: every seventh track, about as large a
-# part as musdb's 14 of 100.
-_EVERY = 7
 _SHOWN = 10
 _BLOCK = 2**20  # samples read at once
 
@@ -81,93 +76,12 @@ def find_tracks(
     """
     folders = track_folders(data_dir)
     if names:
-        folders = _named(data_dir, folders, names)
+        folders = named(data_dir, folders, names)
     elif split is not None:
         folders = [folder for folder in folders if folder[0] == split]
     if not folders:
         raise no_tracks(data_dir, (split,) if split else SPLITS)
-    return _checked(data_dir, folders, config, min_frames)
-
-
-def training_split(
-    data_dir: str | os.PathLike, config: Config, names: Sequence[str] = ()
-) -> tuple[list[Segment], list[Segment], str]:
-    """What is trained on, what validates, and one sentence that says how that was decided.
-
-    Trained on are the tracks in train/, or exactly the named ones, less what validates; the first
-    of these that gives something to validate on counts:
-
-    1. the tracks in valid/ that are not named;
-    2. musdb's own 14 validation tracks, those that lie in train/ and are not named;
-    3. every 7th track in name order, where no names are given;
-    4. the last tenth of each track of two or more patches, in whole patches and at least one.
-
-    No sample is in both, and no track name is in both except under rule 4.
-
-    Args:
-      data_dir: as for `find_tracks`.
-      config: its `model.patch_samples` is the least length of a track.
-      names: tracks to train on, wherever their split folder is.
-
-    Returns:
-      `(training, validation, sentence)`, both lists sorted by split folder and name.
-
-    Raises:
-      AudioError: as `find_tracks`, or if nothing is left to validate on.
-    """
-    patch = config.model.patch_samples
-    folders = track_folders(data_dir)
-    in_train = [folder for folder in folders if folder[0] == "train"]
-    wanted = _named(data_dir, folders, names) if names else in_train
-    if not wanted:
-        raise no_tracks(data_dir, ("train",))
-    for (split, name), (other, again) in itertools.combinations(wanted, 2):
-        if name == again:
-            raise AudioError(f"{data_dir}: found {name!r} in {split}/ and {other}/, expected one")
-
-    own = [folder for folder in folders if folder[0] == "valid" and folder not in wanted]
-    reserved = _musdb_validation()
-    for chosen, rule in (
-        (own, "the tracks in valid/"),
-        (
-            [folder for folder in in_train if folder[1] in reserved and folder[1] not in names],
-            "musdb's own validation tracks",
-        ),
-        (
-            [] if names else wanted[_EVERY - 1 :: _EVERY],
-            f"every {_EVERY}th track of train/ in name order",
-        ),
-    ):
-        # By name: a song that was copied into valid/ may still lie in train/.
-        taken = {name for _, name in chosen}
-        kept = [folder for folder in wanted if folder[1] not in taken]
-        if chosen and kept:
-            training = _checked(data_dir, kept, config, patch)
-            validation = _checked(data_dir, chosen, config, patch)
-            return (
-                [Segment(track, 0, track.frames) for track in training],
-                [Segment(track, 0, track.frames) for track in validation],
-                f"training on {_count(training)}, validating on {_count(validation)}: {rule}",
-            )
-
-    training, validation = [], []
-    for track in _checked(data_dir, wanted, config, patch):
-        patches = track.frames // patch
-        held_out = max(1, patches // 10) * patch if patches >= 2 else 0
-        training.append(Segment(track, 0, track.frames - held_out))
-        if held_out:
-            validation.append(Segment(track, track.frames - held_out, held_out))
-    if not validation:
-        raise AudioError(
-            f"{data_dir}: found no track to validate on, expected tracks in valid/ or one training"
-            f" track of at least {2 * patch} samples (two patches)"
-        )
-    return (
-        training,
-        validation,
-        f"training on {_count(training)}, validating on the last tenth of {len(validation)} of"
-        " them, which is not trained on",
-    )
+    return load_tracks(data_dir, folders, config, min_frames)
 
 
 def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, int]:
@@ -231,10 +145,6 @@ def check_finite(tracks: Sequence[Track]) -> None:
                     )
 
 
-def _count(tracks: Sequence) -> str:
-    return f"{len(tracks)} track{'s' if len(tracks) != 1 else ''}"
-
-
 def track_folders(data_dir: str | os.PathLike) -> list[tuple[str, str]]:
     """`(split, track)` of each track folder, sorted."""
     if not os.path.isdir(data_dir):
@@ -273,7 +183,7 @@ def _run_prepare(data_dir: str | os.PathLike) -> str:
     )
 
 
-def _named(
+def named(
     data_dir: str | os.PathLike, folders: Sequence[tuple[str, str]], names: Sequence[str]
 ) -> list[tuple[str, str]]:
     known = [name for _, name in folders]
@@ -297,7 +207,7 @@ def first_few(lines: Sequence[str]) -> str:
     return "\n".join([*lines[:_SHOWN], *more])
 
 
-def _checked(
+def load_tracks(
     data_dir: str | os.PathLike,
     folders: Sequence[tuple[str, str]],
     config: Config,
@@ -357,12 +267,3 @@ def load_track(
     if first.frames < min_frames:
         raise AudioError(f"{folder}: found {first.frames} samples, expected at least {min_frames}")
     return Track(name, split, files)
-
-
-def _musdb_validation() -> set[str]:
-    """The names of the 14 tracks that musdb's own configuration reserves for validation."""
-    import yaml
-
-    package = os.path.dirname(sigsep.load("musdb").__file__)
-    with open(os.path.join(package, "configs", "mus.yaml"), encoding="utf-8") as file:
-        return set(yaml.safe_load(file)["validation_tracks"])

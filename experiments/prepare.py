@@ -16,27 +16,15 @@ interruption. All files are looked at before the first is decoded.
 """
 
 import os
-import shutil
 import sys
 from collections.abc import Mapping, Sequence
 
 from absl import flags
 
-from data_pipeline import audio
-from data_pipeline.wav import AudioError, wav_info
-from experiments import cli
-
-_MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
-_STEM_MP4 = ".stem.mp4"
-_ENDINGS = (
-    *(".aac", ".aif", ".aiff", ".flac", ".m4a", ".mka", ".mp3", ".mp4", ".oga", ".ogg", ".opus"),
-    *(".wav", ".wma", ".wv"),
-)
-# Lossy coders overshoot full scale by a little, which nobody hears; beyond this it is worth a word.
-_CLIPPED_PEAK = 1.1
-
-# Of a track: file name of a stem without ending -> (file, audio stream).
-Sources = Mapping[str, tuple[str, int]]
+from data_pipeline.wav import AudioError
+from experiments import cli, preparing
+from experiments.preparing import Sources
+from sccunet.config import UserError
 
 
 def prepare(
@@ -56,22 +44,34 @@ def prepare(
       sample_rate: of the output, in Hz.
 
     Raises:
-      AudioError: one line for each bad file or track. Those found before decoding leave nothing
+      UserError: one line for each bad file or track. Those found before decoding leave nothing
         written; later ones leave whole tracks only.
     """
-    import concurrent.futures
-    import multiprocessing
+    from concurrent.futures.process import BrokenProcessPool
 
-    from tqdm import tqdm
+    todo, finished = _plan(musdb_dir, data_dir, names, sample_rate)
+    try:
+        _decode(todo, jobs, sample_rate)
+    except BrokenProcessPool as error:
+        raise AudioError(
+            f"{data_dir}: found that a worker was killed (out of memory?), expected it to end;"
+            " finished tracks are kept, run again with fewer --jobs"
+        ) from error
+    print(f"prepared {len(todo)} tracks, skipped {finished} finished: {data_dir}")
 
+
+def _plan(
+    musdb_dir: str, data_dir: str, names: Sequence[str], sample_rate: int
+) -> tuple[dict[str, Sources], int]:
+    """`(todo, finished)`: the sources of each folder to be written; how many are there already."""
     from data_pipeline.tracks import first_few, one_of
 
     if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
-    found = find_inputs(musdb_dir)
+    found = preparing.find_inputs(musdb_dir)
+    known = sorted({name for _, name in found})
     for name in names:
-        if all(name != known for _, known in found):
-            known = sorted({known for _, known in found})
+        if name not in known:
             raise AudioError(
                 f"{musdb_dir}: found no track named {name!r}, expected {one_of(known)}"
             )
@@ -82,28 +82,42 @@ def prepare(
     for (split, name), path in found.items():
         target = os.path.join(data_dir, split, name)
         try:
-            sources = sources_of(path)
+            sources = preparing.sources_of(path)
             if os.path.lexists(target):
-                check_finished(target, sources, sample_rate)
+                preparing.check_finished(target, sources, sample_rate)
             else:
-                check_sources(sources)
+                preparing.check_sources(sources)
                 todo[target] = sources
         except AudioError as error:
             bad.append(str(error))
     if bad:
         raise AudioError(first_few(bad))
+    return todo, len(found) - len(todo)
 
-    jobs = min(jobs or min(os.cpu_count() or 1, 8), max(len(todo), 1))
+
+def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
+    """Decodes tracks in worker processes; after the first bad one no more are begun."""
+    import concurrent.futures
+    import multiprocessing
+
+    from tqdm import tqdm
+
+    from data_pipeline.tracks import first_few
+
+    bad = []
     with (
         concurrent.futures.ProcessPoolExecutor(
+            min(jobs or min(os.cpu_count() or 1, 8), max(len(todo), 1)),
             # Forking a process whose libraries run threads can hang.
-            jobs,
             mp_context=multiprocessing.get_context("spawn"),
             initializer=cli.end_with_parent,
         ) as pool,
         tqdm(total=len(todo), unit="track", disable=None) as bar,
     ):
-        pending = {pool.submit(prepare_track, *item, sample_rate) for item in todo.items()}
+        pending = {
+            pool.submit(preparing.prepare_track, target, sources, sample_rate)
+            for target, sources in todo.items()
+        }
         while pending:
             done, pending = concurrent.futures.wait(
                 pending, return_when=concurrent.futures.FIRST_COMPLETED
@@ -113,147 +127,13 @@ def prepare(
                 try:
                     for warning in future.result():
                         bar.write(f"warning: {warning}", file=sys.stderr)
-                except AudioError as error:
+                except UserError as error:
                     bad.append(str(error))
-                except concurrent.futures.process.BrokenProcessPool as error:
-                    raise AudioError(
-                        f"{data_dir}: found that a worker was killed (out of memory?), expected it"
-                        " to end; finished tracks are kept, run again with fewer --jobs"
-                    ) from error
             if bad:
                 # What has begun ends, nothing more begins.
                 pending = {future for future in pending if not future.cancel()}
     if bad:
         raise AudioError(first_few(bad))
-    print(f"prepared {len(todo)} tracks, skipped {len(found) - len(todo)} finished: {data_dir}")
-
-
-def find_inputs(musdb_dir: str) -> dict[tuple[str, str], str]:
-    """Path of each track's .stem.mp4 or folder by (split, name), sorted."""
-    from data_pipeline.tracks import SPLITS
-
-    if not os.path.isdir(musdb_dir):
-        raise AudioError(f"{musdb_dir}: found no such directory, expected a folder with tracks")
-    found = {}
-    for split in SPLITS:
-        folder = os.path.join(musdb_dir, split)
-        for entry in sorted(os.listdir(folder)) if os.path.isdir(folder) else ():
-            path = os.path.join(folder, entry)
-            if entry.startswith(".") or not (entry.endswith(_STEM_MP4) or os.path.isdir(path)):
-                continue
-            key = split, entry.removesuffix(_STEM_MP4)
-            if key in found:
-                raise AudioError(
-                    f"{path}: found the same track as {found[key]}, expected one of the two"
-                )
-            found[key] = path
-    if not found:
-        raise AudioError(
-            f"{musdb_dir}: found no tracks, expected <split>/<track>{_STEM_MP4} or"
-            " <split>/<track>/<stem>.*, split being train, valid or test"
-        )
-    return dict(sorted(found.items()))
-
-
-def sources_of(path: str) -> Sources:
-    """Name of each written file -> file and number of the stream that it is decoded from."""
-    if path.endswith(_STEM_MP4):
-        return {name: (path, stream) for stream, name in enumerate(_MUSDB_STREAMS)}
-    sources = {}
-    for entry in sorted(os.listdir(path)):
-        name, ending = os.path.splitext(entry)
-        if entry.startswith(".") or ending.lower() not in _ENDINGS:
-            continue
-        file = os.path.join(path, entry)
-        if name in sources:
-            raise AudioError(
-                f"{file}: found beside {os.path.basename(sources[name][0])}, expected one file"
-                f" named {name}"
-            )
-        sources[name] = file, 0
-    if not sources:
-        raise AudioError(
-            f"{path}: found no audio files, expected <stem>.ogg, .flac, .wav or others"
-        )
-    return sources
-
-
-def check_finished(target: str, sources: Sources, sample_rate: int) -> None:
-    """Whether what lies at the target is what would be written there."""
-    expected = {f"{name}.wav" for name in sources}
-    present = set(os.listdir(target)) if os.path.isdir(target) else set()
-    for file in sorted(expected - present):
-        raise AudioError(f"{target}: found no {file} in it, expected a prepared track or nothing")
-    for file in sorted(expected):
-        info = wav_info(os.path.join(target, file))
-        if info.sample_rate != sample_rate:
-            raise AudioError(
-                f"{info.path}: found {info.sample_rate} Hz, expected {sample_rate} Hz or no file"
-            )
-
-
-def check_sources(sources: Sources) -> None:
-    """All that can be said of a track's files without decoding them."""
-    first = first_file = None
-    for file in dict.fromkeys(file for file, _ in sources.values()):
-        info = audio.probe(file)
-        streams = 1 + max(stream for path, stream in sources.values() if path == file)
-        if info.streams < streams:
-            raise AudioError(f"{file}: found {info.streams} audio streams, expected {streams}")
-        if first is None:
-            first, first_file = info, os.path.basename(file)
-        if info.channels != first.channels:
-            raise AudioError(
-                f"{file}: found {info.channels} channels, expected {first.channels} as in"
-                f" {first_file}"
-            )
-        # The lengths that containers state are good to a tenth of a second; the rest is checked
-        # when the samples are there.
-        if info.seconds and first.seconds and abs(info.seconds - first.seconds) > 0.1:
-            raise AudioError(
-                f"{file}: found {info.seconds:.2f} s, expected {first.seconds:.2f} s as in"
-                f" {first_file}"
-            )
-
-
-def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
-    """Decodes a track in a worker process; returns warnings."""
-    import numpy as np
-
-    folder, name = os.path.split(os.path.abspath(target))
-    part = os.path.join(folder, f".{name}.part")
-    warnings, first = [], None
-    try:
-        # What an interrupted run left.
-        shutil.rmtree(part, ignore_errors=True)
-        os.makedirs(part)
-        for stem, (file, stream) in sources.items():
-            samples, rate = audio.read(file, stream)
-            what = f"{file} ({stem})" if file.endswith(_STEM_MP4) else file
-            if not np.isfinite(samples).all():
-                at = np.argmin(np.isfinite(samples).all(axis=1)) / rate
-                raise AudioError(f"{what}: found NaN or infinity at {at:.2f} s, expected numbers")
-            samples = audio.resample(samples, rate, sample_rate)
-            peak = np.abs(samples).max()
-            if peak == 0:
-                warnings.append(f"{what}: silent from start to end")
-            elif peak > _CLIPPED_PEAK:
-                warnings.append(f"{what}: peaks at {peak:.2f} of full scale, clipped to 16 bit")
-            first = first or (samples.shape, what)
-            for found, expected, unit in zip(
-                samples.shape, first[0], (f"samples at {sample_rate} Hz", "channels"), strict=True
-            ):
-                if found != expected:
-                    raise AudioError(
-                        f"{what}: found {found} {unit}, expected {expected} as in {first[1]}"
-                    )
-            audio.write_wav(os.path.join(part, f"{stem}.wav"), samples, sample_rate)
-        os.replace(part, target)
-    except OSError as error:
-        raise AudioError(f"{target}: cannot be written ({error})") from error
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-    return warnings
 
 
 def _download(musdb_dir: str) -> None:

@@ -101,14 +101,14 @@ def _is_of_workers(error: Exception, strategy: str) -> bool:
 def _train(
     config, data_dir, workdir, names, init_from, strategy, tpu, deterministic, checkpoint_minutes
 ) -> None:
-    from data_pipeline import tracks
+    from data_pipeline import splits, tracks
 
     if len(config.model.stems) < 2:
         raise ConfigError(
             f"config.model.stems: found {config.model.stems}, expected at least two to train on:"
             " the mixture is their sum"
         )
-    training, validation, how = tracks.training_split(data_dir, config, names)
+    training, validation, how = splits.training_split(data_dir, config, names)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
     devices = _devices(config, strategy, tpu, deterministic)

@@ -83,12 +83,12 @@ def train_open_unmix(
     torch = import_package("torch")
     import_package("openunmix.utils")
 
-    from data_pipeline import dataset, tracks
+    from data_pipeline import dataset, splits, tracks
 
     crop = round(seconds * config.model.sample_rate)
     model = dataclasses.replace(config.model, patch_samples=crop)
     config = dataclasses.replace(config, model=model, batch_size=batch_size)
-    training, validation, how = tracks.training_split(data_dir, config, names)
+    training, validation, how = splits.training_split(data_dir, config, names)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
     started = time.monotonic()

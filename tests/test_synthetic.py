@@ -6,6 +6,7 @@ import scipy.signal
 import soundfile
 
 from data_pipeline.synthetic import STEMS, make_set, make_track
+from sccunet.config import UserError
 
 RATE = 44_100
 SEEDS = (0, 1, 2, 3)
@@ -141,6 +142,6 @@ def test_half_a_track_never_shows(tmp_path, monkeypatch):
 
     monkeypatch.setattr(synthetic.soundfile, "write", write)
     (tmp_path / "train").mkdir()
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(UserError, match=r"00: cannot be written \(disk full\)"):
         synthetic._write_track(tmp_path / "train" / "synthetic train 00", 0.5, 0)
     assert [path.name for path in tmp_path.rglob("*")] == ["train"]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline import audio, sigsep, tracks
+from data_pipeline import audio, sigsep, splits, tracks
 from data_pipeline.wav import AudioError
 from sccunet.config import Config, ModelConfig
 
@@ -89,7 +89,7 @@ def test_stems_and_mixture(data_dir):
 
 def test_missing_directory_and_no_tracks(data_dir):
     layout = "<split>/<track>/<file>.wav, split being train, valid or test"
-    for call in (tracks.find_tracks, tracks.training_split):
+    for call in (tracks.find_tracks, splits.training_split):
         assert (
             _error(call, data_dir, _CONFIG)
             == f"{data_dir}: found no such directory, expected tracks in {layout}"
@@ -109,7 +109,7 @@ def test_missing_directory_and_no_tracks(data_dir):
 def test_unknown_track(data_dir):
     for number in range(12):
         _make(data_dir, "train", f"song{number:02}")
-    for call in (tracks.training_split, tracks.find_tracks):
+    for call in (splits.training_split, tracks.find_tracks):
         message = _error(call, data_dir, _CONFIG, names=["song01", "sing"])
         assert message.startswith(
             f"{data_dir}: found no track named 'sing', expected one of 'song00', 'song01', "
@@ -179,7 +179,7 @@ def test_track_shorter_than_a_patch(data_dir):
     message = f"{data_dir / 'train' / 'a'}: found 999 samples, expected at least 1000"
     assert len(tracks.find_tracks(data_dir, _CONFIG)) == 1
     assert _error(tracks.find_tracks, data_dir, _CONFIG, min_frames=_PATCH) == message
-    assert _error(tracks.training_split, data_dir, _CONFIG) == message
+    assert _error(splits.training_split, data_dir, _CONFIG) == message
 
 
 def test_one_line_for_each_bad_track(data_dir):
@@ -199,13 +199,13 @@ def test_one_line_for_each_bad_track(data_dir):
 def test_split_by_valid_folder(data_dir):
     for split, name in itertools.product(("train", "valid", "test"), "ab"):
         _make(data_dir, split, f"{split} {name}")
-    training, validation, how = tracks.training_split(data_dir, _CONFIG)
+    training, validation, how = splits.training_split(data_dir, _CONFIG)
     assert _names(training) == [("train", "train a"), ("train", "train b")]
     assert _names(validation) == [("valid", "valid a"), ("valid", "valid b")]
     assert [(segment.start, segment.frames) for segment in training] == [(0, _PATCH)] * 2
     assert how == "training on 2 tracks, validating on 2 tracks: the tracks in valid/"
     # Named tracks are trained on wherever they lie, and do not validate.
-    training, validation, _ = tracks.training_split(data_dir, _CONFIG, ["valid a", "test b"])
+    training, validation, _ = splits.training_split(data_dir, _CONFIG, ["valid a", "test b"])
     assert _names(training) == [("test", "test b"), ("valid", "valid a")]
     assert _names(validation) == [("valid", "valid b")]
 
@@ -213,17 +213,17 @@ def test_split_by_valid_folder(data_dir):
 def test_a_validation_track_left_in_train_is_not_trained_on(data_dir):
     for split, name in (("train", "a"), ("train", "b"), ("valid", "a")):
         _make(data_dir, split, name)
-    training, validation, _ = tracks.training_split(data_dir, _CONFIG)
+    training, validation, _ = splits.training_split(data_dir, _CONFIG)
     assert _names(training) == [("train", "b")]
     assert _names(validation) == [("valid", "a")]
     assert (
-        _error(tracks.training_split, data_dir, _CONFIG, ["a"])
+        _error(splits.training_split, data_dir, _CONFIG, ["a"])
         == f"{data_dir}: found 'a' in train/ and valid/, expected one"
     )
 
 
 def test_split_by_musdbs_own_list(data_dir):
-    reserved = tracks._musdb_validation()
+    reserved = splits._musdb_validation()
     assert len(reserved) == 14
     # The list that musdb itself goes by.
     assert reserved == set(
@@ -232,11 +232,11 @@ def test_split_by_musdbs_own_list(data_dir):
     own = sorted(reserved)[:3]
     for name in ("A Song", "Z Song", *own):
         _make(data_dir, "train", name)
-    training, validation, how = tracks.training_split(data_dir, _CONFIG)
+    training, validation, how = splits.training_split(data_dir, _CONFIG)
     assert _names(training) == [("train", "A Song"), ("train", "Z Song")]
     assert _names(validation) == [("train", name) for name in own]
     assert how.endswith("validating on 3 tracks: musdb's own validation tracks")
-    training, validation, _ = tracks.training_split(data_dir, _CONFIG, ["A Song", own[1]])
+    training, validation, _ = splits.training_split(data_dir, _CONFIG, ["A Song", own[1]])
     assert _names(training) == sorted([("train", "A Song"), ("train", own[1])])
     assert _names(validation) == [("train", own[0]), ("train", own[2])]
 
@@ -244,7 +244,7 @@ def test_split_by_musdbs_own_list(data_dir):
 def test_split_by_every_seventh_track(data_dir):
     for number in range(1, 16):
         _make(data_dir, "train", f"{number:02}")
-    training, validation, how = tracks.training_split(data_dir, _CONFIG)
+    training, validation, how = splits.training_split(data_dir, _CONFIG)
     assert _names(validation) == [("train", "07"), ("train", "14")]
     assert len(training) == 13
     assert not set(_names(training)) & set(_names(validation))
@@ -262,7 +262,7 @@ def test_split_by_the_last_tenth(data_dir, frames, trained, held_out):
     _make(data_dir, "train", "a", frames=frames)
     _make(data_dir, "train", "b", frames=5_000)
     for names in ((), ("a", "b")):
-        training, validation, how = tracks.training_split(data_dir, _CONFIG, names)
+        training, validation, how = splits.training_split(data_dir, _CONFIG, names)
         by_name = {segment.track.name: segment for segment in validation}
         assert [(s.track.name, s.start, s.frames) for s in training] == [
             ("a", 0, trained),
@@ -277,7 +277,7 @@ def test_split_by_the_last_tenth(data_dir, frames, trained, held_out):
 
 def test_nothing_to_validate_on(data_dir):
     _make(data_dir, "train", "a")
-    assert _error(tracks.training_split, data_dir, _CONFIG) == (
+    assert _error(splits.training_split, data_dir, _CONFIG) == (
         f"{data_dir}: found no track to validate on, expected tracks in valid/ or one training"
         " track of at least 2000 samples (two patches)"
     )
@@ -285,7 +285,7 @@ def test_nothing_to_validate_on(data_dir):
 
 def test_validation_never_overlaps_training(data_dir):
     """Over many layouts: no sample of a track's name is in both."""
-    reserved = sorted(tracks._musdb_validation())[:2]
+    reserved = sorted(splits._musdb_validation())[:2]
     layouts = [
         {"train": "abcdefgh", "valid": "ab"},
         {"train": "ab", "valid": "ab"},
@@ -300,7 +300,7 @@ def test_validation_never_overlaps_training(data_dir):
                 _make(folder, split, name, frames=2_500)
         for chosen in ((), ("b",), ("z",), tuple(reserved), ("a", reserved[0])):
             try:
-                training, validation, _ = tracks.training_split(folder, _CONFIG, chosen)
+                training, validation, _ = splits.training_split(folder, _CONFIG, chosen)
             except AudioError:
                 continue
             assert training

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline import dataset, tracks
+from data_pipeline import dataset, splits, tracks
 from data_pipeline.wav import AudioError, read_wav
 from experiments import train
 from sccunet.config import Config, ConfigError
@@ -334,7 +334,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_no_such_weights(data_d
     assert not list(workdir.glob("*.h5"))
     # The batch is the one that the step had.
     step = int(re.search(r"at step (\d)", text)[1])
-    training, *_ = tracks.training_split(data_dir, _config())
+    training, *_ = splits.training_split(data_dir, _config())
     batches = dataset.training_dataset(training, load_config(workdir), step)
     kept = np.load(workdir / f"bad_batch_{step}.npz")
     np.testing.assert_array_equal(kept["waveforms"], next(iter(batches)))
@@ -579,7 +579,7 @@ def test_a_bad_file_stops_before_training_starts(bad_dir, tmp_path, kind):
 
 def test_a_bad_track_that_is_not_named_does_not_matter(bad_dir):
     (bad_dir / "train" / "bad" / "bass.wav").unlink()
-    training, *_ = tracks.training_split(bad_dir, _config(), ["a"])
+    training, *_ = splits.training_split(bad_dir, _config(), ["a"])
     assert [segment.track.name for segment in training] == ["a"]
 
 

@@ -12,7 +12,7 @@ from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.wav import AudioError
-from experiments import cli, evaluating, prepare, scoring, separation_flags, stem_folders
+from experiments import cli, evaluating, preparing, scoring, separation_flags, stem_folders
 from experiments.beam.pipeline import Plan
 from experiments.separating import Output, separate_file
 from sccunet.config import Config, ConfigError
@@ -184,12 +184,12 @@ def plan_preparation(files: Sequence[str]) -> Plan:
     if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
     units, failed, skipped = {}, [], 0
-    for (split, name), path in prepare.find_inputs(musdb_dir).items():
+    for (split, name), path in preparing.find_inputs(musdb_dir).items():
         target = os.path.join(data_dir, split, name)
         try:
-            sources = prepare.sources_of(path)
+            sources = preparing.sources_of(path)
             if os.path.lexists(target):
-                prepare.check_finished(target, sources, given.sample_rate)
+                preparing.check_finished(target, sources, given.sample_rate)
                 skipped += 1
             else:
                 units[path] = (target, sources)
@@ -199,8 +199,8 @@ def plan_preparation(files: Sequence[str]) -> Plan:
     return Plan(Path(data_dir), units, work, skipped=skipped, failed=failed)
 
 
-def _prepare(_, target: str, sources: prepare.Sources, sample_rate: int) -> list[str] | None:
+def _prepare(_, target: str, sources: preparing.Sources, sample_rate: int) -> list[str] | None:
     if os.path.lexists(target):
         return None
-    prepare.check_sources(sources)
-    return prepare.prepare_track(target, sources, sample_rate)
+    preparing.check_sources(sources)
+    return preparing.prepare_track(target, sources, sample_rate)

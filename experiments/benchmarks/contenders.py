@@ -216,7 +216,7 @@ def _crop_config(settings: Mapping[str, Any]) -> Config:
 
 
 def _segments(settings: Mapping[str, Any], config: Config) -> list:
-    from data_pipeline.tracks import training_split
+    from data_pipeline.splits import training_split
 
     return training_split(settings["data_dir"], config)[0]
 

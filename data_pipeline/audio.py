@@ -27,6 +27,7 @@ from data_pipeline.wav import (
     wav_blocks,
     wav_header,
 )
+from sccunet.files import file_written_whole
 
 # Files that `recordings_in` takes for audio.
 # fmt: off
@@ -41,6 +42,8 @@ AUDIO_ENDINGS = frozenset((
 # What `audio_writer` writes: endings, named as libsndfile names formats -> encodings, the first by
 # default.
 WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
+# Encoding -> libsndfile's name for it, and bits per sample.
+_SUBTYPES = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,7 +227,7 @@ def audio_writer(
       path: as for `write_wav`, like `sample_rate` and `encoding`; FLAC holds no "float32".
       channels: of every block; FLAC holds up to 8.
       frames: how many samples are expected in all, if that is known. More than 4 GiB, which a WAV
-        header cannot count, are written as RF64; for want of a number, room is left for that.
+        header cannot count, are written as RF64; without a number, room is left for that.
 
     Raises:
       AudioError: as `write_wav`, or if FLAC can't hold such samples.
@@ -232,9 +235,38 @@ def audio_writer(
     import soundfile
 
     path = os.fspath(path)
-    subtype, bits = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}[
-        encoding
-    ]
+    subtype, _ = _SUBTYPES[encoding]
+    kind = _format_of(path, channels, encoding, frames)
+    written = 0
+
+    def write(audio: np.ndarray) -> None:
+        nonlocal written
+        if not np.isfinite(audio).all():
+            raise bad_file(path, "NaN or infinite samples to write", "finite ones")
+        file.write(_encoded(audio, encoding))
+        written += len(audio)
+
+    try:
+        with file_written_whole(path) as part:
+            with soundfile.SoundFile(
+                part, "w", sample_rate, channels, subtype, format=kind
+            ) as file:
+                yield write
+            # libsndfile says nothing if it can't write the end of a FLAC file.
+            if written and soundfile.info(part).frames != written:
+                raise OSError(f"not all of the {written} samples got into the file")
+            if kind == "RF64" and written and os.path.getsize(part) < 2**32:
+                make_riff(part)
+    except (OSError, soundfile.LibsndfileError) as error:
+        # libsndfile calls a full disk a system error.
+        folder = os.path.dirname(os.path.abspath(path))
+        free = shutil.disk_usage(folder).free if os.path.isdir(folder) else math.inf
+        reason = "no space left" if free < 2**20 else error
+        raise AudioError(f"{path}: cannot be written ({reason})") from error
+
+
+def _format_of(path: str, channels: int, encoding: str, frames: int | None) -> str:
+    """libsndfile's name of the format of a file to be written; arguments as for `audio_writer`."""
     ending = os.path.splitext(path)[1].lower()
     kind = ending[1:].upper() if ending in WRITABLE else "WAV"
     encodings = sorted(WRITABLE[f".{kind.lower()}"])
@@ -242,41 +274,18 @@ def audio_writer(
         raise bad_file(path, f"{encoding} samples for a {kind} file", " or ".join(encodings))
     if kind == "FLAC" and channels > 8:
         raise bad_file(path, f"{channels} channels for a FLAC file", "at most 8")
-    if kind == "WAV" and (frames is None or frames * channels * bits // 8 >= 2**32 - 2**16):
-        kind = "RF64"
-    folder, name = os.path.split(os.path.abspath(path))
-    part = os.path.join(folder, f".{name}.{os.getpid()}.part")
-    written = 0
+    frame_bytes = channels * _SUBTYPES[encoding][1] // 8
+    if kind == "WAV" and (frames is None or frames * frame_bytes >= 2**32 - 2**16):
+        return "RF64"
+    return kind
 
-    def write(audio: np.ndarray) -> None:
-        nonlocal written
-        if not np.isfinite(audio).all():
-            raise bad_file(path, "NaN or infinite samples to write", "finite ones")
-        if encoding == "float32":
-            data = np.asarray(audio, np.float32)
-        else:
-            full = 2 ** (bits - 1)
-            data = np.clip(np.rint(audio * float(full)), -full, full - 1)
-            # soundfile takes 24 bits as the upper ones of 32.
-            data = data.astype(np.int16) if bits == 16 else data.astype(np.int32) << 8
-        file.write(data)
-        written += len(data)
 
-    try:
-        os.makedirs(folder, exist_ok=True)
-        with soundfile.SoundFile(part, "w", sample_rate, channels, subtype, format=kind) as file:
-            yield write
-        # libsndfile says nothing if it can't write the end of a FLAC file.
-        if written and soundfile.info(part).frames != written:
-            raise OSError(f"not all of the {written} samples got into the file")
-        if kind == "RF64" and written and os.path.getsize(part) < 2**32:
-            make_riff(part)
-        os.replace(part, path)
-    except (OSError, soundfile.LibsndfileError) as error:
-        # libsndfile calls a full disk a system error.
-        free = shutil.disk_usage(folder).free if os.path.isdir(folder) else math.inf
-        reason = "no space left" if free < 2**20 else error
-        raise AudioError(f"{path}: cannot be written ({reason})") from error
-    finally:
-        with contextlib.suppress(OSError):
-            os.remove(part)
+def _encoded(audio: np.ndarray, encoding: str) -> np.ndarray:
+    """Float samples as soundfile takes them for one of `_SUBTYPES`."""
+    if encoding == "float32":
+        return np.asarray(audio, np.float32)
+    bits = _SUBTYPES[encoding][1]
+    full = 2 ** (bits - 1)
+    data = np.clip(np.rint(audio * float(full)), -full, full - 1)
+    # soundfile takes 24 bits as the upper ones of 32.
+    return data.astype(np.int16) if bits == 16 else data.astype(np.int32) << 8

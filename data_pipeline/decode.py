@@ -58,131 +58,190 @@ def stated_seconds(container: Any, stream: Any) -> float | None:
     return None
 
 
+def decoded(path: str, container: Any, stream: Any, salvage: bool) -> Iterator[np.ndarray]:
+    """The blocks of `audio.recording`: float32 `[samples, channels]`.
+
+    Raises:
+      AudioError: if they are not all that the file promises.
+      DamagedError: with `salvage`, after the last block, if some could be decoded.
+    """
+    decoding = _Decoding(path, container, stream, salvage)
+    held = []
+    for block in decoding.blocks():
+        held.append(block)
+        if decoding.is_audio:
+            yield from held
+            held = []
+    decoding.check_start()
+    yield from held
+    decoding.check_end()
+
+
+class _Decoding:
+    """A stream that is decoded, and what was wrong with it so far."""
+
+    def __init__(self, path: str, container: Any, stream: Any, salvage: bool):
+        self.path, self.container, self.stream, self.salvage = path, container, stream, salvage
+        self.stated = stated_seconds(container, stream)
+        self.limit = (container.duration or 0) / 1e6 if self.stated is None else self.stated
+        self.flac = container.format.name == "flac"
+        # How the first frame says that the audio is, and where it ends by the file's statement.
+        self.rate, self.channels, self.end = 0, 0, math.inf
+        self.origin = None  # the timestamp of sample 0, in seconds
+        self.count = 0  # samples so far, with those of silence and padding
+        self.late = []  # what lies behind the stated end: the coder's padding
+        self.failure, self.changed = None, None  # the first error; how the format changes
+        # Samples that zeros stand for; where the first damage is, in seconds.
+        self.lost, self.first_lost = 0, None
+        self.good, self.bad, self.row = 0, 0, 0  # frames; errors; frames since the last error
+        self.is_audio = not salvage  # noise decodes to a frame now and then
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """All that can be decoded; without `salvage`, up to the first error."""
+        for frame in _frames(self.container, self.stream):
+            if isinstance(frame, Exception):
+                self._note(frame)
+                if not self.salvage:
+                    break
+                continue
+            if not self._fits(frame):
+                break
+            try:
+                samples = _frame_samples(frame)
+            except ValueError as error:  # PyAV has no such format in NumPy
+                expected = "16-bit, float or the like"
+                raise bad_file(self.path, f"{frame.format.name} samples", expected) from error
+            gap = self._gap_before(frame) if self.salvage else 0
+            while gap > 0:
+                yield np.zeros((min(gap, 4096), self.channels), np.float32)
+                gap -= 4096
+            self.good, self.row = self.good + 1, self.row + 1
+            self.is_audio = self.is_audio or self.row >= _NO_NOISE
+            yield from self._up_to_end(samples)
+
+    def _note(self, error: Exception) -> None:
+        self.failure = self.failure or error
+        self._note_damage()
+        self.bad, self.row = self.bad + 1, 0
+
+    def _note_damage(self) -> None:
+        if self.first_lost is None:
+            self.first_lost = self.count / (self.rate or 1)
+
+    def _fits(self, frame: Any) -> bool:
+        """Whether a frame has the rate and the channels of the first one."""
+        found = frame.sample_rate, frame.layout.nb_channels
+        if not self.rate:
+            self.rate, self.channels = found
+            self.end = math.inf if self.stated is None else round(self.stated * self.rate)
+        elif found != (self.rate, self.channels):
+            self.changed = (
+                f"{self.path}: found {found[0]} Hz and {found[1]} channels after"
+                f" {self.count / self.rate:.1f} s, expected {self.rate} Hz and {self.channels}"
+                " channels as at the start"
+            )
+        return not self.changed
+
+    def _gap_before(self, frame: Any) -> int:
+        """How many samples are missing before a frame, as its timestamp tells."""
+        if frame.pts is None or not frame.time_base:
+            return 0
+        time = float(frame.pts * frame.time_base)
+        if self.origin is None:
+            start = self.stream.start_time
+            skipped = self.bad and start is not None
+            self.origin = float(start * self.stream.time_base) if skipped else time
+            if self.flac:
+                # The first time may be that of a later frame, if it is damaged.
+                time, self.origin = time if self.bad else 0.0, 0.0
+        gap = round((time - self.origin) * self.rate) - self.count
+        # Some containers' times are no count of samples: there only errors are damage.
+        after_error = self.bad and not self.row
+        stated = self.stated is not None and gap > _TIME_SLACK * self.rate
+        known = self.flac or after_error or stated
+        if not known or not 0 < gap <= (self.limit + _DURATION_SLACK) * self.rate - self.count:
+            return 0
+        self._note_damage()
+        self.lost += gap
+        self.count += gap
+        return gap
+
+    def _up_to_end(self, samples: np.ndarray) -> Iterator[np.ndarray]:
+        """The part of a frame that lies before the stated end; all, if the statement is wrong."""
+        within = max(min(self.end - self.count, len(samples)), 0)
+        self.count += len(samples)
+        if within:
+            yield samples[:within]
+        if within < len(samples):
+            self.late.append(samples[within:])
+        if self.count - self.end > _DURATION_SLACK * self.rate:  # too much for padding
+            yield from self.late
+            self.late, self.end = [], math.inf
+
+    def check_start(self) -> None:
+        """Raises AudioError unless there is audio; without `salvage`, if there was an error."""
+        if not self.is_audio and self.bad > self.good:
+            self.count = 0  # noise
+        if self.failure and not (self.salvage and self.count):
+            raise bad_file(
+                self.path,
+                f"audio that cannot be decoded after {self.count / (self.rate or 1):.1f} s"
+                f" ({self.failure.strerror})",
+                "audio that can be to its end",
+            ) from self.failure
+        if not self.count:
+            raise bad_file(self.path, "no samples", "audio")
+
+    def check_end(self) -> None:
+        """Raises DamagedError, without `salvage` AudioError, if that was not all."""
+        if self.changed:
+            raise DamagedError(self.changed) if self.salvage else AudioError(self.changed)
+        # FLAC's length is exact.
+        slack = 0.5 / self.rate if self.flac else _DURATION_SLACK
+        short = self.stated is not None and self.count / self.rate < self.stated - slack
+        if short and not self.salvage:
+            raise bad_file(
+                self.path,
+                f"{self.count / self.rate:.1f} s of audio (truncated or damaged)",
+                f"the {self.stated:.1f} s that its header promises",
+            )
+        if short or self.first_lost is not None:
+            raise damaged(
+                self.path,
+                min(self.count, self.end) / self.rate,
+                self.stated if short else None,
+                self.lost / self.rate,
+                self.first_lost,
+            )
+
+
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
     """A stream's frames and, in place of those that can't be decoded, the errors."""
     import av
 
-    failures = (av.error.FFmpegError, OSError)
-    try:
-        for packet in container.demux(stream):
-            try:
-                yield from packet.decode()
-            except failures as error:
-                yield error
-    except failures as error:
-        yield error
-
-
-def decoded(path: str, container: Any, stream: Any, salvage: bool) -> Iterator[np.ndarray]:
-    """The blocks of `recording`."""
-    stated = stated_seconds(container, stream)
-    limit = (container.duration or 0) / 1e6 if stated is None else stated
-    flac = container.format.name == "flac"
     # FLAC has checksums: damage is told from noise if that is asked for.
     options = {"err_detect": "crccheck+explode"}
     # FFmpeg's libraries cut an Ogg file of one page, always a short one, at the wrong place.
     # Told not to cut, they also give a first frame from before the first sample.
+    stated = stated_seconds(container, stream)
     short_ogg = stated is not None and stated < 60 and stream.codec_context.name == "vorbis"
     if short_ogg:
         options["flags2"] = "+skip_manual"
     stream.codec_context.options = options
 
-    count, rate, channels, end = 0, 0, 0, math.inf
-    origin = None  # the timestamp of sample 0, in seconds
-    late = []  # what lies behind the stated end: the coder's padding
-    ready = []
-    failure, changed = None, None  # the first error; how the format changes
-    lost, first_lost = 0, None  # samples that zeros stand for; where the first damage is, in s
-    good, bad, row = 0, 0, 0  # frames; errors; frames since the last error
-    sure = not salvage
-    for frame in _frames(container, stream):
-        if isinstance(frame, Exception):
-            failure = failure or frame
-            first_lost = count / (rate or 1) if first_lost is None else first_lost
-            bad, row = bad + 1, 0
-            if not salvage:
-                break
-            continue
-        if short_ogg:
-            short_ogg = False
-            continue
-        found = frame.sample_rate, frame.layout.nb_channels
-        if not rate:
-            rate, channels = found
-            end = math.inf if stated is None else round(stated * rate)
-        elif found != (rate, channels):
-            changed = (
-                f"{path}: found {found[0]} Hz and {found[1]} channels after {count / rate:.1f} s,"
-                f" expected {rate} Hz and {channels} channels as at the start"
-            )
-            break
-        try:
-            samples = _frame_samples(frame)
-        except ValueError as error:  # PyAV has no such format in NumPy
-            raise bad_file(
-                path, f"{frame.format.name} samples", "16-bit, float or the like"
-            ) from error
-        if salvage and frame.pts is not None and frame.time_base:
-            time = float(frame.pts * frame.time_base)
-            if origin is None:
-                skipped = bad and stream.start_time is not None
-                origin = float(stream.start_time * stream.time_base) if skipped else time
-                if flac:
-                    # The first time may be that of a later frame, if it is damaged.
-                    time, origin = time if bad else 0.0, 0.0
-            gap = round((time - origin) * rate) - count
-            # Some containers' times are no count of samples: there only errors are damage.
-            after_error = bad and not row
-            known = flac or after_error or (stated is not None and gap > _TIME_SLACK * rate)
-            if known and 0 < gap <= (limit + _DURATION_SLACK) * rate - count:
-                first_lost = count / rate if first_lost is None else first_lost
-                lost += gap
-                count += gap
-                while gap > 0:
-                    ready.append(np.zeros((min(gap, 4096), channels), np.float32))
-                    gap -= 4096
-                    if sure:
-                        yield ready.pop()
-        good, row = good + 1, row + 1
-        within = max(min(end - count, len(samples)), 0)
-        count += len(samples)
-        if within:
-            ready.append(samples[:within])
-        if within < len(samples):
-            late.append(samples[within:])
-        if count - end > _DURATION_SLACK * rate:
-            # Too much for padding: the statement is wrong.
-            ready += late
-            late, end = [], math.inf
-        sure = sure or row >= _NO_NOISE
-        if sure:
-            yield from ready
-            ready = []
-    if not sure and bad > good:
-        count = 0  # noise
-    if failure and not (salvage and count):
-        raise bad_file(
-            path,
-            f"audio that cannot be decoded after {count / (rate or 1):.1f} s ({failure.strerror})",
-            "audio that can be to its end",
-        ) from failure
-    if not count:
-        raise bad_file(path, "no samples", "audio")
-    yield from ready
-    if changed:
-        raise DamagedError(changed) if salvage else AudioError(changed)
-    # FLAC's length is exact.
-    slack = 0.5 / rate if flac else _DURATION_SLACK
-    short = stated is not None and count / rate < stated - slack
-    if short and not salvage:
-        raise bad_file(
-            path,
-            f"{count / rate:.1f} s of audio (truncated or damaged)",
-            f"the {stated:.1f} s that its header promises",
-        )
-    if short or first_lost is not None:
-        promised = stated if short else None
-        raise damaged(path, min(count, end) / rate, promised, lost / rate, first_lost)
+    failures = (av.error.FFmpegError, OSError)
+    too_early = short_ogg
+    try:
+        for packet in container.demux(stream):
+            try:
+                for frame in packet.decode():
+                    if not too_early:
+                        yield frame
+                    too_early = False
+            except failures as error:
+                yield error
+    except failures as error:
+        yield error
 
 
 def _frame_samples(frame: Any) -> np.ndarray:

@@ -55,7 +55,7 @@ def to_workdir(path: str, workdir: str) -> None:
 
     unet = build_model(config)
     twin.to_keras(state_dict, unet)
-    with folder_written_whole(workdir) as folder:
+    with folder_written_whole(workdir, new=True) as folder:
         (folder / CONFIG).write_text(config.to_json())
         unet.save_weights(folder / BEST)
 

@@ -18,7 +18,7 @@ from absl import flags
 
 from experiments import cli
 from sccunet.config import ConfigError
-from sccunet.runs import load_config
+from sccunet.runs import load_config, load_unet, new_version
 
 
 def training_data(workdir: str) -> str:
@@ -34,6 +34,7 @@ def training_data(workdir: str) -> str:
 def main(_: Sequence[str]) -> None:
     """Exports the workdir's best weights."""
     config = load_config(_WORKDIR.value)
+    new_version(_EXPORT_DIR.value, _MODEL_VERSION.value)
     if _TFLITE.value and os.path.exists(_TFLITE.value):
         raise ConfigError(f"{_TFLITE.value}: found already there, expected a new file")
 
@@ -42,10 +43,8 @@ def main(_: Sequence[str]) -> None:
     # What is checked is the arithmetic of the file, not that of a GPU.
     tf.config.set_visible_devices([], "GPU")
 
-    from sccunet.export import export_saved_model, export_tflite, new_version
-    from sccunet.runs import load_unet
-
-    new_version(_EXPORT_DIR.value, _MODEL_VERSION.value)
+    from sccunet.export import export_saved_model
+    from sccunet.tflite import export_tflite
 
     unet = load_unet(_WORKDIR.value, config)
     print("writing, then running every signature in a fresh process", flush=True)

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 
 from sccunet.config import ConfigError
+from sccunet.files import file_written_whole
 
 CHECKPOINT, PREVIOUS = "last.weights.h5", "previous.weights.h5"
 BEST = "best.weights.h5"
@@ -38,26 +39,22 @@ def save_whole(
       OSError: naming `path` if it cannot be written; what was there before is there, or `previous`.
     """
     path = Path(path)
-    # Keras wants the ending; the leading dot keeps an interrupted write apart.
-    partial = path.with_name(f".{path.name}")
     reason = 0
     with _without_complaints():
         try:
-            _check_room(model, partial)
-            model.save_weights(partial, overwrite=True)
-            with h5py.File(partial, "r+") as file:
-                file.attrs[_DIGEST] = _digest(file)
-            with open(partial, "rb") as file:
-                os.fsync(file.fileno())  # else a crash could leave the name without the content
-            if previous and path.exists():
-                os.replace(path, previous)
-            os.replace(partial, path)
+            with file_written_whole(path, alone=True) as partial:
+                _check_room(model, partial)
+                model.save_weights(partial, overwrite=True)
+                with h5py.File(partial, "r+") as file:
+                    file.attrs[_DIGEST] = _digest(file)
+                with open(partial, "rb") as file:
+                    os.fsync(file.fileno())  # else a crash could leave the name without the content
+                if previous and path.exists():
+                    os.replace(path, previous)
         except (OSError, RuntimeError) as error:  # HDF5 raises either
             told = re.search(r"errno = (\d+)", str(error))
             reason = getattr(error, "errno", 0) or (int(told[1]) if told else errno.EIO)
     if reason:
-        with contextlib.suppress(OSError):
-            partial.unlink()
         raise OSError(reason, os.strerror(reason), str(path))
 
 

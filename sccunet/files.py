@@ -17,12 +17,14 @@ _LOCK = ".lock"
 
 
 @contextlib.contextmanager
-def file_written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def file_written_whole(path: str | os.PathLike, alone: bool = False) -> Iterator[Path]:
     """A context manager that gives a hidden path, whose file gets its name if nothing fails.
 
     Args:
       path: the file, replaced where it exists; its folder is made where it is missing. The hidden
         name has the same endings.
+      alone: whether nobody else writes this file at the same time. Then the hidden name is always
+        the same, and the next write replaces what a killed one left.
 
     Raises:
       OSError: if the folder cannot be made or the file cannot get its name.
@@ -30,7 +32,8 @@ def file_written_whole(path: str | os.PathLike) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Processes of several machines may write into one folder, with the same number each.
-    part = path.with_name(f".{secrets.token_hex(4)}.part{''.join(path.suffixes[-2:])}")
+    hidden = f".{secrets.token_hex(4)}.part{''.join(path.suffixes[-2:])}"
+    part = path.with_name(f".{path.name}" if alone else hidden)
     try:
         yield part
         os.replace(part, path)
@@ -46,7 +49,7 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
 
 
 @contextlib.contextmanager
-def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
+def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterator[Path]:
     """A context manager that gives a hidden folder, which gets its name if nothing fails.
 
     What processes that were killed left of the same folder is removed.
@@ -54,6 +57,7 @@ def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
     Args:
       folder: its name. If it is there already, the new files go into it one by one, and the other
         files in it are left alone.
+      new: whether it has to be a new folder, which fails if somebody else makes it meanwhile.
 
     Raises:
       UserError: if it cannot be written; errors from inside name the folder, not the hidden one.
@@ -66,24 +70,34 @@ def folder_written_whole(folder: str | os.PathLike) -> Iterator[Path]:
             with lock_folder(left) as ours:
                 if ours:
                     shutil.rmtree(left, ignore_errors=True)
-        with (
-            tempfile.TemporaryDirectory(".part", start, folder.parent) as hidden,
-            lock_folder(hidden),
-        ):
-            partial = Path(hidden) / "content"
+        with _hidden_folder(start, folder.parent) as hidden:
+            partial = hidden / "content"
             partial.mkdir()
             try:
                 yield partial
             except UserError as error:
                 message = str(error).replace(str(partial), str(folder))
                 raise type(error)(message) from error
-            if folder.exists():
+            if folder.exists() and not new:
                 for file in partial.iterdir():
                     os.replace(file, folder / file.name)
             else:
-                os.replace(partial, folder)
+                os.rename(partial, folder)  # fails where it is there, unless it is empty
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+@contextlib.contextmanager
+def _hidden_folder(start: str, parent: Path) -> Iterator[Path]:
+    """A new folder, locked, that is removed at the end."""
+    with contextlib.ExitStack() as stack:
+        # Before it is locked, somebody who cleans up may take it for a killed process's. Some file
+        # systems have no locks: there nobody cleans up, and the last one made is as good as any.
+        for _ in range(3):
+            hidden = stack.enter_context(tempfile.TemporaryDirectory(".part", start, parent))
+            if stack.enter_context(lock_folder(hidden)):
+                break
+        yield Path(hidden)
 
 
 @contextlib.contextmanager

@@ -50,6 +50,30 @@ def exported_version(path: str | os.PathLike) -> Path:
     return max(versions, key=lambda entry: int(entry.name), default=path)
 
 
+def new_version(base_dir: str | os.PathLike, version: int | None = None) -> int:
+    """The number of the next export: `version`, or one more than the highest there.
+
+    Raises:
+      ConfigError: if it is there, or if `base_dir` is no folder for versions.
+    """
+    base_dir = Path(base_dir)
+    if base_dir.exists() and not base_dir.is_dir():
+        raise ConfigError(f"{base_dir}: found a file, expected a folder for versions")
+    for name in (CONFIG, "saved_model.pb"):
+        if (base_dir / name).exists():
+            raise ConfigError(f"{base_dir}: found {name} in it, expected a folder for versions")
+    there = {
+        int(entry.name)
+        for entry in (base_dir.iterdir() if base_dir.exists() else ())
+        if entry.name.isdecimal()
+    }
+    if version is None:
+        return max(there, default=0) + 1
+    if version in there:
+        raise ConfigError(f"{base_dir / str(version)}: found already there, expected a new version")
+    return version
+
+
 def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "float32"):
     """The network of a training workdir with its best weights.
 

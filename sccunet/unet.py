@@ -1,5 +1,6 @@
 """The Spectrogram-Channels U-Net: mixture magnitudes in, one channel of magnitudes per stem out."""
 
+import functools
 from typing import Any
 
 import keras
@@ -66,6 +67,23 @@ def output_relu(x):
     return leaky + ops.stop_gradient(ops.relu(x) - leaky)
 
 
+def _convolution(x, kind, filters, kernel, name, dtype, synchronized_norm, strides=1):
+    """A convolution of a kind of layer, with ReLU, and its batch normalisation."""
+    x = kind(
+        filters,
+        kernel,
+        strides=strides,
+        padding="same",
+        activation="relu",
+        kernel_initializer="he_uniform",
+        dtype=dtype,
+        name=name,
+    )(x)
+    return BatchNormalization(
+        momentum=_MOMENTUM, synchronized=synchronized_norm, dtype=dtype, name=f"{name}_norm"
+    )(x)
+
+
 def build_model(
     config: Any, dtype: str = "float32", synchronized_norm: bool = False
 ) -> keras.Model:
@@ -91,21 +109,7 @@ def build_model(
     model = model_config(config)
     *encoder_filters, bottom_filters = model.filters
 
-    def convolution(x, kind, filters, kernel, name, strides=1):
-        x = kind(
-            filters,
-            kernel,
-            strides=strides,
-            padding="same",
-            activation="relu",
-            kernel_initializer="he_uniform",
-            dtype=dtype,
-            name=name,
-        )(x)
-        return BatchNormalization(
-            momentum=_MOMENTUM, synchronized=synchronized_norm, dtype=dtype, name=f"{name}_norm"
-        )(x)
-
+    convolution = functools.partial(_convolution, dtype=dtype, synchronized_norm=synchronized_norm)
     # Each pooling halves both axes: zeros are added behind so that no bin or frame is lost.
     multiple = 2 ** len(encoder_filters)
     more_bins, more_frames = -model.bins % multiple, -model.frames % multiple

@@ -2,7 +2,6 @@
 
 import dataclasses
 import importlib
-import json
 import math
 import subprocess
 import sys
@@ -19,8 +18,6 @@ from sccunet.config import (
     ModelConfig,
     model_config,
 )
-from sccunet.reconstruction import Reconstruction
-from sccunet.runs import CONFIG, METADATA, exported_version, load_config
 
 _CONFIG_FILES = sorted(
     path.stem for path in Path(configs.__file__).parent.glob("*.py") if path.stem != "__init__"
@@ -273,83 +270,6 @@ def test_2stems_differs_from_4stems_in_its_stems_alone(size):
     assert four["model"].pop("stems") == ("vocals", "drums", "bass", "other")
     assert four.pop("sources") == {}
     assert two == four
-
-
-def test_load_config_of_workdir_and_export(tmp_path):
-    config = _unusual()
-    (tmp_path / CONFIG).write_text(config.to_json())
-    assert load_config(tmp_path) == config
-    exported = tmp_path / "export"
-    _export(exported, config)
-    assert load_config(str(exported)) == config
-
-
-def _export(folder, config):
-    (folder / METADATA).parent.mkdir(parents=True)
-    (folder / METADATA).write_text(json.dumps({"stems": [], "config": config.to_dict()}))
-    (folder / "saved_model.pb").write_bytes(b"")
-
-
-def test_the_newest_version_of_an_export_is_taken(tmp_path):
-    assert exported_version(tmp_path) == tmp_path
-    for version in (1, 9, 10):
-        _export(tmp_path / str(version), Config(seed=version))
-    (tmp_path / "11").mkdir()  # not an export
-    (tmp_path / ".12.part").mkdir()
-    assert exported_version(tmp_path) == tmp_path / "10"
-    assert load_config(tmp_path) == Config(seed=10)
-    assert load_config(tmp_path / "9") == Config(seed=9)
-    assert exported_version(tmp_path / "9") == tmp_path / "9"
-
-
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"config": {"batch_size": 0}}'])
-def test_damaged_metadata_is_named(tmp_path, text):
-    _export(tmp_path / "1", Config())
-    (tmp_path / "1" / METADATA).write_text(text)
-    with pytest.raises(ConfigError, match=rf"^{tmp_path}/1/assets/metadata\.json: "):
-        load_config(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"mask": "hard"}, "mask: found 'hard', expected one of none, soft, wiener"),
-        ({"exponent": 0.0}, "exponent: found 0.0, expected a number over 0"),
-        ({"iterations": 0}, "iterations: found 0, expected a whole number, 1 or more"),
-    ],
-)
-def test_reconstructions_that_cannot_be(fields, message):
-    with pytest.raises(ConfigError) as caught:
-        Reconstruction(**fields)
-    assert str(caught.value) == message
-
-
-def test_load_config_names_what_it_did_not_find(tmp_path):
-    with pytest.raises(ConfigError) as caught:
-        load_config(tmp_path)
-    expected = "expected a training workdir or an exported SavedModel"
-    assert str(caught.value) == f"{tmp_path}: found no config.json, {expected}"
-    missing = tmp_path / "missing"
-    with pytest.raises(ConfigError) as caught:
-        load_config(missing)
-    assert str(caught.value) == f"{missing}: found no such folder, {expected}"
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("", "found text that is not JSON"),
-        ('{"seed": 1', "found text that is not JSON"),
-        ("[]", "expected a dict of fields"),
-        (json.dumps(_override("model.dropout", 2)), "config.model.dropout: found 2"),
-    ],
-)
-def test_load_config_names_the_damaged_file(tmp_path, text, reason):
-    (tmp_path / CONFIG).write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load_config(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path / CONFIG}: ")
-    assert reason in str(caught.value)
 
 
 def test_configuration_needs_no_tensorflow():

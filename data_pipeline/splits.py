@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 
 from data_pipeline import sigsep
-from data_pipeline.tracks import Segment, load_tracks, named, no_tracks, track_folders
+from data_pipeline.tracks import Segment, Track, load_tracks, named, no_tracks, track_folders
 from data_pipeline.wav import AudioError
 from sccunet.config import Config
 
@@ -17,10 +17,10 @@ _EVERY = 7
 def training_split(
     data_dir: str | os.PathLike, config: Config, names: Sequence[str] = ()
 ) -> tuple[list[Segment], list[Segment], str]:
-    """What is trained on, what validates, and one sentence that says how that was decided.
+    """Decides which tracks train, which validate, and says how in one sentence.
 
-    Trained on are the tracks in train/, or exactly the named ones, less what validates; the first
-    of these that gives something to validate on counts:
+    The tracks in train/ are trained on, or exactly the named ones, less those that validate. The
+    first rule that finds something to validate on counts:
 
     1. the tracks in valid/ that are not named;
     2. musdb's own 14 validation tracks, those that lie in train/ and are not named;
@@ -42,27 +42,11 @@ def training_split(
     """
     patch = config.model.patch_samples
     folders = track_folders(data_dir)
-    in_train = [folder for folder in folders if folder[0] == "train"]
-    wanted = named(data_dir, folders, names) if names else in_train
+    wanted = named(data_dir, folders, names) if names else _in(folders, "train")
     if not wanted:
         raise no_tracks(data_dir, ("train",))
-    for (split, name), (other, again) in itertools.combinations(wanted, 2):
-        if name == again:
-            raise AudioError(f"{data_dir}: found {name!r} in {split}/ and {other}/, expected one")
-
-    own = [folder for folder in folders if folder[0] == "valid" and folder not in wanted]
-    reserved = _musdb_validation()
-    for chosen, rule in (
-        (own, "the tracks in valid/"),
-        (
-            [folder for folder in in_train if folder[1] in reserved and folder[1] not in names],
-            "musdb's own validation tracks",
-        ),
-        (
-            [] if names else wanted[_EVERY - 1 :: _EVERY],
-            f"every {_EVERY}th track of train/ in name order",
-        ),
-    ):
+    _check_names_differ(data_dir, wanted)
+    for chosen, rule in _validation_rules(folders, wanted, names):
         # By name: a song that was copied into valid/ may still lie in train/.
         taken = {name for _, name in chosen}
         kept = [folder for folder in wanted if folder[1] not in taken]
@@ -75,13 +59,7 @@ def training_split(
                 f"training on {_count(training)}, validating on {_count(validation)}: {rule}",
             )
 
-    training, validation = [], []
-    for track in load_tracks(data_dir, wanted, config, patch):
-        patches = track.frames // patch
-        held_out = max(1, patches // 10) * patch if patches >= 2 else 0
-        training.append(Segment(track, 0, track.frames - held_out))
-        if held_out:
-            validation.append(Segment(track, track.frames - held_out, held_out))
+    training, validation = _last_tenths(load_tracks(data_dir, wanted, config, patch), patch)
     if not validation:
         raise AudioError(
             f"{data_dir}: found no track to validate on, expected tracks in valid/ or one training"
@@ -93,6 +71,49 @@ def training_split(
         f"training on {_count(training)}, validating on the last tenth of {len(validation)} of"
         " them, which is not trained on",
     )
+
+
+def _check_names_differ(data_dir: str | os.PathLike, folders: Sequence[tuple[str, str]]) -> None:
+    for (split, name), (other, again) in itertools.combinations(folders, 2):
+        if name == again:
+            raise AudioError(f"{data_dir}: found {name!r} in {split}/ and {other}/, expected one")
+
+
+def _in(folders: Sequence[tuple[str, str]], split: str) -> list[tuple[str, str]]:
+    return [folder for folder in folders if folder[0] == split]
+
+
+def _validation_rules(
+    folders: Sequence[tuple[str, str]], wanted: Sequence[tuple[str, str]], names: Sequence[str]
+) -> list[tuple[list[tuple[str, str]], str]]:
+    """Rules 1 to 3: the folders that each would validate on, perhaps none, and what it is called.
+
+    Args:
+      folders: all, each `(split, track)`.
+      wanted: those to train on.
+      names: theirs, where they were given.
+    """
+    own = [folder for folder in _in(folders, "valid") if folder not in wanted]
+    reserved = _musdb_validation() - set(names)
+    of_musdb = [folder for folder in _in(folders, "train") if folder[1] in reserved]
+    every = [] if names else wanted[_EVERY - 1 :: _EVERY]
+    return [
+        (own, "the tracks in valid/"),
+        (of_musdb, "musdb's own validation tracks"),
+        (every, f"every {_EVERY}th track of train/ in name order"),
+    ]
+
+
+def _last_tenths(tracks: Sequence[Track], patch: int) -> tuple[list[Segment], list[Segment]]:
+    """Rule 4: what is trained on, and what validates; `patch` in samples."""
+    training, validation = [], []
+    for track in tracks:
+        patches = track.frames // patch
+        held_out = max(1, patches // 10) * patch if patches >= 2 else 0
+        training.append(Segment(track, 0, track.frames - held_out))
+        if held_out:
+            validation.append(Segment(track, track.frames - held_out, held_out))
+    return training, validation
 
 
 def _count(tracks: Sequence) -> str:

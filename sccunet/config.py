@@ -1,7 +1,7 @@
 """The numbers of a run, checked once: model, training and augmentation.
 
 The defaults are the paper's (Oh, Kim, Yun 2018, arXiv:1810.11520) 4-stem set-up; where the paper is
-silent the choice is listed in the README under "Deviations and open points".
+silent the choice is listed in docs/fidelity.md.
 Nothing here imports TensorFlow, so that programs can show their flags at once.
 """
 

@@ -15,145 +15,20 @@ Each track is written whole or not at all, and finished ones are skipped: run it
 interruption. All files are looked at before the first is decoded.
 """
 
-import os
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from absl import flags
 
-from data_pipeline.wav import AudioError
 from experiments import cli, preparing
-from experiments.preparing import Sources
-from sccunet.config import UserError
-
-
-def prepare(
-    musdb_dir: str,
-    data_dir: str,
-    names: Sequence[str] = (),
-    jobs: int = 0,
-    sample_rate: int = 44_100,
-) -> None:
-    """Prepares the tracks of `musdb_dir`, or those named, into `data_dir`.
-
-    Args:
-      musdb_dir: the input.
-      data_dir: the output; finished tracks in it are left alone.
-      names: only these tracks.
-      jobs: worker processes; 0 is one per core, at most 8.
-      sample_rate: of the output, in Hz.
-
-    Raises:
-      UserError: one line for each bad file or track. Those found before decoding leave nothing
-        written; later ones leave whole tracks only.
-    """
-    from concurrent.futures.process import BrokenProcessPool
-
-    todo, finished = _plan(musdb_dir, data_dir, names, sample_rate)
-    try:
-        _decode(todo, jobs, sample_rate)
-    except BrokenProcessPool as error:
-        raise AudioError(
-            f"{data_dir}: found that a worker was killed (out of memory?), expected it to end;"
-            " finished tracks are kept, run again with fewer --jobs"
-        ) from error
-    print(f"prepared {len(todo)} tracks, skipped {finished} finished: {data_dir}")
-
-
-def _plan(
-    musdb_dir: str, data_dir: str, names: Sequence[str], sample_rate: int
-) -> tuple[dict[str, Sources], int]:
-    """`(todo, finished)`: the sources of each folder to be written; how many are there already."""
-    from data_pipeline.tracks import first_few, one_of
-
-    if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
-        raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
-    found = preparing.find_inputs(musdb_dir)
-    known = sorted({name for _, name in found})
-    for name in names:
-        if name not in known:
-            raise AudioError(
-                f"{musdb_dir}: found no track named {name!r}, expected {one_of(known)}"
-            )
-    if names:
-        found = {key: path for key, path in found.items() if key[1] in names}
-
-    todo, bad = {}, []
-    for (split, name), path in found.items():
-        target = os.path.join(data_dir, split, name)
-        try:
-            sources = preparing.sources_of(path)
-            if os.path.lexists(target):
-                preparing.check_finished(target, sources, sample_rate)
-            else:
-                preparing.check_sources(sources)
-                todo[target] = sources
-        except AudioError as error:
-            bad.append(str(error))
-    if bad:
-        raise AudioError(first_few(bad))
-    return todo, len(found) - len(todo)
-
-
-def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
-    """Decodes tracks in worker processes; after the first bad one no more are begun."""
-    import concurrent.futures
-    import multiprocessing
-
-    from tqdm import tqdm
-
-    from data_pipeline.tracks import first_few
-
-    bad = []
-    with (
-        concurrent.futures.ProcessPoolExecutor(
-            min(jobs or min(os.cpu_count() or 1, 8), max(len(todo), 1)),
-            # Forking a process whose libraries run threads can hang.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=cli.end_with_parent,
-        ) as pool,
-        tqdm(total=len(todo), unit="track", disable=None) as bar,
-    ):
-        pending = {
-            pool.submit(preparing.prepare_track, target, sources, sample_rate)
-            for target, sources in todo.items()
-        }
-        while pending:
-            done, pending = concurrent.futures.wait(
-                pending, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                bar.update()
-                try:
-                    for warning in future.result():
-                        bar.write(f"warning: {warning}", file=sys.stderr)
-                except UserError as error:
-                    bad.append(str(error))
-            if bad:
-                # What has begun ends, nothing more begins.
-                pending = {future for future in pending if not future.cancel()}
-    if bad:
-        raise AudioError(first_few(bad))
-
-
-def _download(musdb_dir: str) -> None:
-    from data_pipeline import sigsep
-
-    try:
-        # Without subsets it only downloads; listing tracks would run ffprobe.
-        sigsep.load("musdb").DB(root=musdb_dir, download=True, subsets=[])
-    except (OSError, RuntimeError) as error:
-        raise AudioError(
-            f"--download: musdb's previews cannot be fetched ({error}), expected internet access"
-            f" and a writable {musdb_dir}"
-        ) from error
 
 
 def main(_: Sequence[str]) -> None:
     """Downloads if asked to, and prepares."""
     if _DOWNLOAD.value:
-        _download(_MUSDB_DIR.value)
-    prepare(_MUSDB_DIR.value, _DATA_DIR.value, _TRACKS.value, _JOBS.value, _SAMPLE_RATE.value)
+        preparing.download(_MUSDB_DIR.value)
+    preparing.prepare(
+        _MUSDB_DIR.value, _DATA_DIR.value, _TRACKS.value, _JOBS.value, _SAMPLE_RATE.value
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Finds and checks stems in files of any kind, and decodes them; programs prepare tracks by it."""
+"""Decodes stems in files of any kind into WAVs: what `experiments.prepare` and catalogue do."""
 
 import os
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
 
 from data_pipeline import audio
 from data_pipeline.wav import AudioError, wav_info
+from experiments import cli
+from sccunet.config import UserError
 from sccunet.files import folder_written_whole
 
 _MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -14,6 +17,115 @@ _CLIPPED_PEAK = 1.1
 
 # Of a track: file name of a stem without ending -> (file, audio stream).
 Sources = Mapping[str, tuple[str, int]]
+
+
+def prepare(
+    musdb_dir: str,
+    data_dir: str,
+    names: Sequence[str] = (),
+    jobs: int = 0,
+    sample_rate: int = 44_100,
+) -> None:
+    """Prepares the tracks of `musdb_dir`, or those named, into `data_dir`.
+
+    Args:
+      musdb_dir: the input.
+      data_dir: the output; finished tracks in it are left alone.
+      names: only these tracks.
+      jobs: worker processes; 0 is one per core, at most 8.
+      sample_rate: of the output, in Hz.
+
+    Raises:
+      UserError: one line for each bad file or track. Those found before decoding leave nothing
+        written; later ones leave whole tracks only.
+    """
+    from concurrent.futures.process import BrokenProcessPool
+
+    todo, finished = _plan(musdb_dir, data_dir, names, sample_rate)
+    try:
+        _decode(todo, jobs, sample_rate)
+    except BrokenProcessPool as error:
+        raise AudioError(
+            f"{data_dir}: found that a worker was killed (out of memory?), expected it to end;"
+            " finished tracks are kept, run again with fewer --jobs"
+        ) from error
+    print(f"prepared {len(todo)} tracks, skipped {finished} finished: {data_dir}")
+
+
+def _plan(
+    musdb_dir: str, data_dir: str, names: Sequence[str], sample_rate: int
+) -> tuple[dict[str, Sources], int]:
+    """`(todo, finished)`: the sources of each folder to be written; how many are there already."""
+    from data_pipeline.tracks import first_few, one_of
+
+    if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
+        raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
+    found = find_inputs(musdb_dir)
+    known = sorted({name for _, name in found})
+    for name in names:
+        if name not in known:
+            raise AudioError(
+                f"{musdb_dir}: found no track named {name!r}, expected {one_of(known)}"
+            )
+    if names:
+        found = {key: path for key, path in found.items() if key[1] in names}
+
+    todo, bad = {}, []
+    for (split, name), path in found.items():
+        target = os.path.join(data_dir, split, name)
+        try:
+            sources = sources_of(path)
+            if os.path.lexists(target):
+                check_finished(target, sources, sample_rate)
+            else:
+                check_sources(sources)
+                todo[target] = sources
+        except AudioError as error:
+            bad.append(str(error))
+    if bad:
+        raise AudioError(first_few(bad))
+    return todo, len(found) - len(todo)
+
+
+def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
+    """Decodes tracks in worker processes; after the first bad one no more are begun."""
+    import concurrent.futures
+    import multiprocessing
+
+    from tqdm import tqdm
+
+    from data_pipeline.tracks import first_few
+
+    bad = []
+    with (
+        concurrent.futures.ProcessPoolExecutor(
+            min(jobs or min(os.cpu_count() or 1, 8), max(len(todo), 1)),
+            # Forking a process whose libraries run threads can hang.
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=cli.end_with_parent,
+        ) as pool,
+        tqdm(total=len(todo), unit="track", disable=None) as bar,
+    ):
+        pending = {
+            pool.submit(prepare_track, target, sources, sample_rate)
+            for target, sources in todo.items()
+        }
+        while pending:
+            done, pending = concurrent.futures.wait(
+                pending, return_when=concurrent.futures.FIRST_COMPLETED
+            )
+            for future in done:
+                bar.update()
+                try:
+                    for warning in future.result():
+                        bar.write(f"warning: {warning}", file=sys.stderr)
+                except UserError as error:
+                    bad.append(str(error))
+            if bad:
+                # What has begun ends, nothing more begins.
+                pending = {future for future in pending if not future.cancel()}
+    if bad:
+        raise AudioError(first_few(bad))
 
 
 def find_inputs(musdb_dir: str) -> dict[tuple[str, str], str]:
@@ -157,3 +269,21 @@ def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
                     )
             audio.write_wav(part / f"{stem}.wav", samples, sample_rate)
     return warnings
+
+
+def download(musdb_dir: str) -> None:
+    """Fetches musdb's 7-second previews.
+
+    Raises:
+      AudioError: if that cannot be done.
+    """
+    from data_pipeline import sigsep
+
+    try:
+        # Without subsets it only downloads; listing tracks would run ffprobe.
+        sigsep.load("musdb").DB(root=musdb_dir, download=True, subsets=[])
+    except (OSError, RuntimeError) as error:
+        raise AudioError(
+            f"--download: musdb's previews cannot be fetched ({error}), expected internet access"
+            f" and a writable {musdb_dir}"
+        ) from error

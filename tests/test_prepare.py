@@ -1,57 +1,43 @@
-"""The prepare program as its users run it, on a machine without ffmpeg."""
+"""What prepare writes, skips and refuses, and the program on a machine without ffmpeg."""
 
+import io
 import os
+import re
 import shutil
-import signal
-import subprocess
 import sys
 import time
 import zipfile
+from email.message import Message
 from pathlib import Path
 
 import numpy as np
+import process
 import pytest
 import soundfile
 
 from data_pipeline import audio, sigsep
-from data_pipeline.wav import read_wav, wav_info
+from data_pipeline.wav import AudioError, read_wav, wav_info
+from experiments import preparing
+from sccunet.files import folder_written_whole
 
-_ROOT = Path(__file__).parents[1]
 _STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 
 
-def _environment(tmp_path):
-    empty = tmp_path / "bin"
-    empty.mkdir(exist_ok=True)
-    return {**os.environ, "PATH": str(empty), "PYTHONPATH": str(_ROOT)}
+def _folders(tmp_path) -> tuple[str, str]:
+    return str(tmp_path / "in"), str(tmp_path / "out")
 
 
-def _run(tmp_path, *flags, script=("-m", "experiments.prepare")):
-    """Prepares `tmp_path/in` into `tmp_path/out`."""
-    return subprocess.run(
-        [
-            *(sys.executable, *script),
-            *(f"--musdb_dir={tmp_path / 'in'}", f"--data_dir={tmp_path / 'out'}", *flags),
-        ],
-        cwd=_ROOT,
-        env=_environment(tmp_path),
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+def _flags(tmp_path) -> list[str]:
+    """Of a program that prepares `tmp_path/in` into `tmp_path/out`."""
+    musdb_dir, data_dir = _folders(tmp_path)
+    return [f"--musdb_dir={musdb_dir}", f"--data_dir={data_dir}"]
 
 
-def _ends_well(done) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip().splitlines()[-1]
-
-
-def _fails(done) -> str:
-    """The message of a program that failed as it should, without `error: `."""
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert "Traceback" not in done.stderr
-    assert done.stderr.startswith("error: ")
-    return done.stderr.removeprefix("error: ").strip()
+def _refusal(tmp_path, *args, **kwargs) -> str:
+    """The message of `prepare`, which fails as it should before a worker is started."""
+    with pytest.raises(AudioError) as caught:
+        preparing.prepare(*_folders(tmp_path), *args, **kwargs)
+    return str(caught.value)
 
 
 def _noise(seconds: float, rate: int = 44_100, seed: int = 0) -> np.ndarray:
@@ -77,26 +63,23 @@ def _excerpt() -> Path:
     return Path(sigsep.load("stempeg").example_stem_path())
 
 
-def test_help_answers_at_once(tmp_path):
-    done = _run(tmp_path, "--help")
-    assert "python -m experiments.prepare --musdb_dir=MUSDB18 --data_dir=DATA" in done.stdout
-    for flag in ("--musdb_dir", "--data_dir", "--tracks", "--jobs", "download", "--sample_rate"):
-        assert flag in done.stdout
-
-
-def test_musdb_excerpt_beside_a_folder_of_compressed_files(tmp_path):
+def test_musdb_excerpt_beside_a_folder_of_compressed_files(program, refusal, capsys, tmp_path):
     stem_mp4 = tmp_path / "in" / "test" / "An Artist - A Song: Mix.stem.mp4"
     stem_mp4.parent.mkdir(parents=True)
     shutil.copy(_excerpt(), stem_mp4)
-    x = _noise(1.5, 48_000)
+    x = _noise(0.5, 48_000)
     _make(tmp_path, "my song/tuba.flac", x, 48_000, subtype="PCM_24")
     _make(tmp_path, "my song/kazoo.ogg", x / 2, 48_000)
     _make(tmp_path, "my song/cover.jpg", b"not for us")
     _make(tmp_path, "my song/._tuba.flac", b"a Macintosh leaves these")
     (tmp_path / "in" / "train" / "README.txt").touch()
 
-    done = _run(tmp_path)
-    assert _ends_well(done) == f"prepared 2 tracks, skipped 0 finished: {tmp_path / 'out'}"
+    (tmp_path / "bin").mkdir()
+    line = ("prepare", *_flags(tmp_path))
+    done = program(*line, env={**os.environ, "PATH": str(tmp_path / "bin")})
+    assert done.returncode == 0, done.stderr
+    end = f"prepared 2 tracks, skipped 0 finished: {tmp_path / 'out'}"
+    assert done.stdout.splitlines()[-1] == end
     name = "An Artist - A Song: Mix"
     assert _tree(tmp_path / "out") == sorted(
         [f"test/{name}/{stem}.wav" for stem in _STREAMS]
@@ -110,33 +93,49 @@ def test_musdb_excerpt_beside_a_folder_of_compressed_files(tmp_path):
         clipped = np.clip(np.rint(decoded * 32_768), -32_768, 32_767)
         np.testing.assert_array_equal(read_wav(info) * 32_768, clipped)
     tuba = read_wav(tmp_path / "out" / "train" / "my song" / "tuba.wav")
-    assert len(tuba) == round(1.5 * 44_100)
+    assert len(tuba) == round(0.5 * 44_100)
     expected = audio.resample(x.astype(np.float32), 48_000, 44_100)
     np.testing.assert_allclose(tuba, expected, atol=0.51 / 32_768 + 1e-6)
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
-    assert _ends_well(_run(tmp_path)).startswith("prepared 0 tracks, skipped 2 finished")
+    preparing.prepare(*_folders(tmp_path))
+    assert capsys.readouterr().out.startswith("prepared 0 tracks, skipped 2 finished")
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
 
     # Another rate is not what lies there.
     path = tmp_path / "out" / "test" / name / "bass.wav"
-    assert (
-        _fails(_run(tmp_path, "--sample_rate=22050")).splitlines()[0]
-        == f"{path}: found 44100 Hz, expected 22050 Hz or no file"
+    reason = f"{path}: found 44100 Hz, expected 22050 Hz or no file"
+    with pytest.raises(AudioError, match=re.escape(reason)):
+        preparing.prepare(*_folders(tmp_path), sample_rate=22_050)
+    done = process.run(*line, "--tracks=my song,d")
+    assert refusal(done) == (
+        f"{tmp_path / 'in'}: found no track named 'd', expected one of {name!r}, 'my song'"
     )
 
 
-def test_named_tracks_and_rate(tmp_path):
-    for name in ("a", "b", "c"):
+def test_named_tracks_another_rate_and_warnings(capsys, tmp_path):
+    silent = _make(tmp_path, "a/silent.wav", np.zeros((4_410, 2)))
+    loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
+    for name in ("b", "c"):
         _make(tmp_path, f"{name}/x.wav", _noise(0.2))
-    assert _fails(_run(tmp_path, "--tracks=a,d")) == (
-        f"{tmp_path / 'in'}: found no track named 'd', expected one of 'a', 'b', 'c'"
-    )
-    done = _run(tmp_path, "--tracks=c,a", "--sample_rate=8000", "--jobs=1")
-    assert _ends_well(done).startswith("prepared 2 tracks, skipped 0 finished")
-    assert _tree(tmp_path / "out") == ["train/a/x.wav", "train/c/x.wav"]
-    info = wav_info(tmp_path / "out" / "train" / "a" / "x.wav")
+    preparing.prepare(*_folders(tmp_path), ["c", "a"], jobs=1, sample_rate=8_000)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1].startswith("prepared 2 tracks, skipped 0 finished")
+    found = ["train/a/loud.wav", "train/a/silent.wav", "train/c/x.wav"]
+    assert _tree(tmp_path / "out") == found
+    info = wav_info(tmp_path / "out" / "train" / "c" / "x.wav")
     assert (info.sample_rate, info.frames) == (8_000, 1_600)
+    assert f"warning: {silent}: silent from start to end" in err
+    assert f"warning: {loud}: peaks at " in err
+
+
+def test_clipping_is_warned_of(tmp_path):
+    loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
+    target = tmp_path / "out" / "train" / "a"
+    warnings = preparing.prepare_track(target, preparing.sources_of(str(loud.parent)), 44_100)
+    assert warnings == [f"{loud}: peaks at 2.00 of full scale, clipped to 16 bit"]
+    found = read_wav(target / "loud.wav")
+    assert (found.min(), found.max()) == (-1, 32_767 / 32_768)
 
 
 def _children(pid: int) -> list[int]:
@@ -150,9 +149,12 @@ def _runs(pid: int) -> bool:
         return False
 
 
+_SECONDS = 4
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_killed_midway_it_leaves_whole_tracks_and_goes_on(tmp_path):
-    x = _noise(15, 48_000)
+def test_killed_midway_it_leaves_whole_tracks_and_goes_on(capsys, tmp_path):
+    x = _noise(_SECONDS, 48_000)
     for number in range(6):
         for stem in ("one", "two"):
             _make(tmp_path, f"song {number}/{stem}.flac", x, 48_000)
@@ -160,22 +162,16 @@ def test_killed_midway_it_leaves_whole_tracks_and_goes_on(tmp_path):
     # As another, earlier kill may have left it.
     (out / ".song 3.k1lled.part").mkdir(parents=True)
     (out / ".song 3.k1lled.part" / "junk.wav").touch()
-    where = (f"--musdb_dir={tmp_path / 'in'}", f"--data_dir={tmp_path / 'out'}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "experiments.prepare", "--jobs=2", *where],
-        cwd=_ROOT,
-        env=_environment(tmp_path),
-        stderr=subprocess.DEVNULL,
-    )
+    running = process.start("prepare", "--jobs=2", *_flags(tmp_path))
     deadline = time.monotonic() + 60
     while not list(out.glob("song *")):
-        assert process.poll() is None
+        assert running.process.exitcode is None
         assert time.monotonic() < deadline
         time.sleep(0.005)
-    workers = _children(process.pid)
+    workers = _children(running.process.pid)
     assert len(workers) >= 2
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    running.process.kill()
+    running.wait()
     while any(_runs(worker) for worker in workers):
         assert time.monotonic() < deadline, "the workers live on"
         time.sleep(0.02)
@@ -184,18 +180,29 @@ def test_killed_midway_it_leaves_whole_tracks_and_goes_on(tmp_path):
     for name, files in whole.items():
         assert files == ["one.wav", "two.wav"]
         for file in files:
-            assert wav_info(out / name / file).frames == 15 * 44_100
+            assert wav_info(out / name / file).frames == _SECONDS * 44_100
     later = time.time_ns()
 
-    done = _run(tmp_path, "--jobs=2")
-    assert _ends_well(done).startswith(
-        f"prepared {6 - len(whole)} tracks, skipped {len(whole)} finished"
-    )
+    preparing.prepare(*_folders(tmp_path), jobs=2)
+    end = f"prepared {6 - len(whole)} tracks, skipped {len(whole)} finished"
+    assert capsys.readouterr().out.splitlines()[-1].startswith(end)
     assert sorted(os.listdir(out)) == [f"song {number}" for number in range(6)]
     for number in range(6):
         assert _tree(out / f"song {number}") == ["one.wav", "two.wav"]
         again = (out / f"song {number}" / "one.wav").stat().st_mtime_ns > later
         assert again == (f"song {number}" not in whole)
+
+
+def test_two_runs_at_once_write_the_same_whole_track(tmp_path):
+    _make(tmp_path, "a/x.wav", _noise(0.1))
+    sources = preparing.sources_of(str(tmp_path / "in" / "train" / "a"))
+    target = tmp_path / "out" / "train" / "a"
+    with folder_written_whole(target) as other:  # it has not ended when ours begins
+        preparing.prepare_track(target, sources, 44_100)
+        written = (target / "x.wav").read_bytes()
+        (other / "x.wav").write_bytes(written)
+    assert _tree(tmp_path / "out") == ["train/a/x.wav"]
+    assert (target / "x.wav").read_bytes() == written
 
 
 def test_bad_files_are_all_found_before_anything_is_written(tmp_path):
@@ -215,7 +222,7 @@ def test_bad_files_are_all_found_before_anything_is_written(tmp_path):
     _make(tmp_path, "bad stems.stem.mp4", whole)
     _make(tmp_path, "bad two/x.flac", _noise(0.5))
     _make(tmp_path, "bad two/x.wav", whole)
-    lines = _fails(_run(tmp_path)).splitlines()
+    lines = _refusal(tmp_path).splitlines()
     assert lines == [
         f"{folder}/bad channels/b.wav: found 1 channels, expected 2 as in a.wav",
         f"{folder}/bad cut/x.wav: found 21050 samples (truncated), expected the 22050 samples"
@@ -239,9 +246,8 @@ def test_bad_files_are_all_found_before_anything_is_written(tmp_path):
 def test_forbidden_file(tmp_path):
     path = _make(tmp_path, "a/x.wav", _noise(0.2))
     path.chmod(0)
-    assert (
-        _fails(_run(tmp_path))
-        == f"{path}: cannot be read (Permission denied), expected a readable file"
+    assert _refusal(tmp_path) == (
+        f"{path}: cannot be read (Permission denied), expected a readable file"
     )
 
 
@@ -281,11 +287,21 @@ def _bad_end(tmp_path):
 
 
 @pytest.mark.parametrize("make", [_bad_nan, _bad_length, _bad_middle, _bad_end])
-def test_what_only_decoding_finds_leaves_whole_tracks_only(tmp_path, make):
+def test_what_only_decoding_finds(tmp_path, make):
     message = make(tmp_path)
+    ((split, name), path), *_ = preparing.find_inputs(str(tmp_path / "in")).items()
+    target = tmp_path / "out" / split / name
+    with pytest.raises(AudioError) as caught:
+        preparing.prepare_track(target, preparing.sources_of(path), 44_100)
+    assert str(caught.value) == message
+    assert os.listdir(target.parent) == []
+
+
+def test_a_bad_track_leaves_whole_tracks_only(tmp_path):
+    message = _bad_nan(tmp_path)
     for number in range(9):
         _make(tmp_path, f"good {number}/x.wav", _noise(0.2))
-    assert _fails(_run(tmp_path, "--jobs=1")) == message
+    assert _refusal(tmp_path, jobs=1) == message
     done = sorted(os.listdir(tmp_path / "out" / "train"))
     # No half track; what was waiting when the bad track came up was not begun.
     assert set(done) < {f"good {number}" for number in range(9)}
@@ -293,24 +309,12 @@ def test_what_only_decoding_finds_leaves_whole_tracks_only(tmp_path, make):
         assert wav_info(tmp_path / "out" / "train" / name / "x.wav").frames == 8_820
 
 
-def test_silence_and_clipping_are_warned_of(tmp_path):
-    silent = _make(tmp_path, "a/silent.wav", np.zeros((4_410, 2)))
-    loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
-    done = _run(tmp_path)
-    assert _ends_well(done).startswith("prepared 1 tracks")
-    assert f"warning: {silent}: silent from start to end" in done.stderr
-    assert f"warning: {loud}: peaks at 2.00 of full scale, clipped to 16 bit" in done.stderr
-    found = read_wav(tmp_path / "out" / "train" / "a" / "loud.wav")
-    assert (found.min(), found.max()) == (-1, 32_767 / 32_768)
-
-
 def test_no_input(tmp_path):
-    assert (
-        _fails(_run(tmp_path))
-        == f"{tmp_path / 'in'}: found no such directory, expected a folder with tracks"
+    assert _refusal(tmp_path) == (
+        f"{tmp_path / 'in'}: found no such directory, expected a folder with tracks"
     )
     (tmp_path / "in" / "train").mkdir(parents=True)
-    assert _fails(_run(tmp_path)) == (
+    assert _refusal(tmp_path) == (
         f"{tmp_path / 'in'}: found no tracks, expected <split>/<track>.stem.mp4 or"
         " <split>/<track>/<stem>.*, split being train, valid or test"
     )
@@ -319,14 +323,12 @@ def test_no_input(tmp_path):
 def test_a_track_in_both_layouts_and_output_over_input(tmp_path):
     shutil.copy(_excerpt(), _make(tmp_path, "a/x.wav", _noise(0.2)).parents[1] / "a.stem.mp4")
     folder = tmp_path / "in" / "train"
-    assert (
-        _fails(_run(tmp_path))
-        == f"{folder}/a.stem.mp4: found the same track as {folder}/a, expected one of the two"
+    assert _refusal(tmp_path) == (
+        f"{folder}/a.stem.mp4: found the same track as {folder}/a, expected one of the two"
     )
     (tmp_path / "out").symlink_to(tmp_path / "in")
-    assert (
-        _fails(_run(tmp_path))
-        == f"--data_dir={tmp_path}/out: found --musdb_dir, expected another folder"
+    assert _refusal(tmp_path) == (
+        f"--data_dir={tmp_path}/out: found --musdb_dir, expected another folder"
     )
 
 
@@ -334,39 +336,30 @@ def test_something_else_lies_at_the_target(tmp_path):
     _make(tmp_path, "a/x.wav", _noise(0.2))
     target = tmp_path / "out" / "train" / "a"
     target.mkdir(parents=True)
-    assert (
-        _fails(_run(tmp_path))
-        == f"{target}: found no x.wav in it, expected a prepared track or nothing"
+    assert _refusal(tmp_path) == (
+        f"{target}: found no x.wav in it, expected a prepared track or nothing"
     )
 
 
-# musdb's own download, with the network put in place of.
-_DOWNLOAD = """
-import email.message, io, pathlib, runpy, urllib.error
-from data_pipeline import sigsep
-
-def urlopen(request):
-    archive = pathlib.Path({archive!r})
-    if not archive.exists():
-        raise urllib.error.URLError("Name or service not known")
-    answer = io.BytesIO(archive.read_bytes())
-    answer.info = email.message.Message
-    return answer
-
-sigsep.load("musdb").urlopen = urlopen
-runpy.run_module("experiments.prepare", run_name="__main__", alter_sys=True)
-"""
-
-
-def test_download(tmp_path):
-    archive = tmp_path / "previews.zip"
-    script = ("-c", _DOWNLOAD.format(archive=str(archive)))
-    assert _fails(_run(tmp_path, "--download", script=script)).splitlines()[-1] == (
-        "--download: musdb's previews cannot be fetched (<urlopen error Name or service not"
-        f" known>), expected internet access and a writable {tmp_path / 'in'}"
+def test_download(refusal, monkeypatch, tmp_path):
+    """musdb's own, with the network put in place of."""
+    nobody = "http://127.0.0.1:9"  # answers
+    done = process.run(
+        "prepare", "--download", *_flags(tmp_path), http_proxy=nobody, https_proxy=nobody
     )
+    assert refusal(done) == (
+        "--download: musdb's previews cannot be fetched (<urlopen error [Errno 111] Connection"
+        f" refused>), expected internet access and a writable {tmp_path / 'in'}"
+    )
+
+    archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as file:
         file.write(_excerpt(), "train/A - B.stem.mp4")
-    done = _run(tmp_path, "--download", script=script)
-    assert _ends_well(done).startswith("prepared 1 tracks")
-    assert _tree(tmp_path / "out") == sorted(f"train/A - B/{stem}.wav" for stem in _STREAMS)
+    archive.seek(0)
+    archive.info = Message
+    monkeypatch.setattr(sigsep.load("musdb"), "urlopen", lambda request: archive)
+    folder = str(tmp_path / "in")
+    preparing.download(folder)
+    assert preparing.find_inputs(folder) == {
+        ("train", "A - B"): str(tmp_path / "in" / "train" / "A - B.stem.mp4")
+    }

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -86,6 +87,19 @@ def make_run():
         return path
 
     return make
+
+
+@pytest.fixture(scope="session")
+def export_unchecked():
+    """`export_saved_model` without its check in a new process, which tests of the export make."""
+
+    def export(*arguments, **options):
+        from sccunet import export as module
+
+        with mock.patch.object(module, "check_export"):
+            return module.export_saved_model(*arguments, **options)
+
+    return export
 
 
 @pytest.fixture(scope="session")

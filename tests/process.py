@@ -9,6 +9,7 @@ import dataclasses
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import tempfile
@@ -38,6 +39,8 @@ def _main(
         open(number, mode, closefd=False, buffering=buffering)  # noqa: SIM115 (for all its life)
         for number, mode, buffering in ((0, "r", -1), (1, "w", -1), (2, "w", 1))
     )
+    # Shells start background jobs with SIGINT ignored, and that is inherited.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [name, *arguments]
     try:
         runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)

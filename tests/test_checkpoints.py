@@ -1,8 +1,10 @@
 """Weights on the disk: damage, full disks, and what a run continues from."""
 
 import errno
+import functools
 import math
 import resource
+import shutil
 import signal
 
 import h5py
@@ -32,9 +34,23 @@ _CONFIG = Config(
 )
 
 
-def _trainer(seed=0):
+@functools.cache
+def _built(seed):
     keras.utils.set_random_seed(seed)
-    return compile_trainer(build_model(_CONFIG), _CONFIG, _CONFIG.loss_weights, 3)
+    trainer = compile_trainer(build_model(_CONFIG), _CONFIG, _CONFIG.loss_weights, 3)
+    return trainer, [variable.numpy() for variable in _state(trainer)]
+
+
+def _state(trainer):
+    return [*trainer.variables, *trainer.optimizer.variables]
+
+
+def _trainer(seed=0):
+    """A trainer as it starts; each seed's is built once."""
+    trainer, start = _built(seed)
+    for variable, value in zip(_state(trainer), start, strict=True):
+        variable.assign(value)
+    return trainer
 
 
 def _steps(trainer):
@@ -66,18 +82,24 @@ _DAMAGE = {
 }
 
 
-@pytest.fixture
-def workdir(tmp_path):
-    """With checkpoints of steps 3 (previous) and 6 (last)."""
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("workdir")
     trainer = _trainer()
-    callback = Checkpoint(tmp_path)
+    callback = Checkpoint(workdir)
     callback.set_model(trainer)
     for epoch in range(2):
         trainer.optimizer.iterations.assign(3 * (epoch + 1))
         for weight in trainer.trainable_weights:
             weight.assign(np.full(weight.shape, epoch + 1))
         callback.on_epoch_end(epoch, {"val_loss": 2.0 - epoch})
-    return tmp_path
+    return workdir
+
+
+@pytest.fixture
+def workdir(written, tmp_path):
+    """With checkpoints of steps 3 (previous) and 6 (last)."""
+    return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
 def test_the_newest_is_loaded(workdir):
@@ -180,6 +202,16 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints(workdir, full_disk, part):
     assert {path.name: path.read_bytes() for path in workdir.iterdir()} == before
     save_whole(trainer, workdir / CHECKPOINT, workdir / PREVIOUS)
     load_weights(_trainer(2), workdir / CHECKPOINT)
+
+
+def test_what_a_killed_write_left_is_gone_after_the_next(workdir):
+    names = sorted(path.name for path in workdir.iterdir())
+    for name in (CHECKPOINT, BEST):
+        (workdir / f".{name}").write_bytes(b"half")
+    callback = Checkpoint(workdir)
+    callback.set_model(_trainer())
+    callback.on_epoch_end(2, {"val_loss": 0.5})
+    assert sorted(path.name for path in workdir.iterdir()) == names
 
 
 def test_asked_to_stop_it_saves_and_stops_after_the_step(tmp_path):

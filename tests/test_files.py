@@ -1,10 +1,15 @@
 """Files and folders appear whole or not at all, whoever else writes beside them."""
 
+import contextlib
+import shutil
+import tempfile
+from pathlib import Path
+
 import pytest
 
 from data_pipeline.wav import AudioError
 from sccunet.config import UserError
-from sccunet.files import folder_written_whole, lock_folder, write_whole
+from sccunet.files import file_written_whole, folder_written_whole, lock_folder, write_whole
 
 
 def _left(folder):
@@ -19,6 +24,16 @@ def test_text_appears_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_whole(path, None)
     assert _left(tmp_path) == ["a", "a/b.json"]
+
+
+def test_one_that_writes_alone_replaces_what_a_killed_one_left(tmp_path):
+    path = tmp_path / "last.weights.h5"
+    (tmp_path / ".last.weights.h5").write_text("half")
+    with file_written_whole(path, alone=True) as part:
+        assert part.read_text() == "half"
+        part.write_text("whole")
+    assert path.read_text() == "whole"
+    assert _left(tmp_path) == ["last.weights.h5"]
 
 
 def test_folder_is_there_at_the_end(tmp_path):
@@ -55,6 +70,39 @@ def test_two_that_write_the_same_folder_do_not_disturb_each_other(tmp_path):
             (quick / "quick.wav").write_text("quick")
         assert (slow / "slow.wav").read_text() == "slow"
     assert _left(tmp_path) == ["song", "song/quick.wav", "song/slow.wav"]
+
+
+def test_a_new_folder_is_not_written_into_one_that_appeared(tmp_path):
+    folder = tmp_path / "1"
+
+    def write():
+        with folder_written_whole(folder, new=True) as partial:
+            (partial / "ours").write_text("")
+            folder.mkdir()
+            (folder / "theirs").write_text("")
+
+    with pytest.raises(UserError, match=r"/1: cannot be written \("):
+        write()
+    assert _left(tmp_path) == ["1", "1/theirs"]
+
+
+def test_a_hidden_folder_that_another_takes_for_a_dead_one_is_not_used(tmp_path, monkeypatch):
+    """Between its making and its locking, another process locks and removes it."""
+    made, mkdtemp = [], tempfile.mkdtemp
+
+    def stolen(*arguments):
+        made.append(mkdtemp(*arguments))
+        if len(made) == 1:
+            locks.enter_context(lock_folder(made[0]))
+        return made[-1]
+
+    monkeypatch.setattr(tempfile, "mkdtemp", stolen)
+    with contextlib.ExitStack() as locks, folder_written_whole(tmp_path / "song") as partial:
+        shutil.rmtree(made[0])
+        assert partial.parent == Path(made[1])
+        (partial / "a.wav").write_text("a")
+    assert len(made) == 2
+    assert _left(tmp_path) == ["song", "song/a.wav"]
 
 
 def test_what_killed_processes_left_is_removed_and_what_lives_is_not(tmp_path):

@@ -1,6 +1,7 @@
 """Whole recordings to stems: what goes in comes out, however it comes in."""
 
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
@@ -33,9 +34,20 @@ def identity(make_identity):
 
 
 @pytest.fixture(scope="module")
-def random(randomise):
+def unet(randomise):
+    return randomise(build_model(_CONFIG))
+
+
+@pytest.fixture(scope="module")
+def random(unet):
     """Stems that depend on every sample of a patch."""
-    return Separator.from_model(randomise(build_model(_CONFIG)), _CONFIG)
+    return Separator.from_model(unet, _CONFIG)
+
+
+@pytest.fixture(scope="module")
+def masked(unet):
+    """Function that gives the separator of a reconstruction, each made once."""
+    return functools.cache(lambda how: Separator.from_model(unet, _CONFIG, how))
 
 
 def _around(*lengths):
@@ -203,15 +215,14 @@ _MASKS = [
 
 @pytest.mark.parametrize("reconstruction", _MASKS, ids=str)
 @pytest.mark.parametrize("kind", ["mono", "stereo", "same", "silent", "five"])
-def test_masked_stems_sum_to_the_mixture(randomise, reconstruction, kind):
+def test_masked_stems_sum_to_the_mixture(masked, reconstruction, kind):
     recording = _noise(2 * _PATCHING.step + 5, {"mono": 1, "five": 5}.get(kind, 2))
     if kind == "same":  # one channel is the other: the spatial covariances are singular
         recording[:, 1] = recording[:, 0]
     if kind == "silent":
         recording[1000:6000] = 0
         recording[:, 1] = 0
-    separator = Separator.from_model(randomise(build_model(_CONFIG)), _CONFIG, reconstruction)
-    stems = separator(recording, _RATE)
+    stems = masked(reconstruction)(recording, _RATE)
     assert all(stem.dtype == np.float32 for stem in stems.values())
     assert min(stem.std() for stem in stems.values()) > 0.01
     if reconstruction.mask == "soft":
@@ -222,14 +233,11 @@ def test_masked_stems_sum_to_the_mixture(randomise, reconstruction, kind):
 
 @pytest.mark.parametrize("iterations", [1, 2])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_wiener_is_norberts(randomise, iterations, channels):
+def test_wiener_is_norberts(masked, unet, iterations, channels):
     """By another road: librosa's transforms in double precision, and a plain overlap-add."""
     librosa, norbert = pytest.importorskip("librosa"), pytest.importorskip("norbert")
-    unet = randomise(build_model(_CONFIG))
     recording = _noise(6000, channels)
-    found = Separator.from_model(unet, _CONFIG, Reconstruction("wiener", iterations=iterations))(
-        recording, _RATE
-    )
+    found = masked(Reconstruction("wiener", iterations=iterations))(recording, _RATE)
 
     count = -(-(len(recording) + _PATCHING.fade) // _PATCHING.step)
     behind = _MODEL.patch_samples * count
@@ -261,9 +269,9 @@ def test_wiener_is_norberts(randomise, iterations, channels):
 
 
 @pytest.mark.parametrize("reconstruction", _MASKS[1:3], ids=str)
-def test_masks_do_not_depend_on_the_blocks(randomise, reconstruction):
+def test_masks_do_not_depend_on_the_blocks(masked, reconstruction):
     recording = _noise(12_000, 2)
-    separator = Separator.from_model(randomise(build_model(_CONFIG)), _CONFIG, reconstruction)
+    separator = masked(reconstruction)
     whole = separator(recording, _RATE)
     parts = list(separator.stream(np.split(recording, [1, 4000, 4001]), _RATE))
     for stem, truth in whole.items():
@@ -304,10 +312,9 @@ def _workdir(path, unet):
     return path
 
 
-def test_workdir_separates_as_the_model_in_memory(tmp_path, randomise):
-    unet = randomise(build_model(_CONFIG))
+def test_workdir_separates_as_the_model_in_memory(tmp_path, unet, random):
     recording = _noise(7000, 2)
-    truth = Separator.from_model(unet, _CONFIG)(recording, _RATE)
+    truth = random(recording, _RATE)
     loaded = Separator.load(_workdir(tmp_path, unet))
     assert loaded.config == _CONFIG
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([CONFIG, BEST])
@@ -315,23 +322,21 @@ def test_workdir_separates_as_the_model_in_memory(tmp_path, randomise):
         np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-6)
 
 
-def test_bfloat16_separates_almost_the_same(tmp_path, randomise):
-    unet = randomise(build_model(_CONFIG))
+def test_bfloat16_separates_almost_the_same(tmp_path, unet, random):
     recording = _noise(3 * _MODEL.patch_samples, 2)
-    truth = Separator.from_model(unet, _CONFIG)(recording, _RATE)
+    truth = random(recording, _RATE)
     found = Separator.load(_workdir(tmp_path, unet), precision="mixed_bfloat16")(recording, _RATE)
     for stem, samples in found.items():
         error = np.linalg.norm(samples - truth[stem]) / np.linalg.norm(truth[stem])
         assert 1e-5 < error < 0.02  # bfloat16 has 8 bits
 
 
-def test_workdir_with_exports_in_it_is_a_workdir(tmp_path, randomise):
-    unet = randomise(build_model(_CONFIG))
+def test_workdir_with_exports_in_it_is_a_workdir(tmp_path, unet, random):
     workdir = _workdir(tmp_path, unet)
     (workdir / "1").mkdir()
     (workdir / "1" / "saved_model.pb").write_text("not to be loaded")
     recording = _noise(5000)
-    truth = Separator.from_model(unet, _CONFIG)(recording, _RATE)
+    truth = random(recording, _RATE)
     for stem, found in Separator.load(workdir)(recording, _RATE).items():
         np.testing.assert_allclose(found, truth[stem], rtol=0, atol=1e-6)
 
@@ -363,16 +368,15 @@ def test_missing_workdir(tmp_path):
         Separator.load(tmp_path / "missing")
 
 
-@pytest.mark.parametrize("damage", ["empty", "text", "truncated"])
-def test_damaged_weights(tmp_path, damage):
-    path = _workdir(tmp_path, build_model(_CONFIG)) / BEST
+def test_damaged_weights(tmp_path, unet):
+    path = _workdir(tmp_path, unet) / BEST
     whole = path.read_bytes()
-    content = {"empty": b"", "text": b"no weights\n", "truncated": whole[: len(whole) // 2]}
-    path.write_bytes(content[damage])
-    with pytest.raises(ConfigError) as caught:
-        Separator.load(tmp_path)
-    assert str(caught.value).startswith(f"{path}: found weights that do not load (")
-    assert "\n" not in str(caught.value)
+    for content in (b"", b"no weights\n", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ConfigError) as caught:
+            Separator.load(tmp_path)
+        assert str(caught.value).startswith(f"{path}: found weights that do not load (")
+        assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("change", [{"filters": (3, 8)}, {"filters": (4, 4, 8)}, {"stems": ("a",)}])

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import process
@@ -197,16 +198,42 @@ def settings(tmp_path_factory, write_track):
 
 @pytest.fixture(scope="module")
 def prepared(settings):
-    """The same, with the models in their folder."""
+    """The same with a workdir, its export and its twin in the folder of the models."""
+    folder = Path(settings["models"])
+    with zipfile.ZipFile(ROOT / "tests" / "data" / "old_run.zip") as file:
+        file.extractall(folder)
+    (folder / "workdir").rename(folder / models.RUN)
+    (folder / "export").rename(folder / models.SAVED_MODEL)
 
     def run_program(name, *arguments):
         done = process.run(name, *arguments)
-        assert done.returncode == 0, done.stderr
+        assert (name, done.returncode) == ("convert", 0), done.stderr
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "run_program", run_program)
         models.prepare(settings)
     return settings
+
+
+def test_what_is_needed_and_missing_is_prepared(tmp_path, monkeypatch, capsys):
+    run = tmp_path / models.RUN
+    run.mkdir()
+    lines = []
+
+    def run_program(*line):
+        lines.append(line)
+        raise ConfigError("cannot be made")
+
+    monkeypatch.setattr(models, "run_program", run_program)
+    settings = {"config": {}, "models": str(tmp_path)}
+    models.prepare({**settings, "names": ["ours", "htdemucs"]})
+    assert lines == []
+    models.prepare({**settings, "names": ["saved_model", "twin_compiled"]})
+    assert lines == [
+        ("export", f"--workdir={run}", f"--export_dir={tmp_path}/saved_model"),
+        ("convert", f"--workdir={run}", f"--output={tmp_path}/twin.pt"),
+    ]
+    assert capsys.readouterr().err == "export: cannot be made\nconvert: cannot be made\n"
 
 
 def check_result(section, result):
@@ -244,9 +271,9 @@ def test_our_contenders(prepared, monkeypatch):
 # In one process, in which the clock runs for a moment only.
 QUICKLY = """
 import json, sys
-from experiments.benchmarks import clock, worker
+from experiments.benchmarks import clock, input, worker
 from experiments.benchmarks.contender import find
-clock._WARM_UP, clock._LONG_ENOUGH = 0.0, 0.01
+clock._WARM_UP, clock._LONG_ENOUGH, input._BATCH = 0.0, 0.01, 1
 names, settings = json.loads(sys.argv[1])
 results = [worker.measure(find(*each), settings) for each in names]
 print(json.dumps(results))

@@ -20,24 +20,23 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
-from experiments.baselines.systems import ORACLES, SYSTEMS, WITH_WEIGHTS
+from experiments import cli, configs, scoring
+from experiments.baselines import folders
+from experiments.baselines.systems import SYSTEMS
+from experiments.reports import example, report, results
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.runs import CONFIG, load_config
 
 _ROUNDS = 3  # each system is measured so often, in turns
 _MEASURED_SECONDS = 30.0  # of a track, where whole tracks are scored
-_EXAMPLE_SECONDS = 6.0
-_WITHOUT_MEASURE = ("mixture", "scaled", "folder")  # nothing of it would be shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +63,9 @@ def parse_systems(values: Sequence[str]) -> list[Choice]:
         where = f"--systems: {value}:"
         if system not in SYSTEMS:
             raise ConfigError(f"{where} found {system!r}, expected one of {', '.join(SYSTEMS)}")
-        if system in WITH_WEIGHTS and not weights:
+        if SYSTEMS[system].weights and not weights:
             raise ConfigError(f"{where} found no weights, expected {system}=WEIGHTS")
-        if weights and system not in (*WITH_WEIGHTS, "model"):
+        if weights and not SYSTEMS[system].weights and system != "model":
             raise ConfigError(f"{where} found weights, expected none")
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.+-]*", label):
             raise ConfigError(
@@ -80,25 +79,12 @@ def parse_systems(values: Sequence[str]) -> list[Choice]:
     return entries
 
 
-def compare(
-    report_dir: str | os.PathLike,
-    name: str,
-    systems: Sequence[Choice],
-    data_dir: str | os.PathLike,
-    work_dir: str | os.PathLike,
-    model: str | os.PathLike | None = None,
-    config: Config | None = None,
-    config_name: str | None = None,
-    overrides: Sequence[str] = (),
-    split: str = "test",
-    tracks: Sequence[str] = (),
-    excerpt: float | None = None,
-    note: str = "",
-) -> list[str]:
-    """Scores and measures systems, and puts the results into a report's folder.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is compared.
 
-    Args:
-      report_dir: the report's.
+    Attributes:
+      report_dir: of the report.
       name: of the data set in the report.
       systems: what to compare.
       data_dir: tracks in the MUSDB18-HQ layout.
@@ -111,6 +97,25 @@ def compare(
       tracks: score these instead, wherever they are.
       excerpt: separate and score so many seconds from the middle of each track; None takes all.
       note: what the data are, a sentence or two.
+    """
+
+    report_dir: str | os.PathLike
+    name: str
+    systems: Sequence[Choice]
+    data_dir: str | os.PathLike
+    work_dir: str | os.PathLike
+    model: str | os.PathLike | None = None
+    config: Config | None = None
+    config_name: str | None = None
+    overrides: Sequence[str] = ()
+    split: str = "test"
+    tracks: Sequence[str] = ()
+    excerpt: float | None = None
+    note: str = ""
+
+
+def compare(options: Options) -> list[str]:
+    """Scores and measures systems, and puts the results into a report's folder.
 
     Returns:
       The labels of systems that failed; what they had to say is on standard error.
@@ -119,89 +124,74 @@ def compare(
       ConfigError: for a model that cannot be read, or a report of something else.
       AudioError: for tracks that cannot be found or read.
     """
-    from data_pipeline.tracks import find_tracks, middle
-    from experiments.reports import report
+    from data_pipeline.tracks import find_tracks
 
-    if model:
-        config, config_name = load_config(model), None
-    elif config is None:
+    if not (options.model or options.config):
         raise ConfigError("--model: not given, expected a training workdir, or a --config")
-    slug = report.slug(name)
+    config = load_config(options.model) if options.model else options.config
+    slug = results.slug(options.name)
     if not slug:
-        raise ConfigError(f"--name: found {name!r}, expected letters or digits")
-    for entry in systems:
-        _check_model(entry, model, config)
-    found = find_tracks(data_dir, config, split=split, names=tracks)
-    if config_name and Path(config_name).is_absolute():
-        config_name = Path(config_name).name
-    chosen = {"split": split, "tracks": list(tracks), "excerpt": excerpt, "config": config_name}
-    chosen["overrides"] = list(overrides)
-    info_path = Path(report_dir) / slug / report.DATA_SET
-    info = _merged(info_path, {"name": name, "note": note, **chosen}, systems)
+        raise ConfigError(f"--name: found {options.name!r}, expected letters or digits")
+    for choice in options.systems:
+        _check_model(choice, options.model, config)
+    found = find_tracks(options.data_dir, config, split=options.split, names=options.tracks)
+    report_dir, work = Path(options.report_dir), Path(options.work_dir) / slug
+    path = report_dir / slug / results.DATA_SET
+    info = results.merged(path, _info(options), _named(options.systems))
+    results.check_tracks(path.parent, [choice.label for choice in options.systems], found)
 
-    _check_tracks(info_path.parent, [entry.label for entry in systems], found)
-
-    work = Path(work_dir) / slug
     write_whole(work / "_config" / CONFIG, config.to_json())
-    common = [f"--data_dir={data_dir}", f"--split={split}"]
-    if tracks:
-        common.append(f"--tracks={report.flag_list(tracks)}")
-    failed = []
-    for entry in systems:
-        arguments = [*_system_arguments(entry, model, work), *common]
-        if excerpt:
-            arguments.append(f"--excerpt={excerpt}")
-        scores = work / entry.label / "scores"
-        if cli.run_program("evaluate", *arguments, f"--output_dir={scores}"):
-            failed.append(entry.label)
-    measured = [
-        entry
-        for entry in systems
-        if entry.label not in failed and entry.system not in _WITHOUT_MEASURE
-    ]
-    first = f"{found[0].split}/{found[0].name}"
-    measured_part = middle(found[0], excerpt or _MEASURED_SECONDS, config)
-    if not excerpt:
-        measured_part = _liveliest(found[0], config, (0, found[0].frames), measured_part[1])
-    start = measured_part[0] / config.model.sample_rate
-    for turn in range(_ROUNDS):
-        for entry in measured:
-            if entry.label in failed or (turn and entry.system in ORACLES):
-                continue  # of an oracle only the estimates are wanted
-            output = work / entry.label / f"measure_{turn}.json"
-            if _is_measured(output, work / entry.label / "scores", first, start):
-                continue
-            arguments = [*_system_arguments(entry, model, work), *common, "--repeats=1"]
-            arguments += [f"--excerpt={excerpt or _MEASURED_SECONDS}", f"--start={start}"]
-            arguments.append(f"--output={output}")
-            if not turn:
-                arguments.append(f"--estimates_dir={work / entry.label / 'estimates'}")
-            if cli.run_program("measure", *arguments):
-                failed.append(entry.label)
-    for entry in systems:
-        if entry.system == "folder" and entry.label not in failed:
-            kept = work / entry.label / "estimates"
-            _keep_estimates(entry, found[0], config, measured_part, kept)
-
-    for entry in systems:
-        if entry.label not in failed:
-            _publish(work / entry.label, Path(report_dir) / slug / entry.label)
-    write_whole(info_path, _json(info))
-    labels = [entry.label for entry in report.read_data_set(info_path.parent).entries]
-    path = Path(report_dir) / f"{slug}_spectrograms.png"
-    if example := _draw_example(found[0], config, labels, work, measured_part, path):
-        write_whole(info_path, _json({**info, "example": example}))
+    scored = [choice for choice in options.systems if _score(choice, options, work)]
+    part = _measured_part(found[0], config, options.excerpt)
+    start = part[0] / config.model.sample_rate
+    done = _measure(scored, options, work, f"{found[0].split}/{found[0].name}", start)
+    for choice in done:
+        if not SYSTEMS[choice.system].computes:
+            _keep_estimates(choice, found[0], config, part, work / choice.label / "estimates")
+        results.publish(work / choice.label, report_dir / slug / choice.label)
+    write_whole(path, results.to_json(info))
+    labels = [entry.label for entry in results.read_data_set(path.parent).entries]
+    png = report_dir / f"{slug}_spectrograms.png"
+    if drawn := example.draw(found[0], config, labels, work, part, png):
+        write_whole(path, results.to_json({**info, "example": drawn}))
     report.write_report(report_dir)
-    return failed
+    return [choice.label for choice in options.systems if choice not in done]
 
 
-def _check_model(entry: Choice, model: str | os.PathLike | None, config: Config) -> None:
+def _info(options: Options) -> dict[str, Any]:
+    """What dataset.json says besides the systems."""
+    config = None if options.model else options.config_name
+    if config and Path(config).is_absolute():
+        config = Path(config).name
+    return {
+        "name": options.name,
+        "note": options.note,
+        "split": options.split,
+        "tracks": list(options.tracks),
+        "excerpt": options.excerpt,
+        "config": config,
+        "overrides": list(options.overrides),
+    }
+
+
+def _named(systems: Sequence[Choice]) -> dict[str, Any]:
+    return {
+        choice.label: {
+            "system": choice.system,
+            # A path is of this machine.
+            "weights": Path(choice.weights).name if choice.weights else None,
+        }
+        for choice in systems
+    }
+
+
+def _check_model(choice: Choice, model: str | os.PathLike | None, config: Config) -> None:
     """Raises ConfigError if the system is a model that is not there or has other stems."""
-    if entry.system != "model":
+    if choice.system != "model":
         return
-    if not (entry.weights or model):
+    if not (choice.weights or model):
         raise ConfigError("--model: not given, expected a training workdir for the system model")
-    own = load_config(entry.weights or model)
+    own = load_config(choice.weights or model)
 
     def scored(config: Config):
         stems = {stem: config.files_of(stem) for stem in config.model.stems}
@@ -209,185 +199,100 @@ def _check_model(entry: Choice, model: str | os.PathLike | None, config: Config)
 
     if scored(own) != scored(config):
         raise ConfigError(
-            f"{entry.weights or model}: found a model of {', '.join(own.model.stems)} at"
+            f"{choice.weights or model}: found a model of {', '.join(own.model.stems)} at"
             f" {own.model.sample_rate} Hz, expected the stems {', '.join(config.model.stems)} of"
             f" the same files at {config.model.sample_rate} Hz; compare it under another --name"
         )
 
 
-def _check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> None:
-    """Raises ConfigError if other systems than `labels` were scored on other tracks before."""
-    before: dict[str, set[str]] = {}
-    for path in folder.glob("*/*/*.json"):  # <label>/<split>/<track>.json
-        label, split, name = path.relative_to(folder).parts
-        before.setdefault(label, set()).add(f"{split}/{name.removesuffix('.json')}")
-    now = {f"{track.split}/{track.name}" for track in tracks}
-    for label, scored in before.items():
-        if label not in labels and scored != now:
-            differ = ", ".join(sorted(scored ^ now)[:3])
-            raise ConfigError(
-                f"{folder / label}: found scores of other tracks (not in both: {differ}), expected"
-                " the same for all; choose another --name, or name all systems again"
-            )
+def _score(choice: Choice, options: Options, work: Path) -> bool:
+    """Has a system scored; whether that went well."""
+    arguments = list(_arguments(choice, options, work))
+    if options.excerpt:
+        arguments.append(f"--excerpt={options.excerpt}")
+    scores = work / choice.label / "scores"
+    return not cli.run_program("evaluate", *arguments, f"--output_dir={scores}")
 
 
-def _liveliest(track: Any, config: Config, part: tuple[int, int], frames: int) -> tuple[int, int]:
-    """First sample and length of so much in a part of a track, where its quietest stem is loudest.
+def _measured_part(track: Any, config: Config, excerpt: float | None) -> tuple[int, int]:
+    """First sample and length of what is measured: the excerpt, or where all stems sound."""
+    from data_pipeline.tracks import middle
 
-    Elsewhere a picture may show the silence of a stem.
+    part = middle(track, excerpt or _MEASURED_SECONDS, config)
+    return part if excerpt else example.liveliest(track, config, (0, track.frames), part[1])
+
+
+def _measure(
+    systems: Sequence[Choice], options: Options, work: Path, track: str, start: float
+) -> list[Choice]:
+    """Has systems measured in turns, where that makes sense; those of `systems` that did not fail.
+
+    The first turn keeps the estimates; of an oracle nothing else is wanted.
+
+    Args:
+      systems: to measure.
+      options: of the comparison.
+      work: for what is measured.
+      track: "<split>/<track>", the one that will be separated.
+      start: of the excerpt, in seconds.
     """
-    from data_pipeline.tracks import read_stems
-
-    first, length = part
-    second = config.model.sample_rate
-    if length - frames < second:
-        return first, min(length, frames)
-    stems = read_stems(track, config, first, length)[:, : length // second * second]
-    powers = (stems**2).reshape(len(stems), -1, second * stems.shape[2]).sum(axis=2)
-    seconds = max(1, frames // second)
-    windows = np.apply_along_axis(np.convolve, 1, powers, np.ones(seconds), "valid")
-    starts = first + second * np.arange(windows.shape[1])
-    fits = starts + frames <= first + length
-    return int(starts[fits][windows.min(axis=0)[fits].argmax()]), frames
+    done = list(systems)
+    excerpt = options.excerpt or _MEASURED_SECONDS
+    for turn in range(_ROUNDS):
+        for choice in list(done):
+            kind = SYSTEMS[choice.system]
+            if kind.group == "reference" or not kind.computes or (turn and kind.given_truth):
+                continue
+            folder = work / choice.label
+            output = folder / f"measure_{turn}.json"
+            if _is_measured(output, folder / "scores", track, start):
+                continue
+            arguments = [*_arguments(choice, options, work), "--repeats=1", f"--output={output}"]
+            arguments += [f"--excerpt={excerpt}", f"--start={start}"]
+            if not turn:
+                arguments.append(f"--estimates_dir={folder / 'estimates'}")
+            if cli.run_program("measure", *arguments):
+                done.remove(choice)
+    return done
 
 
 def _is_measured(output: Path, scores: Path, track: str, start: float) -> bool:
     """Whether a measurement is there, of this part of this track, not older than the scores."""
-    from experiments import scoring
-
     if not output.exists():
         return False
     found = json.loads(output.read_text())
-    return (found["track"], found["start_seconds"]) == (
-        track,
-        start,
-    ) and output.stat().st_mtime_ns >= (scores / scoring.SETTINGS).stat().st_mtime_ns
+    newer = output.stat().st_mtime_ns >= (scores / scoring.SETTINGS).stat().st_mtime_ns
+    return newer and (found["track"], found["start_seconds"]) == (track, start)
 
 
-def _merged(path: Path, info: dict[str, Any], systems: Sequence[Choice]) -> dict[str, Any]:
-    """What to write into dataset.json: `info`, and the systems of before beside the new ones.
-
-    Raises:
-      ConfigError: if something else was scored before.
-    """
-    before: Mapping[str, Any] = {"systems": {}}
-    if path.exists():
-        before = json.loads(path.read_text())
-        for field in ("split", "tracks", "excerpt"):
-            if before[field] != info[field]:
-                raise ConfigError(
-                    f"{path}: found {field} = {before[field]!r}, expected {info[field]!r}; choose"
-                    " another --name"
-                )
-        info["note"] = info["note"] or before["note"]
-        info["config"] = before["config"] and info["config"]  # one --model is enough
-        if "example" in before:
-            info["example"] = before["example"]
-    new = {
-        entry.label: {
-            "system": entry.system,
-            # A path is of this machine.
-            "weights": Path(entry.weights).name if entry.weights else None,
-        }
-        for entry in systems
-    }
-    for label, what in new.items():
-        if (old := before["systems"].get(label, what)) != what:
-            raise ConfigError(
-                f"{path}: found {label} = {old['system']} {old['weights'] or ''}, expected"
-                f" {what['system']} {what['weights'] or ''}; choose another label"
-            )
-    return {**info, "systems": {**before["systems"], **new}}
-
-
-def _system_arguments(entry: Choice, model: str | os.PathLike | None, work: Path) -> list[str]:
-    if entry.system == "model":
-        return [f"--model={entry.weights or model}"]
-    arguments = [f"--system={entry.system}", f"--model={model or work / '_config'}"]
-    return arguments + ([f"--weights={entry.weights}"] if entry.weights else [])
-
-
-def _json(value: Any) -> str:
-    """Text without white space, for there are many files."""
-    return json.dumps(value, separators=(",", ":")) + "\n"
-
-
-def _publish(work: Path, folder: Path) -> None:
-    """Puts a system's scores and measurements into the report's folder."""
-    from experiments import scoring
-    from experiments.reports import report
-
-    scoring.publish(work / "scores", folder)
-    if rounds := [json.loads(path.read_text()) for path in sorted(work.glob("measure_*.json"))]:
-        write_whole(folder / report.MEASUREMENTS, _json(rounds))
+def _arguments(choice: Choice, options: Options, work: Path) -> Iterator[str]:
+    """Of evaluate and measure: what is separated, and by what."""
+    if choice.system == "model":
+        yield f"--model={choice.weights or options.model}"
+    else:
+        yield f"--system={choice.system}"
+        yield f"--model={options.model or work / '_config'}"
+        if choice.weights:
+            yield f"--weights={choice.weights}"
+    yield f"--data_dir={options.data_dir}"
+    yield f"--split={options.split}"
+    if options.tracks:
+        yield f"--tracks={report.flag_list(options.tracks)}"
 
 
 def _keep_estimates(
-    entry: Choice, track: Any, config: Config, part: tuple[int, int], folder: Path
+    choice: Choice, track: Any, config: Config, part: tuple[int, int], folder: Path
 ) -> None:
     """Of a folder of estimates: keeps the part that the other systems are measured with."""
-    from data_pipeline import audio
-    from experiments.baselines.systems import read_estimates
-
-    estimates = read_estimates(entry.weights, f"{track.split}/{track.name}", config)
+    estimates = folders.read_estimates(choice.weights, f"{track.split}/{track.name}", config)
     start, frames = part
     if estimates.shape[1] == track.frames:
         estimates = estimates[:, start : start + frames]
-    for stem, samples in zip(config.model.stems, estimates, strict=True):
-        audio.write_wav(folder / f"{stem}.wav", samples, config.model.sample_rate, "float32")
-
-
-def _draw_example(
-    track: Any,
-    config: Config,
-    labels: Sequence[str],
-    work: Path,
-    part: tuple[int, int],
-    path: Path,
-) -> dict[str, Any] | None:
-    """Draws the spectrograms of the estimates that were kept; where they are from, None for none.
-
-    Args:
-      track: that was measured.
-      config: names the stems.
-      labels: of the systems, in the order of the columns.
-      work: holds <label>/estimates/<stem>.wav.
-      part: first sample and length of the estimates.
-      path: the PNG.
-    """
-    from data_pipeline.tracks import read_mixture, read_stems
-    from experiments.baselines.systems import read_estimates
-    from experiments.reports import spectrograms
-
-    stems, rate = config.model.stems, config.model.sample_rate
-    start, frames = _liveliest(track, config, part, round(_EXAMPLE_SECONDS * rate))
-    first = start - part[0]
-
-    def mono(signals):  # [stems, samples, channels]
-        return dict(zip(stems, signals.mean(axis=2), strict=True))
-
-    estimates = {
-        label: mono(read_estimates(work / label / "estimates", ".", config)[:, first:][:, :frames])
-        for label in labels
-        if (work / label / "estimates").is_dir()
-    }
-    if not estimates:
-        return None
-    mixture = read_mixture(track, config, start, frames)
-    columns = {
-        "mixture": mono(mixture[None].repeat(len(stems), axis=0)),
-        "truth": mono(read_stems(track, config, start, frames)),
-        **estimates,
-    }
-    spectrograms.of_systems(columns, rate, path)
-    key = f"{track.split}/{track.name}"
-    return {"track": key, "start_seconds": start / rate, "seconds": frames / rate}
+    folders.write_estimates(folder, estimates, config)
 
 
 def main(_: Sequence[str]) -> None:
     """Compares as the flags say; without a data directory makes the report anew."""
-    from experiments.reports import report
-
     path = Path(_REPORT_DIR.value) / report.README
     if not _DATA_DIR.value:
         for holder in (_NAME, _SYSTEMS):
@@ -399,22 +304,23 @@ def main(_: Sequence[str]) -> None:
     for holder in (_NAME, _SYSTEMS):
         if not holder.value:
             raise ConfigError(f"--{holder.name}: not given, expected a value with --data_dir")
-    systems = parse_systems(_SYSTEMS.value)
-    failed = compare(
+    config_file = flags.FLAGS["config"].config_filename if _CONFIG.value else None
+    options = Options(
         _REPORT_DIR.value,
         _NAME.value,
-        systems,
+        parse_systems(_SYSTEMS.value),
         _DATA_DIR.value,
         _WORK_DIR.value,
         model=_MODEL.value,
         config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
-        config_name=flags.FLAGS["config"].config_filename if _CONFIG.value else None,
+        config_name=config_file and configs.name_of(config_file),
         overrides=cli.config_overrides() if _CONFIG.value else [],
         split=_SPLIT.value,
         tracks=_TRACKS.value,
         excerpt=_EXCERPT.value,
         note=_NOTE.value,
     )
+    failed = compare(options)
     print(f"\n{path}")
     if failed:
         raise ConfigError(

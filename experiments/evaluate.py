@@ -28,26 +28,26 @@ from ml_collections import config_flags
 
 from experiments import cli, scoring
 from experiments.baselines.systems import SYSTEMS
-from experiments.evaluating import evaluate
+from experiments.evaluating import Options, evaluate
 from sccunet.config import Config
-from sccunet.reconstruction import Reconstruction
 
 
 def main(_: Sequence[str]) -> None:
     """Scores as the flags say, and prints the summary."""
-    summary = evaluate(
-        _MODEL.value,
+    options = Options(
         _DATA_DIR.value,
         _OUTPUT_DIR.value,
+        model=_MODEL.value,
+        config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
+        system=_SYSTEM.value,
+        weights=_WEIGHTS.value,
+        reconstruction=cli.reconstruction_of_flags(),
         split=_SPLIT.value,
         names=_TRACKS.value,
-        system=_SYSTEM.value,
-        jobs=_JOBS.value,
-        reconstruction=Reconstruction(_MASK.value, _EXPONENT.value, _ITERATIONS.value),
-        weights=_WEIGHTS.value,
-        config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
         excerpt=_EXCERPT.value,
+        jobs=_JOBS.value,
     )
+    summary = evaluate(options)
     print(scoring.table(summary))
 
 
@@ -68,13 +68,17 @@ if __name__ == "__main__":
         "system",
         "model",
         list(SYSTEMS),
-        "What to score. " + "; ".join(f"{name}: {what}" for name, what in SYSTEMS.items()) + ".",
+        "What to score. "
+        + "; ".join(f"{name}: {kind.what}" for name, kind in SYSTEMS.items())
+        + ".",
     )
     _WEIGHTS = flags.DEFINE_string(
         "weights",
         None,
-        "Of openunmix: a trained directory or the name of published weights; of demucs: the name of"
-        " published weights or a folder of them; of folder: the folder.",
+        "; ".join(
+            f"of {name}: {kind.weights}" for name, kind in SYSTEMS.items() if kind.weights
+        ).capitalize()
+        + ".",
     )
     _EXCERPT = flags.DEFINE_float(
         "excerpt",
@@ -89,5 +93,5 @@ if __name__ == "__main__":
         " stereo stems. Default: as many as cores and memory allow.",
         lower_bound=1,
     )
-    _MASK, _EXPONENT, _ITERATIONS = cli.define_reconstruction()
+    cli.define_reconstruction()
     cli.run(main)

@@ -31,36 +31,42 @@ _MUSEVAL_BYTES = 45
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-def evaluate(
-    model: str | os.PathLike | None,
-    data_dir: str | os.PathLike,
-    output_dir: str | os.PathLike,
-    split: str = "test",
-    names: Sequence[str] = (),
-    system: str = "model",
-    jobs: int | None = None,
-    reconstruction: Reconstruction | None = None,
-    weights: str | os.PathLike | None = None,
-    config: Config | None = None,
-    excerpt: float | None = None,
-) -> dict[str, Any]:
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is scored.
+
+    Attributes:
+      data_dir: tracks in the MUSDB18-HQ layout.
+      output_dir: for the scores of this system on this split alone.
+      model: training workdir or exported SavedModel; only "model" needs one.
+      config: says which stems are scored where there is no model.
+      system: one of `SYSTEMS`.
+      weights: as for `load_system`.
+      reconstruction: how the model's estimates become stems; by default as in the paper.
+      split: which tracks, if none are named.
+      names: score these tracks instead, wherever they are.
+      excerpt: separate and score so many seconds from the middle of each track; None takes all.
+      jobs: processes that score; None takes as many as cores and memory allow.
+    """
+
+    data_dir: str | os.PathLike
+    output_dir: str | os.PathLike
+    model: str | os.PathLike | None = None
+    config: Config | None = None
+    system: str = "model"
+    weights: str | os.PathLike | None = None
+    reconstruction: Reconstruction = dataclasses.field(default_factory=Reconstruction)
+    split: str = "test"
+    names: Sequence[str] = ()
+    excerpt: float | None = None
+    jobs: int | None = None
+
+
+def evaluate(options: Options) -> dict[str, Any]:
     """Scores a system on tracks, several at a time; tracks with scores in `output_dir` are skipped.
 
     Scoring runs in spawned processes: a program that calls this needs the usual
     `if __name__ == "__main__"`.
-
-    Args:
-      model: training workdir or exported SavedModel; only "model" needs one.
-      data_dir: tracks in the MUSDB18-HQ layout.
-      output_dir: for the scores of this system on this split alone.
-      split: which tracks, if none are named.
-      names: score these tracks instead, wherever they are.
-      system: one of `SYSTEMS`.
-      jobs: processes that score; None takes as many as cores and memory allow.
-      reconstruction: how the model's estimates become stems; by default as in the paper.
-      weights: of another system, as for `load_system`.
-      config: says which stems are scored where there is no model.
-      excerpt: separate and score so many seconds from the middle of each track; None takes all.
 
     Returns:
       The summary of these tracks, as `scoring.summarise` makes it.
@@ -71,41 +77,58 @@ def evaluate(
       AudioError: for tracks that cannot be found or read.
     """
     from data_pipeline.tracks import check_finite, find_tracks
+
+    config = scored_config(options.system, options.model, options.config)
+    output_dir, excerpt = Path(options.output_dir), options.excerpt
+    tracks = find_tracks(options.data_dir, config, split=options.split, names=options.names)
+    settings = settings_of(
+        options.model,
+        config,
+        str(Path(options.data_dir).resolve()),
+        options.split,
+        options.system,
+        options.weights,
+    )
+    if excerpt:
+        settings["excerpt_seconds"] = excerpt
+    if options.system == "model" and options.reconstruction.mask != "none":
+        settings["reconstruction"] = dataclasses.asdict(options.reconstruction)
+    check_settings(output_dir, settings)
+    keys = {f"{track.split}/{track.name}": track for track in tracks}
+    missing = [track for key, track in keys.items() if not (output_dir / f"{key}.json").exists()]
+    if missing:
+        check_finite(missing)
+        system = load_system(
+            options.system, config, options.model, options.weights, options.reconstruction
+        )
+        write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
+        jobs = options.jobs or default_jobs(missing, config, excerpt)
+        progress = tqdm(
+            total=len(keys), initial=len(keys) - len(missing), desc="scoring", unit="track"
+        )
+        with progress:
+            estimates = (estimate(system, track, config, excerpt) for track in missing)
+            _score(estimates, config, output_dir, jobs, progress)
+    summary = scoring.summarise(output_dir, keys)
+    write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
+    return summary
+
+
+def scored_config(system: str, model: str | os.PathLike | None, config: Config | None) -> Config:
+    """Says which stems are scored: the model's config, or the one given where there is no model.
+
+    Raises:
+      ConfigError: for an unknown system, or if there is neither.
+    """
     from sccunet.runs import load_config
 
     if system not in SYSTEMS:
         raise ConfigError(f"system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
-    output_dir = Path(output_dir)
     if model:
-        config = load_config(model)
-    elif system == "model" or config is None:
+        return load_config(model)
+    if system == "model" or config is None:
         raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
-    tracks = find_tracks(data_dir, config, split=split, names=names)
-    settings = settings_of(model, config, str(Path(data_dir).resolve()), split, system, weights)
-    if excerpt:
-        settings["excerpt_seconds"] = excerpt
-    reconstruction = reconstruction or Reconstruction()
-    if system == "model" and reconstruction.mask != "none":
-        settings["reconstruction"] = dataclasses.asdict(reconstruction)
-    check_settings(output_dir, settings)
-    keys = [f"{track.split}/{track.name}" for track in tracks]
-    missing = [
-        track
-        for track, key in zip(tracks, keys, strict=True)
-        if not (output_dir / f"{key}.json").exists()
-    ]
-    if missing:
-        check_finite(missing)
-        loaded = load_system(system, config, model, weights, reconstruction)
-        write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
-        if jobs is None:
-            jobs = default_jobs(missing, config, excerpt)
-        _score_tracks(
-            missing, config, loaded, excerpt, output_dir, jobs, finished=len(keys) - len(missing)
-        )
-    summary = scoring.summarise(output_dir, keys)
-    write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
-    return summary
+    return config
 
 
 def settings_of(
@@ -150,7 +173,7 @@ def _model_hash(model: Path) -> str:
 
 def _weights_hash(system: str, weights: Path) -> str:
     """SHA-256 that changes when another system's weights do, or estimates in a folder."""
-    if system == "folder":  # gigabytes, perhaps: what tells a file that was written anew
+    if not SYSTEMS[system].computes:  # gigabytes, perhaps: what tells a file that was changed
         stats = ((path, path.stat()) for path in sorted(weights.glob("**/*")))
         known = [
             (path.relative_to(weights).as_posix(), stat.st_size, stat.st_mtime_ns)
@@ -210,71 +233,90 @@ def default_jobs(tracks: Sequence[Any], config: Config, excerpt: float | None) -
     return max(1, min(os.cpu_count() or 1, int(0.7 * memory) // needed))
 
 
-def _score_tracks(
-    tracks: Sequence[Any],
-    config: Config,
-    system: System,
-    excerpt: float | None,
-    output_dir: Path,
-    jobs: int,
-    finished: int,
-) -> None:
-    """Estimates here, one track after the other, and scores in processes; with a progress bar."""
+@dataclasses.dataclass(frozen=True)
+class Estimates:
+    """A track's stems, true and estimated.
+
+    Attributes:
+      key: "<split>/<track>".
+      references: float32 [stems, samples, channels].
+      estimates: shaped as the references.
+    """
+
+    key: str
+    references: np.ndarray
+    estimates: np.ndarray
+
+
+def estimate(system: System, track: Any, config: Config, excerpt: float | None = None) -> Estimates:
+    """Has a system separate a track.
+
+    Args:
+      system: that separates.
+      track: one of `data_pipeline.tracks`.
+      config: names the stems.
+      excerpt: seconds from the middle of the track; None takes all.
+
+    Raises:
+      ConfigError: for estimates of another shape, or that are NaN or infinite.
+    """
     from data_pipeline.tracks import middle, read_mixture, read_stems
 
+    key = f"{track.split}/{track.name}"
+    start, frames = middle(track, excerpt, config)
+    references = read_stems(track, config, start, frames)
+    estimates = system.separate(read_mixture(track, config, start, frames), references, key)
+    if estimates.shape[1] == track.frames:  # a folder's are of the whole track
+        estimates = estimates[:, start : start + frames]
+    if estimates.shape != references.shape:
+        raise ConfigError(
+            f"track {track.name}: found estimates of shape {estimates.shape}, expected"
+            f" {references.shape} (stems, samples, channels)"
+        )
+    if not np.isfinite(estimates).all():
+        raise ConfigError(
+            f"track {track.name}: found estimates that are NaN or infinite, expected numbers; the"
+            " model is broken"
+        )
+    return Estimates(key, references, estimates)
+
+
+def _score(
+    tracks: Iterable[Estimates], config: Config, output_dir: Path, jobs: int, progress: tqdm
+) -> None:
+    """Scores in processes, while the next track is estimated in this one."""
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=cli.end_with_parent
     )
     waiting: set[concurrent.futures.Future] = set()
-    progress = tqdm(total=finished + len(tracks), initial=finished, desc="scoring", unit="track")
+    first = concurrent.futures.FIRST_COMPLETED
 
     def collect(until: int) -> None:
+        nonlocal waiting
         while len(waiting) > until:
-            done, _ = concurrent.futures.wait(
-                waiting, return_when=concurrent.futures.FIRST_COMPLETED
-            )
+            done, waiting = concurrent.futures.wait(waiting, return_when=first)
             for future in done:
-                waiting.remove(future)
                 future.result()
                 progress.update()
 
     try:
-        with progress:
-            for track in tracks:
-                key = f"{track.split}/{track.name}"
-                start, frames = middle(track, excerpt, config)
-                mixture = read_mixture(track, config, start, frames)
-                references = read_stems(track, config, start, frames)
-                estimates = system.separate(mixture, references, key)
-                if estimates.shape[1] == track.frames:  # a folder's are of the whole track
-                    estimates = estimates[:, start : start + frames]
-                if estimates.shape != references.shape:
-                    raise ConfigError(
-                        f"track {track.name}: found estimates of shape {estimates.shape}, expected"
-                        f" {references.shape} (stems, samples, channels)"
-                    )
-                if not np.isfinite(estimates).all():
-                    raise ConfigError(
-                        f"track {track.name}: found estimates that are NaN or infinite, expected"
-                        " numbers; the model is broken"
-                    )
-                with mock.patch.dict(os.environ, ONE_THREAD):  # the new processes inherit it
-                    waiting.add(
-                        pool.submit(
-                            scoring.score_track,
-                            references,
-                            estimates,
-                            config.model.stems,
-                            config.model.sample_rate,
-                            output_dir,
-                            key,
-                        )
-                    )
-                collect(until=jobs)  # one track waits beside those being scored: bounded memory
-            collect(until=0)
+        for track in tracks:
+            with mock.patch.dict(os.environ, ONE_THREAD):  # the new processes inherit it
+                future = pool.submit(
+                    scoring.score_track,
+                    track.references,
+                    track.estimates,
+                    config.model.stems,
+                    config.model.sample_rate,
+                    output_dir,
+                    track.key,
+                )
+            waiting.add(future)
+            collect(until=jobs)  # one track waits beside those being scored: bounded memory
+        collect(until=0)
     except BrokenProcessPool as error:
         raise ConfigError(
-            f"jobs: found a scoring process of {jobs} ended from outside, probably for want of"
+            f"jobs: found a scoring process of {jobs} ended from outside, probably for lack of"
             " memory; expected less at a time (what was scored is kept)"
         ) from error
     finally:

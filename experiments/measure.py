@@ -9,54 +9,63 @@ The excerpt is the middle of the first track of the split, or of --tracks. Run n
 A process measures one system: what another one had loaded would count.
 """
 
+import dataclasses
 import json
 import os
 import platform
-import statistics
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from experiments import cli
-from experiments.baselines.systems import ORACLES, SYSTEMS, load_system
+from experiments.baselines import folders
+from experiments.baselines.systems import SYSTEMS, load_system
+from experiments.evaluating import scored_config
 from experiments.machine import library_threads, machine, peak_memory
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 
 EXCERPT = 30.0  # seconds
+MEASURED = [name for name, kind in SYSTEMS.items() if kind.computes]
 
 
-def measure(
-    system: str,
-    data_dir: str | os.PathLike,
-    model: str | os.PathLike | None = None,
-    config: Config | None = None,
-    weights: str | os.PathLike | None = None,
-    split: str = "test",
-    names: Sequence[str] = (),
-    excerpt: float = EXCERPT,
-    start: float | None = None,
-    repeats: int = 3,
-    estimates_dir: str | os.PathLike | None = None,
-) -> dict[str, Any]:
-    """Loads a system, separates once to warm up and then `repeats` times by the clock.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What is measured.
 
-    Args:
-      system: one of `SYSTEMS`.
+    Attributes:
       data_dir: tracks in the MUSDB18-HQ layout.
+      system: one of `MEASURED`.
       model: training workdir or exported SavedModel; only "model" needs one.
       config: says which stems are estimated where there is no model.
-      weights: of another system, as for `load_system`.
+      weights: as for `load_system`.
       split: the first track of it is separated, if none is named.
       names: the first of these by split and name is separated instead, wherever it is.
       excerpt: seconds of the track.
       start: where they begin, in seconds; None takes them from the middle.
       repeats: separations that are timed.
       estimates_dir: a folder for <stem>.wav, what the system made of the excerpt.
+    """
+
+    data_dir: str | os.PathLike
+    system: str = "model"
+    model: str | os.PathLike | None = None
+    config: Config | None = None
+    weights: str | os.PathLike | None = None
+    split: str = "test"
+    names: Sequence[str] = ()
+    excerpt: float = EXCERPT
+    start: float | None = None
+    repeats: int = 3
+    estimates_dir: str | os.PathLike | None = None
+
+
+def measure(options: Options) -> dict[str, Any]:
+    """Loads a system, separates once to warm up and then `repeats` times by the clock.
 
     Returns:
       JSON values:
@@ -65,8 +74,6 @@ def measure(
         "start_up_seconds": from the start of this function to the system being loaded, with the
           imports that it needs.
         "separation_seconds": wall-clock time of each separation.
-        "real_time_factor": their median over the audio's duration: computing time for a second of
-          audio; below 1 is faster than real time.
         "peak_memory_bytes": the most that this process had in main memory, all in all.
         "parameters": trained numbers, or None.
         "versions": of Python, NumPy and what the system needs.
@@ -78,60 +85,50 @@ def measure(
       AudioError: for tracks that cannot be found or read.
     """
     began = time.perf_counter()
-    import numpy as np
-
-    from data_pipeline import audio
     from data_pipeline.tracks import find_tracks, middle, read_mixture, read_stems
-    from sccunet.runs import load_config
 
-    if system not in SYSTEMS or system == "folder":
-        expected = ", ".join(name for name in SYSTEMS if name != "folder")
-        raise ConfigError(f"system: found {system!r}, expected one of {expected}")
-    if model:
-        config = load_config(model)
-    elif system == "model" or config is None:
-        raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
-    loaded = load_system(system, config, model, weights)
+    if options.system not in MEASURED:
+        expected = ", ".join(MEASURED)
+        raise ConfigError(f"system: found {options.system!r}, expected one of {expected}")
+    config = scored_config(options.system, options.model, options.config)
+    rate = config.model.sample_rate
+    system = load_system(options.system, config, options.model, options.weights)
     start_up = time.perf_counter() - began
 
-    track = find_tracks(data_dir, config, split=split, names=names)[0]
-    first, frames = middle(track, excerpt, config)
-    if start is not None:
-        first = min(round(start * config.model.sample_rate), track.frames - frames)
+    track = find_tracks(options.data_dir, config, split=options.split, names=options.names)[0]
+    key = f"{track.split}/{track.name}"
+    first, frames = middle(track, options.excerpt, config)
+    if options.start is not None:
+        first = min(round(options.start * rate), track.frames - frames)
     mixture = read_mixture(track, config, first, frames)
-    if system in ORACLES:
+    if SYSTEMS[options.system].given_truth:
         references = read_stems(track, config, first, frames)
     else:  # zeros that nobody reads take no memory
         references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
     seconds = []
-    for _ in range(1 + repeats):
+    for _ in range(1 + options.repeats):
         began = time.perf_counter()
-        estimates = loaded.separate(mixture, references, f"{track.split}/{track.name}")
+        estimates = system.separate(mixture, references, key)
         seconds.append(time.perf_counter() - began)
     del seconds[0]  # the warm-up
     memory = peak_memory()
-    if estimates_dir:
-        for stem, samples in zip(config.model.stems, estimates, strict=True):
-            audio.write_wav(
-                Path(estimates_dir) / f"{stem}.wav", samples, config.model.sample_rate, "float32"
-            )
-    duration = frames / config.model.sample_rate
+    if options.estimates_dir:
+        folders.write_estimates(options.estimates_dir, estimates, config)
     return {
-        "system": system,
-        "track": f"{track.split}/{track.name}",
-        "start_seconds": first / config.model.sample_rate,
-        "seconds_audio": duration,
-        "sample_rate": config.model.sample_rate,
+        "system": options.system,
+        "track": key,
+        "start_seconds": first / rate,
+        "seconds_audio": frames / rate,
+        "sample_rate": rate,
         "channels": mixture.shape[1],
         "start_up_seconds": start_up,
         "separation_seconds": seconds,
-        "real_time_factor": statistics.median(seconds) / duration,
         "peak_memory_bytes": memory,
-        "parameters": loaded.count_parameters and loaded.count_parameters(),
+        "parameters": system.count_parameters and system.count_parameters(),
         "versions": {
             "python": platform.python_version(),
             "numpy": np.__version__,
-            **loaded.versions,
+            **system.versions,
         },
         "threads": library_threads(),
         "machine": machine(),
@@ -140,9 +137,9 @@ def measure(
 
 def main(_: Sequence[str]) -> None:
     """Measures as the flags say; prints the result, or writes it."""
-    result = measure(
-        _SYSTEM.value,
+    options = Options(
         _DATA_DIR.value,
+        system=_SYSTEM.value,
         model=_MODEL.value,
         config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
         weights=_WEIGHTS.value,
@@ -153,6 +150,7 @@ def main(_: Sequence[str]) -> None:
         repeats=_REPEATS.value,
         estimates_dir=_ESTIMATES_DIR.value,
     )
+    result = measure(options)
     text = json.dumps(result, indent=2) + "\n"
     if _OUTPUT.value:
         write_whole(_OUTPUT.value, text)
@@ -164,7 +162,7 @@ if __name__ == "__main__":
     _SYSTEM = flags.DEFINE_enum(
         "system",
         "model",
-        [name for name in SYSTEMS if name != "folder"],
+        MEASURED,
         "What to measure; experiments.evaluate --help says what each is.",
     )
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")

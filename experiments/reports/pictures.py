@@ -61,22 +61,7 @@ def boxes(
             for place, (scores, colour) in enumerate(
                 zip(values.values(), box_colours, strict=True)
             ):
-                finite = scores[stem][:, i][scores[stem][:, i] < _DRAWN_DB]  # NaN is not
-                if finite.size:
-                    axis.boxplot(
-                        [finite],
-                        positions=[place],
-                        orientation="horizontal",
-                        widths=0.7,
-                        whis=(5, 95),
-                        showfliers=False,
-                        patch_artist=True,
-                        manage_ticks=False,
-                        boxprops={"facecolor": colour, "linewidth": 0.8},
-                        medianprops={"color": "black", "linewidth": 1.6},
-                        whiskerprops={"linewidth": 0.8},
-                        capprops={"linewidth": 0.8},
-                    )
+                _box(axis, place, scores[stem][:, i], colour)
             axis.set_title(f"{stem}: {metric}", fontsize=10)
             axis.grid(axis="x", alpha=0.4)
             axis.set_axisbelow(True)
@@ -87,6 +72,28 @@ def boxes(
         axis.set_xlabel("dB", fontsize=9)
     figure.suptitle(title, fontsize=10)
     save(figure, path)
+
+
+def _box(axis, place: int, scores: np.ndarray, colour: str) -> None:
+    """Draws a box of those `scores` that are neither NaN nor too large."""
+    finite = scores[scores < _DRAWN_DB]  # NaN is not
+    if not finite.size:
+        return
+    thin = {"linewidth": 0.8}
+    axis.boxplot(
+        [finite],
+        positions=[place],
+        orientation="horizontal",
+        widths=0.7,
+        whis=(5, 95),
+        showfliers=False,
+        patch_artist=True,
+        manage_ticks=False,
+        boxprops={"facecolor": colour, **thin},
+        medianprops={"color": "black", "linewidth": 1.6},
+        whiskerprops=thin,
+        capprops=thin,
+    )
 
 
 def load_pyplot():

@@ -1,12 +1,5 @@
-"""The report of a comparison: made from the JSON files that lie below a folder and nothing else.
+"""The report of a comparison: made from the JSON files that lie below a folder and nothing else."""
 
-<data set>/dataset.json           what was compared, on what
-<data set>/<label>/               scores of a system, as `experiments.evaluate` writes them
-<data set>/<label>/measure.json   a list of what `experiments.measure` found of it
-"""
-
-import dataclasses
-import json
 import os
 import re
 import shlex
@@ -18,167 +11,16 @@ from typing import Any
 import numpy as np
 
 from experiments import scoring
-from experiments.baselines.systems import ORACLES, SYSTEMS
+from experiments.baselines.systems import GROUPS
 from experiments.reports import pictures
-from sccunet.config import ConfigError
+from experiments.reports.results import DataSet, published, read
 from sccunet.files import write_whole
 
-DATA_SET = "dataset.json"
-MEASUREMENTS = "measure.json"
 README = "README.md"
-PUBLISHED = Path(__file__).with_name("published.json")
 
-_MUSDB18_HZ = 44_100
-_MUSDB18_SECONDS = 10_000  # its test tracks have 12 500
-_GROUPS = ("reference", "ours", "other", "oracle")  # in the order of the rows
 _TOLD_DB = 100
 _BOXES_OF_TRACKS = 10  # from so many tracks on; frames else
-# What has to be the same for scores to stand in one table.
-_SAME = ("split", "stems", "sample_rate", "excerpt_seconds")
 _NOT_RUN, _MEANINGLESS = "not run", "—"
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """A system of a comparison.
-
-    Attributes:
-      label: its name in the report.
-      system: one of `SYSTEMS`.
-      weights: their name, where it has any of its own.
-      folder: of its scores.
-      settings: what was scored, as evaluate wrote it; None where nobody ran it.
-      summary: as `scoring.summarise` makes it; None where nobody ran it.
-      measurements: what `experiments.measure` found, a run each.
-    """
-
-    label: str
-    system: str
-    weights: str | None
-    folder: Path
-    settings: Mapping[str, Any] | None
-    summary: Mapping[str, Any] | None
-    measurements: Sequence[Mapping[str, Any]]
-
-    @property
-    def group(self) -> str:
-        """ "reference", "ours", "other" or "oracle"."""
-        if self.system in ("mixture", "scaled"):
-            return "reference"
-        if self.system in ORACLES:
-            return "oracle"
-        return "ours" if self.system == "model" else "other"
-
-    @property
-    def title(self) -> str:
-        """The label, marked where the system is given the true stems."""
-        return f"{self.label} †" if self.system in ORACLES else self.label
-
-    @property
-    def has_costs(self) -> bool:
-        """Whether anybody would ask what separating with it takes."""
-        return self.group in ("ours", "other") and self.system != "folder"
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSet:
-    """The systems compared on the same tracks.
-
-    Attributes:
-      slug: its folder, and the start of its pictures' names.
-      info: of dataset.json.
-      entries: sorted as the rows.
-    """
-
-    slug: str
-    info: Mapping[str, Any]
-    entries: Sequence[Entry]
-
-    @property
-    def scored(self) -> list[Entry]:
-        """The systems that have scores."""
-        return [entry for entry in self.entries if entry.summary]
-
-    @property
-    def stems(self) -> list[str]:
-        """What was scored."""
-        return list(self.scored[0].settings["stems"])
-
-    @property
-    def is_musdb18(self) -> bool:
-        """Whether these are MUSDB18's test tracks, all of them and from beginning to end.
-
-        musdb's previews have the same names, and 7 seconds each.
-        """
-        if not self.scored:
-            return False
-        settings, summary = self.scored[0].settings, self.scored[0].summary
-        seconds = summary["stems"][self.stems[0]]["frames"]
-        wanted = {f"test/{name}" for name in published()["test_tracks"]}
-        return (
-            set(summary["tracks"]) == wanted
-            and seconds > _MUSDB18_SECONDS
-            and not settings.get("excerpt_seconds")
-            and settings["sample_rate"] == _MUSDB18_HZ
-        )
-
-
-def published() -> dict[str, Any]:
-    """Published scores on MUSDB18's test tracks, and the names of those."""
-    return json.loads(PUBLISHED.read_text())
-
-
-def slug(name: str) -> str:
-    """A name as part of a file's name."""
-    return re.sub(r"\W+", "_", name.lower()).strip("_")
-
-
-def read(report_dir: str | os.PathLike) -> list[DataSet]:
-    """The comparisons in a folder, sorted by folder name.
-
-    Raises:
-      ConfigError: if there are none, or scores of one comparison are not of the same tracks.
-    """
-    paths = sorted(Path(report_dir).glob(f"*/{DATA_SET}"))
-    if not paths:
-        raise ConfigError(f"{report_dir}: found no */{DATA_SET}, expected results of a comparison")
-    return [read_data_set(path.parent) for path in paths]
-
-
-def read_data_set(folder: Path) -> DataSet:
-    """One of them, as `read`."""
-    info = json.loads((folder / DATA_SET).read_text())
-    entries = []
-    for label, what in info["systems"].items():
-        path = folder / label / scoring.SETTINGS
-        run = path.exists()
-        measured = folder / label / MEASUREMENTS
-        entries.append(
-            Entry(
-                label,
-                what["system"],
-                what["weights"],
-                folder / label,
-                json.loads(path.read_text()) if run else None,
-                scoring.summarise(folder / label) if run else None,
-                json.loads(measured.read_text()) if measured.exists() else [],
-            )
-        )
-    entries.sort(key=lambda entry: _GROUPS.index(entry.group))
-    data_set = DataSet(folder.name, info, entries)
-    for entry in data_set.scored[1:]:
-        first = data_set.scored[0]
-        for field in (*_SAME, "tracks"):
-            ours, theirs = (
-                each.summary["tracks"] if field == "tracks" else each.settings.get(field)
-                for each in (entry, first)
-            )
-            if ours != theirs:
-                raise ConfigError(
-                    f"{entry.folder / scoring.SETTINGS}: found {field} = {ours!r}, expected"
-                    f" {theirs!r} as in {first.folder}; compare them under another --name"
-                )
-    return data_set
 
 
 def write_report(report_dir: str | os.PathLike) -> None:
@@ -205,7 +47,7 @@ def render(report_dir: str | os.PathLike) -> str:
         "# Comparison of separation systems",
         "",
         "Made from the JSON files that lie beside it by"
-        " `python -m experiments.compare --report_dir=REPORT`; change those, not this.",
+        " `sccunet compare --report_dir=REPORT`; change those, not this.",
         "DATA, RUN and REPORT stand for folders.",
     ]
     for data_set in data_sets:
@@ -222,8 +64,8 @@ _MUSDB18_NOT_RUN = (
     " tracks. With it, and a model trained on its training tracks:",
     "",
     "```",
-    "python -m experiments.prepare --musdb_dir=MUSDB18 --data_dir=DATA",
-    "python -m experiments.compare --report_dir=REPORT --name=MUSDB18 --data_dir=DATA"
+    "sccunet prepare --musdb_dir=MUSDB18 --data_dir=DATA",
+    "sccunet compare --report_dir=REPORT --name=MUSDB18 --data_dir=DATA"
     " --split=test --model=RUN --systems=model,mixture,scaled,openunmix=umxhq,irm,mwf",
     "```",
 )
@@ -231,7 +73,10 @@ _READING = (
     "## How to read this",
     "",
     f"- SDR, SIR, SAR, ISR: {scoring.MUSEVAL}. More is better.",
-    f"- Whole-track SDR: {scoring.WHOLE_TRACK}. Another measure: not to be held against museval's.",
+    *(
+        f"- {metric.title}: {metric.what}. Another measure: not to be held against museval's."
+        for metric in scoring.TRACK_METRICS
+    ),
     f"- {scoring.SILENCE}",
     "- † is given the true stems: a bound, not a competitor.",
     "- Real-time factor: computing time for a second of audio; below 1 is faster than real time."
@@ -250,27 +95,14 @@ def _section(data_set: DataSet) -> list[str]:
         lines += [info["note"], ""]
     if not data_set.scored:
         return [*lines, "```", _command(info), "```"]
-    stems = data_set.stems
     lines += [_what_was_scored(data_set), "", "```", _command(info), "```", ""]
     lines += [*_legend(data_set), ""]
-    for metrics in (scoring.METRICS[:2], scoring.METRICS[2:]):
+    for metrics in scoring.METRIC_PAIRS:
         lines += [f"**{' / '.join(metrics)}** in dB, museval v4", ""]
         lines += [*_scores_table(data_set, metrics), ""]
-    lines += ["**Whole-track SDR** in dB, another measure", ""]
-    header = ["system", *stems]
-    rows = [
-        [
-            entry.title,
-            *(
-                _number(entry.summary["whole_track_sdr"]["stems"][stem]["median"])
-                if entry.summary
-                else _NOT_RUN
-                for stem in stems
-            ),
-        ]
-        for entry in data_set.entries
-    ]
-    lines += [*_table(header, rows), ""]
+    for metric in scoring.metrics_in(*(entry.summary for entry in data_set.scored)):
+        lines += [f"**{metric.title}** in dB, another measure", ""]
+        lines += [*_track_table(data_set, metric), ""]
     if warnings := _warnings(data_set):
         lines += [*(f"- {warning}" for warning in warnings), ""]
     lines += [f"![Box plots of the scores]({data_set.slug}_scores.png)", ""]
@@ -310,7 +142,7 @@ def _command(info: Mapping[str, Any]) -> str:
         f"{flag}={shlex.quote(value)}"
         for flag, value in (argument.split("=", 1) for argument in arguments)
     )
-    return " ".join(["python -m experiments.compare", *quoted])
+    return " ".join(["sccunet compare", *quoted])
 
 
 def flag_list(values: Sequence[str]) -> str:
@@ -335,13 +167,13 @@ def _what_was_scored(data_set: DataSet) -> str:
 def _legend(data_set: DataSet) -> list[str]:
     lines = []
     for entry in data_set.entries:
-        what = SYSTEMS[entry.system]
+        what = entry.kind.what
         if entry.weights and entry.system != "model":
             what += f", `{entry.weights}`"
         settings = entry.settings or {}
         if "model_sha256" in settings:
             what += f", SHA-256 {settings['model_sha256'][:12]}"
-        if entry.group == "oracle" and settings:
+        if entry.kind.group == "oracle" and settings:
             what += f", frames of {settings['frame_length']} samples"
         lines.append(f"- {entry.title}: {what}")
     return lines
@@ -353,8 +185,8 @@ def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
     quoted = _quoted(stems) if data_set.is_musdb18 and "SDR" in metrics else {}
     header = ["system", *stems, "seconds scored", *(["source"] if quoted else [])]
     rows = []
-    for group in _GROUPS:
-        for entry in (entry for entry in data_set.entries if entry.group == group):
+    for group in GROUPS:
+        for entry in (entry for entry in data_set.entries if entry.kind.group == group):
             row = [entry.title, *[_NOT_RUN] * (len(stems) + 1)]
             if entry.summary:
                 scores = entry.summary["stems"]
@@ -370,6 +202,17 @@ def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
             rows.append(row + (["scored here"] if quoted else []))
         rows += quoted.get(group, [])
     return _table(header, rows)
+
+
+def _track_table(data_set: DataSet, metric: scoring.TrackMetric) -> list[str]:
+    rows = []
+    for entry in data_set.entries:
+        cells = [_NOT_RUN] * len(data_set.stems)
+        if entry.summary and metric.folder in entry.summary:
+            scores = entry.summary[metric.folder]["stems"]
+            cells = [_number(scores[stem]["median"]) for stem in data_set.stems]
+        rows.append([entry.title, *cells])
+    return _table(["system", *data_set.stems], rows)
 
 
 def _quoted(stems: Sequence[str]) -> dict[str, list[list[str]]]:
@@ -407,43 +250,42 @@ def _costs(data_set: DataSet) -> list[str]:
     header = ["system", "real-time factor", "peak memory", "start-up", "parameters", "versions"]
     rows, machines, heard = [], {}, set()
     for entry in data_set.entries:
-        runs = entry.measurements
-        if not entry.has_costs:
-            rows.append([entry.title, *[_MEANINGLESS] * 5])
-            continue
-        if not runs:
-            rows.append([entry.title, *[_NOT_RUN] * 5])
-            continue
-        factors = [
-            seconds / run["seconds_audio"] for run in runs for seconds in run["separation_seconds"]
-        ]
-        parameters = runs[0]["parameters"]
-        rows.append(
-            [
-                entry.title,
-                f"{statistics.median(factors):.2f} ({min(factors):.2f} to {max(factors):.2f})",
-                f"{max(run['peak_memory_bytes'] for run in runs) / 1e9:.2f} GB",
-                f"{statistics.median(run['start_up_seconds'] for run in runs):.1f} s",
-                _MEANINGLESS if parameters is None else f"{parameters:,}",
-                ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items()),
-            ]
-        )
-        for run in runs:
-            machine, threads = run["machine"], run["threads"]
-            text = (
-                f"{machine['cpu']}, {machine['cores']} core{'s' * (machine['cores'] != 1)},"
-                f" {machine['memory_gb']} GB, {machine['os']};"
-                f" {threads} thread{'s' * (threads != 1)}"
-            )
-            labels = machines.setdefault(text, [])
-            if entry.label not in labels:
-                labels.append(entry.label)
-            heard.add(f"{run['seconds_audio']:g} s of {run['track']}")
+        cells = [_MEANINGLESS] * 5
+        if entry.has_costs:
+            cells = _cost_cells(entry.measurements) if entry.measurements else [_NOT_RUN] * 5
+            for run in entry.measurements:
+                labels = machines.setdefault(_machine(run), [])
+                if entry.label not in labels:
+                    labels.append(entry.label)
+                heard.add(f"{run['seconds_audio']:g} s of {run['track']}")
+        rows.append([entry.title, *cells])
     lines = ["**Costs**", "", *_table(header, rows)]
     if machines:
         lines += ["", f"Separated: {', '.join(sorted(heard))}. Measured on:", ""]
         lines += [f"- {', '.join(labels)}: {text}" for text, labels in machines.items()]
     return lines
+
+
+def _cost_cells(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    factors = [
+        seconds / run["seconds_audio"] for run in runs for seconds in run["separation_seconds"]
+    ]
+    parameters = runs[0]["parameters"]
+    return [
+        f"{statistics.median(factors):.2f} ({min(factors):.2f} to {max(factors):.2f})",
+        f"{max(run['peak_memory_bytes'] for run in runs) / 1e9:.2f} GB",
+        f"{statistics.median(run['start_up_seconds'] for run in runs):.1f} s",
+        _MEANINGLESS if parameters is None else f"{parameters:,}",
+        ", ".join(f"{name} {version}" for name, version in runs[0]["versions"].items()),
+    ]
+
+
+def _machine(run: Mapping[str, Any]) -> str:
+    machine, threads = run["machine"], run["threads"]
+    return (
+        f"{machine['cpu']}, {machine['cores']} core{'s' * (machine['cores'] != 1)},"
+        f" {machine['memory_gb']} GB, {machine['os']}; {threads} thread{'s' * (threads != 1)}"
+    )
 
 
 def _draw_scores(data_set: DataSet, path: Path) -> None:
@@ -462,7 +304,7 @@ def _draw_scores(data_set: DataSet, path: Path) -> None:
     pictures.boxes(
         values,
         scoring.METRICS,
-        pictures.colours([entry.group for entry in entries]),
+        pictures.colours([entry.kind.group for entry in entries]),
         f"{data_set.info['name']}: {what}, {len(tracks)} track{'s' * (len(tracks) != 1)};"
         " boxes: 25th to 75th percentile, whiskers: 5th to 95th; over 60 dB not drawn",
         path,

@@ -35,7 +35,7 @@ def of_systems(
     for (title, signals), column in zip(columns.items(), axes.T, strict=True):
         column[0].set_title(title, fontsize=10)
         for stem, axis in zip(stems, column, strict=True):
-            image = spectrogram(axis, signals[stem], sample_rate)
+            image = _draw(axis, signals[stem], sample_rate)
             ticks = [hertz for hertz in (100, 500, 2000, 8000) if hertz < sample_rate / 2]
             axis.set_yticks(ticks, map(str, ticks))
             axis.minorticks_off()
@@ -50,7 +50,38 @@ def of_systems(
     save(figure, path)
 
 
-def spectrogram(axis, samples, sample_rate: int):
+def of_pairs(
+    pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], sample_rate: int, path: str | os.PathLike
+) -> None:
+    """Spectrograms, a row for the mixture and each stem: the truth left, the estimate right.
+
+    Args:
+      pairs: "mixture" and stems -> truth and estimate, float [samples].
+      sample_rate: in Hz.
+      path: the PNG.
+    """
+    pyplot = load_pyplot()
+    figure, axes = pyplot.subplots(
+        len(pairs),
+        2,
+        figsize=(12, 2.2 * len(pairs)),
+        sharex=True,
+        sharey=True,
+        layout="constrained",
+    )
+    for (name, pair), row in zip(pairs.items(), axes, strict=True):
+        for axis, what, samples in zip(row, ("truth", "estimate"), pair, strict=True):
+            image = _draw(axis, samples, sample_rate)
+            axis.set_title(f"{name}, {what}")
+        row[0].set_ylabel("Hz")
+    axes[0, 1].set_title("sum of the estimates")
+    for axis in axes[-1]:
+        axis.set_xlabel("seconds")
+    figure.colorbar(image, ax=axes, label="dB", shrink=0.4)
+    save(figure, path)
+
+
+def _draw(axis, samples, sample_rate: int):
     """Draws float `samples` [samples] into an axis of matplotlib; returns the image."""
     # At -140 dB it keeps the logarithm of digital silence finite.
     silence = 1e-7 * np.random.default_rng(0).standard_normal(len(samples))

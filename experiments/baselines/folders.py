@@ -1,0 +1,57 @@
+"""Estimates that lie in a folder, made by whatever system: the way in for any other software."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from data_pipeline import audio
+from experiments.baselines.system import System, pick_stems
+from sccunet.config import Config, ConfigError
+
+
+def load(config: Config, folder: str | os.PathLike) -> System:
+    """The estimates of `read_estimates`, track by track."""
+    return System(lambda mixture, references, key: read_estimates(folder, key, config))
+
+
+def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.ndarray:
+    """A track's estimates in the layout of museval: <folder>/<split>/<track>/<stem>.wav.
+
+    Args:
+      folder: the split's folder may be left out of it.
+      key: "<split>/<track>".
+      config: names the stems; one without a file is the sum of its sources'.
+
+    Returns:
+      float32 [stems, samples, channels].
+
+    Raises:
+      AudioError: if a file cannot be read.
+      ConfigError: if the track or a stem cannot be had, or has another sample rate.
+    """
+    tracks = [Path(folder) / key, Path(folder) / Path(key).name]
+    track = next((path for path in tracks if path.is_dir()), None)
+    if track is None:
+        raise ConfigError(f"{tracks[0]}: found no such folder, expected the estimates of {key}")
+    estimates = {}
+    for path in audio.recordings_in(track):
+        stem = Path(path).stem
+        if stem == "mixture":
+            continue
+        estimates[stem], rate = audio.read(path)
+        if rate != config.model.sample_rate:
+            raise ConfigError(f"{path}: found {rate} Hz, expected {config.model.sample_rate} Hz")
+        first = next(iter(estimates))
+        if estimates[stem].shape != estimates[first].shape:
+            raise ConfigError(
+                f"{path}: found {estimates[stem].shape} (samples, channels), expected"
+                f" {estimates[first].shape} as in {first}"
+            )
+    return pick_stems(estimates, config)
+
+
+def write_estimates(folder: str | os.PathLike, estimates: np.ndarray, config: Config) -> None:
+    """Writes estimates [stems, samples, channels] as <folder>/<stem>.wav, 32-bit floats."""
+    for stem, samples in zip(config.model.stems, estimates, strict=True):
+        audio.write_wav(Path(folder) / f"{stem}.wav", samples, config.model.sample_rate, "float32")

@@ -1,0 +1,38 @@
+"""Our own trained model, as one of the systems that are scored."""
+
+import math
+import os
+
+import numpy as np
+
+from experiments.baselines.system import System, versions
+from sccunet.config import Config
+from sccunet.reconstruction import Reconstruction
+
+
+def load(
+    config: Config, model: str | os.PathLike | None, reconstruction: Reconstruction | None = None
+) -> System:
+    """Loads a training workdir or an exported SavedModel.
+
+    Args:
+      config: names the stems; the model's own.
+      model: the folder.
+      reconstruction: how the model's estimates become stems; by default as in the paper.
+
+    Raises:
+      ConfigError: if the model cannot be loaded.
+    """
+    from sccunet.separation import Separator
+    from sccunet.unet import build_model
+
+    separator = Separator.load(model, reconstruction)
+
+    def separate(mixture: np.ndarray, references: np.ndarray, key: str) -> np.ndarray:
+        estimates = separator(mixture, config.model.sample_rate)
+        return np.stack([estimates[stem] for stem in config.model.stems])
+
+    def count_parameters() -> int:
+        return sum(math.prod(w.shape) for w in build_model(config).trainable_weights)
+
+    return System(separate, count_parameters, versions("tensorflow", "keras"))

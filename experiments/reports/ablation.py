@@ -1,0 +1,166 @@
+"""The report of an ablation of loss weights: made from JSON files and nothing else.
+
+<name>/ablation.json          what was run
+<name>/<loss>/<seed>/...      the scores that `sccunet evaluate` wrote; <name>/scaled/... too
+<name>/reading.md             what the figures say, written by hand: it stands above the tables
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import scoring
+from experiments.reports import pictures
+from experiments.reports.results import slug
+from sccunet.config import ConfigError
+from sccunet.files import write_whole
+
+SETTINGS = "ablation.json"
+SCALED = "scaled"  # the zero line beside the runs
+
+_READING = "reading.md"
+
+
+def write_report(report_dir: str | Path) -> None:
+    """Writes README.md and the pictures of a report, from the JSON files in it and nothing else.
+
+    Raises:
+      ConfigError: if there is no ablation in it.
+    """
+    report_dir = Path(report_dir)
+    settings = sorted(report_dir.glob(f"*/{SETTINGS}"))
+    if not settings:
+        raise ConfigError(f"report_dir {report_dir}: found no */{SETTINGS}, expected an ablation")
+    lines = [
+        "# Loss weights: an ablation",
+        "",
+        "Made by `sccunet ablate` from the JSON files beside it, which hold"
+        " every track's scores; do not edit.",
+    ]
+    for path in settings:
+        lines += _section(path.parent)
+    write_whole(report_dir / "README.md", "\n".join(lines) + "\n")
+
+
+def _section(folder: Path) -> list[str]:
+    settings = json.loads((folder / SETTINGS).read_text())
+    runs = {
+        loss: [scoring.summarise(folder / slug(loss) / str(seed)) for seed in settings["seeds"]]
+        for loss in settings["weights"]
+    }
+    scaled = scoring.summarise(folder / SCALED)
+    lines = ["", f"## {settings['name']}", "", settings["note"], ""]
+    if (folder / _READING).exists():
+        lines += [(folder / _READING).read_text().strip(), ""]
+    if settings["levels_db"]:
+        levels = ", ".join(f"{stem} {gain:g} dB" for stem, gain in settings["levels_db"].items())
+        lines += [f"Levels of the stems changed, in training and test: {levels}.", ""]
+    lines += [_what_was_run(settings, scaled), ""]
+    lines += [f"![{settings['name']}]({folder.name}.png)", ""]
+    table = _table(settings, runs, scaled, _museval, scoring.METRIC_PAIRS[0])
+    lines += [f"{scaled['metric']}:", "", *table, ""]
+    for metric in scoring.metrics_in(scaled):
+        table = _table(settings, runs, scaled, _of_tracks(metric), (metric.short,))
+        lines += [f"{metric.what}:", "", *table, ""]
+    if silence := _silence(settings, runs, scaled):
+        lines += [silence, ""]
+    _draw(settings, runs, scaled, folder.with_suffix(".png"))
+    return lines[:-1]
+
+
+def _what_was_run(settings, scaled) -> str:
+    hardware, steps = settings["machine"], settings["steps_per_epoch"]
+    seconds = scaled["stems"][settings["stems"][0]]["frames"]
+    return (
+        f"{' '.join(settings['config'])}; {settings['epochs']} epochs of"
+        f" {f'{steps} steps' if steps else 'all crops'}, {len(settings['seeds'])} seeds, on"
+        f" {hardware['cpu']}, {hardware['cores']} cores; {len(scaled['tracks'])} test tracks,"
+        f" {seconds} s"
+        + (" (the middle of each track)" if settings["excerpt_seconds"] else "")
+        + ". Cells: mean over the seeds ± their standard deviation, dB. `scaled`: the mixture times"
+        " the constant that suits the stem of the track best, the zero line."
+    )
+
+
+def _silence(settings, runs, scaled) -> str:
+    """Says which runs have scores for fewer seconds than the zero line; "" if none."""
+    stem = settings["stems"][0]
+    scored, frames = (scaled["stems"][stem][field] for field in ("frames_scored", "frames"))
+    silent = []
+    for loss, summaries in runs.items():
+        counts = [summary["stems"][stem]["frames_scored"] for summary in summaries]
+        if min(counts) < scored:
+            silent.append(f"{loss}: {min(counts)} to {max(counts)} of {frames} s")
+    if not silent:
+        return ""
+    return (
+        f"{scoring.SILENCE} Scored with {'; '.join(sorted(silent))}; the others {scored} of"
+        f" {frames} s."
+    )
+
+
+def _museval(summary: Mapping[str, Any], stem: str, metric: str) -> float | None:
+    return summary["stems"][stem][metric]["median"]
+
+
+def _of_tracks(metric: scoring.TrackMetric) -> Callable[..., float | None]:
+    """As `_museval`, for one of `TRACK_METRICS`."""
+    return lambda summary, stem, _=None: summary[metric.folder]["stems"][stem]["median"]
+
+
+def _table(settings, runs, scaled, value, metrics) -> list[str]:
+    """Rows: losses. Columns: weights, metrics of each stem, the first one's mean over stems."""
+    stems = settings["stems"]
+    columns = [(stem, metric) for stem in stems for metric in metrics]
+    head = ["loss", "weights", *(f"{stem} {metric}" for stem, metric in columns)]
+    head.append(f"mean {metrics[0]}")
+    rows = [head, ["---"] * len(head)]
+
+    def cells(summaries):
+        for stem, metric in columns:
+            yield _cell([value(summary, stem, metric) for summary in summaries])
+        means = [[value(summary, stem, metrics[0]) for stem in stems] for summary in summaries]
+        yield _cell([None if None in row else float(np.mean(row)) for row in means])
+
+    for loss, summaries in runs.items():
+        weights = ", ".join(f"{alpha:.3g}" for alpha in settings["weights"][loss])
+        rows.append([loss, weights, *cells(summaries)])
+    rows.append(["`scaled`", "", *cells([scaled])])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def _cell(values: Sequence[float | None]) -> str:
+    if None in values:
+        return "no score"
+    mean = f"{np.mean(values):.2f}"
+    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2f}"
+
+
+def _draw(settings, runs, scaled, path: Path) -> None:
+    """The first of `TRACK_METRICS`: a panel for each stem and their mean, a dot for each seed."""
+    metric = scoring.TRACK_METRICS[0]
+    value = _of_tracks(metric)
+    pyplot = pictures.load_pyplot()
+    stems = settings["stems"]
+    figure, axes = pyplot.subplots(
+        1, len(stems) + 1, figsize=(2.6 * (len(stems) + 1), 3), layout="constrained"
+    )
+
+    def values(summary):
+        scores = [value(summary, stem) for stem in stems]
+        return [*scores, float(np.mean(scores))]
+
+    for i, (axis, title) in enumerate(zip(axes, [*stems, "mean of the stems"], strict=True)):
+        for x, summaries in enumerate(runs.values()):
+            axis.plot([x] * len(summaries), [values(s)[i] for s in summaries], "o", alpha=0.7)
+        axis.axhline(values(scaled)[i], color="0.4", linestyle="--", label=SCALED)
+        axis.set_xticks(range(len(runs)), runs, rotation=30, ha="right")
+        axis.set_xlim(-0.5, len(runs) - 0.5)
+        axis.set_title(title)
+        axis.grid(axis="y", alpha=0.3)
+    axes[0].set_ylabel(f"{metric.title[0].lower()}{metric.title[1:]}, dB\n(median over tracks)")
+    axes[0].legend()
+    pictures.save(figure, path)

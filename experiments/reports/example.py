@@ -1,0 +1,78 @@
+"""The part of a track that stands for all in a comparison: measured, and drawn as spectrograms."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments.baselines.folders import read_estimates
+from experiments.reports import spectrograms
+from sccunet.config import Config
+
+_SECONDS = 6.0  # that are drawn
+
+
+def liveliest(track: Any, config: Config, part: tuple[int, int], frames: int) -> tuple[int, int]:
+    """First sample and length of so much in a part of a track, where its quietest stem is loudest.
+
+    Elsewhere a picture may show the silence of a stem.
+    """
+    from data_pipeline.tracks import read_stems
+
+    first, length = part
+    second = config.model.sample_rate
+    if length - frames < second:
+        return first, min(length, frames)
+    stems = read_stems(track, config, first, length)[:, : length // second * second]
+    powers = (stems**2).reshape(len(stems), -1, second * stems.shape[2]).sum(axis=2)
+    seconds = max(1, frames // second)
+    windows = np.apply_along_axis(np.convolve, 1, powers, np.ones(seconds), "valid")
+    starts = first + second * np.arange(windows.shape[1])
+    fits = starts + frames <= first + length
+    return int(starts[fits][windows.min(axis=0)[fits].argmax()]), frames
+
+
+def draw(
+    track: Any,
+    config: Config,
+    labels: Sequence[str],
+    work: Path,
+    part: tuple[int, int],
+    path: Path,
+) -> dict[str, Any] | None:
+    """Draws the spectrograms of the estimates that were kept; where they are from, None for none.
+
+    Args:
+      track: that was measured.
+      config: names the stems.
+      labels: of the systems, in the order of the columns.
+      work: holds <label>/estimates/<stem>.wav.
+      part: first sample and length of the estimates.
+      path: the PNG.
+    """
+    from data_pipeline.tracks import read_mixture, read_stems
+
+    stems, rate = config.model.stems, config.model.sample_rate
+    start, frames = liveliest(track, config, part, round(_SECONDS * rate))
+    first = start - part[0]
+
+    def mono(signals):  # [stems, samples, channels]
+        return dict(zip(stems, signals.mean(axis=2), strict=True))
+
+    estimates = {
+        label: mono(read_estimates(work / label / "estimates", ".", config)[:, first:][:, :frames])
+        for label in labels
+        if (work / label / "estimates").is_dir()
+    }
+    if not estimates:
+        return None
+    mixture = read_mixture(track, config, start, frames)
+    columns = {
+        "mixture": mono(mixture[None].repeat(len(stems), axis=0)),
+        "truth": mono(read_stems(track, config, start, frames)),
+        **estimates,
+    }
+    spectrograms.of_systems(columns, rate, path)
+    key = f"{track.split}/{track.name}"
+    return {"track": key, "start_seconds": start / rate, "seconds": frames / rate}

@@ -1,0 +1,233 @@
+"""Results of comparisons: what lies below a report's folder, and published scores to quote.
+
+<data set>/dataset.json           what was compared, on what
+<data set>/<label>/               scores of a system, as `sccunet evaluate` writes them
+<data set>/<label>/measure.json   a list of what `experiments.measure` found of it
+"""
+
+import dataclasses
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from experiments import scoring
+from experiments.baselines.systems import GROUPS, SYSTEMS, Kind
+from sccunet.config import ConfigError
+from sccunet.files import write_whole
+
+DATA_SET = "dataset.json"
+MEASUREMENTS = "measure.json"
+
+_PUBLISHED = Path(__file__).with_name("published.json")
+_MUSDB18_HZ = 44_100
+_MUSDB18_SECONDS = 10_000  # its test tracks have 12 500
+# What has to be the same for scores to stand in one table.
+_SAME = ("split", "stems", "sample_rate", "excerpt_seconds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """A system of a comparison.
+
+    Attributes:
+      label: its name in the report.
+      system: one of `SYSTEMS`.
+      weights: their name, where it has any of its own.
+      folder: of its scores.
+      settings: what was scored, as evaluate wrote it; None where nobody ran it.
+      summary: as `scoring.summarise` makes it; None where nobody ran it.
+      measurements: what `experiments.measure` found, a run each.
+    """
+
+    label: str
+    system: str
+    weights: str | None
+    folder: Path
+    settings: Mapping[str, Any] | None
+    summary: Mapping[str, Any] | None
+    measurements: Sequence[Mapping[str, Any]]
+
+    @property
+    def kind(self) -> Kind:
+        """The system's row of `SYSTEMS`."""
+        return SYSTEMS[self.system]
+
+    @property
+    def title(self) -> str:
+        """The label, marked where the system is given the true stems."""
+        return f"{self.label} †" if self.kind.given_truth else self.label
+
+    @property
+    def has_costs(self) -> bool:
+        """Whether anybody would ask what separating with it takes."""
+        return self.kind.group in ("ours", "other") and self.kind.computes
+
+
+@dataclasses.dataclass(frozen=True)
+class DataSet:
+    """The systems compared on the same tracks.
+
+    Attributes:
+      slug: its folder, and the start of its pictures' names.
+      info: of dataset.json.
+      entries: sorted as the rows.
+    """
+
+    slug: str
+    info: Mapping[str, Any]
+    entries: Sequence[Entry]
+
+    @property
+    def scored(self) -> list[Entry]:
+        """The systems that have scores."""
+        return [entry for entry in self.entries if entry.summary]
+
+    @property
+    def stems(self) -> list[str]:
+        """What was scored."""
+        return list(self.scored[0].settings["stems"])
+
+    @property
+    def is_musdb18(self) -> bool:
+        """Whether these are MUSDB18's test tracks, all of them and from beginning to end.
+
+        musdb's previews have the same names, and 7 seconds each.
+        """
+        if not self.scored:
+            return False
+        settings, summary = self.scored[0].settings, self.scored[0].summary
+        seconds = summary["stems"][self.stems[0]]["frames"]
+        wanted = {f"test/{name}" for name in published()["test_tracks"]}
+        return (
+            set(summary["tracks"]) == wanted
+            and seconds > _MUSDB18_SECONDS
+            and not settings.get("excerpt_seconds")
+            and settings["sample_rate"] == _MUSDB18_HZ
+        )
+
+
+def published() -> dict[str, Any]:
+    """Published scores on MUSDB18's test tracks, and the names of those."""
+    return json.loads(_PUBLISHED.read_text())
+
+
+def slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"\W+", "_", name.lower()).strip("_")
+
+
+def read(report_dir: str | os.PathLike) -> list[DataSet]:
+    """The comparisons in a folder, sorted by folder name.
+
+    Raises:
+      ConfigError: if there are none, or scores of one comparison are not of the same tracks.
+    """
+    paths = sorted(Path(report_dir).glob(f"*/{DATA_SET}"))
+    if not paths:
+        raise ConfigError(f"{report_dir}: found no */{DATA_SET}, expected results of a comparison")
+    return [read_data_set(path.parent) for path in paths]
+
+
+def read_data_set(folder: Path) -> DataSet:
+    """One of them, as `read`."""
+    info = json.loads((folder / DATA_SET).read_text())
+    entries = []
+    for label, what in info["systems"].items():
+        path = folder / label / scoring.SETTINGS
+        run = path.exists()
+        measured = folder / label / MEASUREMENTS
+        entries.append(
+            Entry(
+                label,
+                what["system"],
+                what["weights"],
+                folder / label,
+                json.loads(path.read_text()) if run else None,
+                scoring.summarise(folder / label) if run else None,
+                json.loads(measured.read_text()) if measured.exists() else [],
+            )
+        )
+    entries.sort(key=lambda entry: GROUPS.index(entry.kind.group))
+    data_set = DataSet(folder.name, info, entries)
+    for entry in data_set.scored[1:]:
+        first = data_set.scored[0]
+        for field in (*_SAME, "tracks"):
+            ours, theirs = (
+                each.summary["tracks"] if field == "tracks" else each.settings.get(field)
+                for each in (entry, first)
+            )
+            if ours != theirs:
+                raise ConfigError(
+                    f"{entry.folder / scoring.SETTINGS}: found {field} = {ours!r}, expected"
+                    f" {theirs!r} as in {first.folder}; compare them under another --name"
+                )
+    return data_set
+
+
+def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict[str, Any]:
+    """What to write into dataset.json: `info`, and the systems of before beside the new ones.
+
+    Args:
+      path: of dataset.json, which need not exist.
+      info: about the data set.
+      systems: label -> {"system", "weights"}.
+
+    Raises:
+      ConfigError: if something else was compared before.
+    """
+    before: Mapping[str, Any] = {"systems": {}}
+    if path.exists():
+        before = json.loads(path.read_text())
+        for field in ("split", "tracks", "excerpt"):
+            if before[field] != info[field]:
+                raise ConfigError(
+                    f"{path}: found {field} = {before[field]!r}, expected {info[field]!r}; choose"
+                    " another --name"
+                )
+        info["note"] = info["note"] or before["note"]
+        info["config"] = before["config"] and info["config"]  # one --model is enough
+        if "example" in before:
+            info["example"] = before["example"]
+    for label, what in systems.items():
+        if (old := before["systems"].get(label, what)) != what:
+            raise ConfigError(
+                f"{path}: found {label} = {old['system']} {old['weights'] or ''}, expected"
+                f" {what['system']} {what['weights'] or ''}; choose another label"
+            )
+    return {**info, "systems": {**before["systems"], **systems}}
+
+
+def check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> None:
+    """Raises ConfigError if other systems than `labels` were scored on other tracks before."""
+    before: dict[str, set[str]] = {}
+    for path in folder.glob("*/*/*.json"):  # <label>/<split>/<track>.json
+        label, split, name = path.relative_to(folder).parts
+        before.setdefault(label, set()).add(f"{split}/{name.removesuffix('.json')}")
+    now = {f"{track.split}/{track.name}" for track in tracks}
+    for label, scored in before.items():
+        if label not in labels and scored != now:
+            differ = ", ".join(sorted(scored ^ now)[:3])
+            raise ConfigError(
+                f"{folder / label}: found scores of other tracks (not in both: {differ}), expected"
+                " the same for all; choose another --name, or name all systems again"
+            )
+
+
+def publish(work: Path, folder: Path) -> None:
+    """Copies a system's scores and measurements from where they were made into the report's folder.
+
+    Args:
+      work: holds scores/ and measure_<round>.json.
+      folder: of the system in the report.
+    """
+    scoring.publish(work / "scores", folder)
+    if rounds := [json.loads(path.read_text()) for path in sorted(work.glob("measure_*.json"))]:
+        write_whole(folder / MEASUREMENTS, to_json(rounds))
+
+
+def to_json(value: Any) -> str:
+    """Text without white space: a report has many files."""
+    return json.dumps(value, separators=(",", ":")) + "\n"

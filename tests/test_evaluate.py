@@ -333,7 +333,7 @@ def test_scores_of_something_else_are_left_alone(data_dir, run, scaled, tmp_path
         evaluate(run, data_dir, run / "config.json", system="scaled")
 
 
-def test_a_users_mistake_is_one_line(data_dir, run, tmp_path):
+def test_a_users_mistake_is_one_line(program, refusal, data_dir, run, tmp_path):
     with pytest.raises(ConfigError, match=r"no such folder, expected a training workdir"):
         evaluate(tmp_path / "nothing", data_dir, tmp_path / "scores")
     with pytest.raises(ConfigError, match=r"found 'median', expected one of model, mixture"):
@@ -342,6 +342,13 @@ def test_a_users_mistake_is_one_line(data_dir, run, tmp_path):
         evaluate(run, data_dir, tmp_path / "scores", names=["song 7"], system="irm")
     with pytest.raises(AudioError, match=r"train: found no tracks"):
         evaluate(run, data_dir, tmp_path / "scores", split="train", system="irm")
+    line = (
+        f"--model={run}/config.json",
+        f"--data_dir={data_dir}",
+        f"--output_dir={tmp_path}/scores",
+    )
+    message = refusal(program("evaluate", *line))
+    assert message.startswith(f"{run}/config.json: found a file, expected a training workdir")
     assert not (tmp_path / "scores").exists()
 
 

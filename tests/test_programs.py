@@ -7,8 +7,6 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError
-from experiments import plot
 from sccunet.config import Config, ModelConfig
 from sccunet.runs import METADATA
 
@@ -112,24 +110,3 @@ def test_convert_without_torch_says_how_to_get_it(program, refusal, run, tmp_pat
     assert refusal(done) == (
         "torch: cannot be imported (No module named 'torch'), expected PyTorch: pip install torch"
     )
-
-
-def test_plot_without_estimates_and_evaluate_without_a_model(program, refusal, run, tmp_path):
-    path = tmp_path / "file"
-    path.write_text("in the way")
-    done = program("plot", f"--truth_dir={run}", f"--estimates_dir={run}", f"--output={path}/x.png")
-    assert refusal(done) == f"{run}: found no .wav files, expected one per stem"
-    done = program("evaluate", f"--model={path}", f"--data_dir={run}", f"--output_dir={path}")
-    assert refusal(done).startswith(f"{path}: found a file, expected a training workdir")
-
-
-def test_plot_refuses_what_does_not_fit(tmp_path):
-    truth, estimates = tmp_path / "truth", tmp_path / "estimates"
-    with pytest.raises(AudioError, match=r"estimates: found no \.wav files, expected one per stem"):
-        plot.spectrograms(truth, estimates, tmp_path / "a.png")
-    audio.write_wav(estimates / "vocals.wav", np.zeros((5000, 1)), 44_100)
-    with pytest.raises(AudioError, match=r"truth: found no vocals\.wav, expected the true stems"):
-        plot.spectrograms(truth, estimates, tmp_path / "a.png")
-    audio.write_wav(truth / "vocals.wav", np.zeros((4000, 1)), 44_100)
-    with pytest.raises(AudioError, match=r"found 4000 samples at 44100 Hz, expected 5000 at 44100"):
-        plot.spectrograms(truth, estimates, tmp_path / "a.png")

@@ -105,7 +105,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
 
 
 def _digest(file: h5py.File) -> str:
-    """Of every array in a file, with its name and shape."""
+    """The checksum of every array in a file, names and shapes included."""
     digest = hashlib.sha256()
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -128,7 +128,7 @@ def load_newest(
     Args:
       trainer: a compiled `sccunet.training.Trainer`.
       workdir: of the run.
-      report: is told of a damaged one.
+      report: called with one line about each damaged one.
 
     Returns:
       What was loaded; None where there is no checkpoint.

@@ -27,11 +27,11 @@ class ModelConfig:
 
     Attributes:
       stems: names of the separated sources, in the order of the network's output channels.
-      sample_rate: of the audio that the network sees, in Hz.
+      sample_rate: the rate of the audio that the network sees, in Hz.
       frame_length: STFT window and FFT length, in samples (paper: 2048).
       hop_length: between STFT frames, in samples (paper: 512).
       patch_samples: length of one patch, in samples (paper: 2 s = 88 200).
-      filters: of each encoder level from the top, the last entry being the bottom's.
+      filters: channels of each encoder level from the top, then of the bottom.
       dropout: rate behind each up-convolution of the decoder.
     """
 
@@ -116,7 +116,7 @@ class Config:
       augment: changes made to training crops.
       sources: which of a track's files make up a stem, where it is not the one file of its name:
         `{"accompaniment": ("drums", "bass", "other")}` sums three files.
-      seed: of initial weights, crops, their order, augmentation and dropout.
+      seed: decides initial weights, crops, their order, augmentation and dropout.
       batch_size: patches per step, over all replicas of all workers. So steps, epochs and the
         learning rate's schedule do not depend on how many there are.
       epochs: passes over the training split.
@@ -125,7 +125,7 @@ class Config:
       validation_crops: at most this many validation crops, evenly spread; 0 takes all.
       random_crops: crops start anywhere; False takes the consecutive cuts themselves.
       downmix: crops are the mean of a file's channels; False takes one channel at random.
-      learning_rate: of Adam, at the start.
+      learning_rate: Adam's, at the start.
       decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
         then 1e-4 for 20); "cosine" lowers it to 0 over all of them.
       weight_decay: decoupled, per step and times the learning rate.

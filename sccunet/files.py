@@ -52,7 +52,7 @@ def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
 def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterator[Path]:
     """A context manager that gives a hidden folder, which gets its name if nothing fails.
 
-    What processes that were killed left of the same folder is removed.
+    Removes what killed processes left of the same folder.
 
     Args:
       folder: its name. If it is there already, the new files go into it one by one, and the other
@@ -92,7 +92,7 @@ def _hidden_folder(start: str, parent: Path) -> Iterator[Path]:
     """A new folder, locked, that is removed at the end."""
     with contextlib.ExitStack() as stack:
         # Before it is locked, somebody who cleans up may take it for a killed process's. Some file
-        # systems have no locks: there nobody cleans up, and the last one made is as good as any.
+        # systems have no locks: there nobody cleans up either, and the last one will do.
         for _ in range(3):
             hidden = stack.enter_context(tempfile.TemporaryDirectory(".part", start, parent))
             if stack.enter_context(lock_folder(hidden)):

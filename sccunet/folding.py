@@ -11,7 +11,7 @@ class Affine(layers.Layer):
     """What is left of batch normalisation behind a folded convolution: x * sign + shift.
 
     Args:
-      channels: the last axis of x; sign and shift are vectors of so many.
+      channels: size of the last axis of x, and of sign and shift.
       signed: whether there is a sign; without, x + shift is computed.
     """
 
@@ -26,7 +26,7 @@ class Affine(layers.Layer):
             self.sign = self.add_weight(name="sign", shape=(self.channels,), trainable=False)
 
     def call(self, x, training=None, mask=None):  # as normalisation is called
-        """Of any shape that ends with the channels."""
+        """Takes x of any shape that ends with the channels."""
         if self.signed:
             x = x * ops.convert_to_tensor(self.sign)
         return x + ops.convert_to_tensor(self.shift)

@@ -24,9 +24,9 @@ class Reconstruction:
         that the stems sum to the mixture; "wiener" refines the estimates by norbert's multichannel
         Wiener filter with expectation-maximisation (Nugraha, Liutkus, Vincent 2016), whose stems
         leave out of the mixture only what was estimated as 0 in all of them.
-      exponent: of "soft": the share is estimate**exponent over the sum of all stems'. 1 is the
-        ratio mask, 2 the Wiener filter, if estimates are the sources' magnitudes.
-      iterations: of "wiener".
+      exponent: goes with "soft": the share is estimate**exponent over the sum of all stems'. 1 is
+        the ratio mask, 2 the Wiener filter, if estimates are the sources' magnitudes.
+      iterations: go with "wiener": steps of expectation-maximisation.
 
     Raises:
       ConfigError: for a value that cannot work.
@@ -92,8 +92,8 @@ def wiener(
     Args:
       real, imaginary: the mixture's spectrogram, [channels, frames, bins] of one recording.
       estimates: magnitudes [channels, stems, frames, bins].
-      iterations: of expectation-maximisation, which estimates each stem's spatial covariance from
-        all frames given.
+      iterations: steps of expectation-maximisation, which estimates each stem's spatial covariance
+        from all frames given.
 
     Returns:
       complex128 [channels, stems, frames, bins].

@@ -1,6 +1,6 @@
-"""Where trained models lie: training workdirs and exported SavedModels. Nothing imports TensorFlow.
+"""Where trained models lie: training workdirs and exported SavedModels.
 
-`load_unet` alone does, when it is called.
+Only `load_unet` imports TensorFlow, when it is called.
 """
 
 import json

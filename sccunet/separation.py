@@ -201,7 +201,7 @@ class Separator:
 
 def _checked(block: np.ndarray) -> np.ndarray:
     block = np.asarray(block)
-    # So many channels are samples: [channels, samples] is how others return audio.
+    # More channels than this are samples: others return audio as [channels, samples].
     if block.ndim != 2 or block.dtype.kind != "f" or not 1 <= block.shape[1] <= _MOST_CHANNELS:
         raise ValueError(
             f"waveform: found {block.dtype} {list(block.shape)}, expected floats"

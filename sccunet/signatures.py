@@ -1,7 +1,7 @@
 """The signatures of the SavedModel: one table that export, its metadata and its check read.
 
-As TensorFlow Serving and `saved_model_cli show` have them (the first axis of each is
-the batch, and each takes an input, which TensorFlow Serving's REST interface insists on):
+This is how TensorFlow Serving and `saved_model_cli show` name them. The first axis of each tensor
+is the batch. Each takes an input, since TensorFlow Serving's REST interface insists on one.
 
 serving_default  `waveform` float32 [batch, samples, channels] at the model's rate, full scale 1
                  -> one tensor of that shape per stem, named after it
@@ -63,7 +63,7 @@ class Signature:
         return tf.function(self.function).get_concrete_function(**{self.input: spec})
 
     def document(self) -> dict[str, Any]:
-        """What the metadata says of it."""
+        """Its entry in the metadata."""
         tensors = {"inputs": {self.input: self.takes}, "outputs": self.gives}
         return {
             side: {name: dataclasses.asdict(tensor) for name, tensor in named.items()}

@@ -1,4 +1,4 @@
-"""Spectrograms of patches, the only owner of them for everything that the network sees.
+"""Spectrograms of patches: no other module computes what the network sees.
 
 How recordings are cut into patches is `sccunet.patching`. Device code in `keras.ops`: it runs
 under every Keras backend and XLA.

@@ -181,7 +181,7 @@ def test_weights_without_a_checksum_are_loaded(tmp_path):
 
 @pytest.fixture
 def full_disk():
-    """Function that lets files of this process have so many bytes, then more again."""
+    """Function that limits the bytes of a file that this process writes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))

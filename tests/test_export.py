@@ -1,4 +1,4 @@
-"""The SavedModel where only TensorFlow is at hand, against the model in memory."""
+"""The SavedModel in a process that has TensorFlow alone, against the model in memory."""
 
 import concurrent.futures
 import dataclasses
@@ -24,7 +24,6 @@ from sccunet.patching import Patching
 from sccunet.runs import METADATA, load_config
 from sccunet.separation import Separator
 from sccunet.separation_graph import separate_graph, separate_wav_graph
-from sccunet.tflite import export_tflite
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -222,7 +221,7 @@ def test_wrong_folding_is_found(unet, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_damaged_export_is_told_in_one_line(exported, tmp_path):
+def test_damaged_export_is_named_in_one_line(exported, tmp_path):
     path = shutil.copytree(exported, tmp_path / "1")
     (path / "variables" / "variables.index").unlink()
     with pytest.raises(ConfigError, match=r"^.*/1: found a SavedModel that does not load \(.*\)"):
@@ -340,7 +339,7 @@ def test_existing_version_is_refused_and_left_alone(unet, tmp_path):
     assert [path.name for path in tmp_path.rglob("*")] == ["007", "mine.txt"]
 
 
-def test_full_disk_is_told_in_one_line(unet, tmp_path, monkeypatch):
+def test_full_disk_is_named_in_one_line(unet, tmp_path, monkeypatch):
     def save(*_, **__):
         raise tf.errors.OutOfRangeError(None, None, "variables; File too large\nmore")
 
@@ -357,7 +356,6 @@ def test_stems_of_any_name(randomise, tmp_path):
     config = Config(model=model)
     unet = randomise(build_model(config))
     export_saved_model(unet, config, tmp_path)
-    export_tflite(unet, config, tmp_path / "network.tflite")
     recording = _noise(3000, 1)
     truth = Separator.from_model(unet, config)(recording, 44_100)
     for stem, found in Separator.load(tmp_path)(recording, 44_100).items():
@@ -402,27 +400,3 @@ def test_export_that_does_not_run_is_refused(unet, tmp_path, monkeypatch):
 )
 def test_differences_are_found(found, reason):
     assert (export_check.difference(found, {"a": [np.zeros(3)]}) or "None").startswith(str(reason))
-
-
-def test_tflite_gives_what_the_network_gives_with_builtin_operators_alone(unet, tmp_path):
-    path = tmp_path / "a" / "network.tflite"
-    export_tflite(unet, _CONFIG, path)
-    assert [entry.name for entry in path.parent.iterdir()] == ["network.tflite"]
-    interpreter = tf.lite.Interpreter(str(path))
-    operators = {operator["op_name"] for operator in interpreter._get_ops_details()}
-    assert {"CONV_2D", "TRANSPOSE_CONV"} <= operators
-    assert not any("custom" in name.lower() or "flex" in name.lower() for name in operators)
-    run = interpreter.get_signature_runner("magnitudes")
-    magnitudes = np.abs(_noise(1, _MODEL.bins, _MODEL.frames, seed=5))
-    found = run(mixture_magnitudes=magnitudes)
-    truth = keras.ops.convert_to_numpy(unet(magnitudes[..., None], training=False))
-    assert sorted(found) == sorted(_MODEL.stems)
-    for i, stem in enumerate(_MODEL.stems):
-        assert truth[..., i].std() > 1e-3
-        np.testing.assert_allclose(found[stem], truth[..., i], rtol=1e-5, atol=1e-5)
-
-
-def test_tflite_that_cannot_be_written(unet, tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"a\.tflite: cannot be written \("):
-        export_tflite(unet, _CONFIG, tmp_path / "file" / "a.tflite")

@@ -28,7 +28,7 @@ def _assert_same(unet, model, batch=2):
 
 
 def _negate(unet, every):
-    """Turns the sign of every so manieth gamma; where 0, of none."""
+    """Turns the sign of every second, third or other gamma; 0 turns none."""
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization) and every:
             gamma = layer.gamma.numpy()

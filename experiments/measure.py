@@ -10,11 +10,12 @@ A process measures one system: what another one had loaded would count.
 """
 
 import dataclasses
+import functools
 import json
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ from ml_collections import config_flags
 
 from experiments import cli
 from experiments.baselines import folders
+from experiments.baselines.system import versions
 from experiments.baselines.systems import SYSTEMS, load_system
 from experiments.evaluating import scored_config
 from experiments.machine import library_threads, machine, peak_memory
@@ -85,32 +87,18 @@ def measure(options: Options) -> dict[str, Any]:
       AudioError: for tracks that cannot be found or read.
     """
     began = time.perf_counter()
-    from data_pipeline.tracks import find_tracks, middle, read_mixture, read_stems
-
     if options.system not in MEASURED:
-        expected = ", ".join(MEASURED)
-        raise ConfigError(f"system: found {options.system!r}, expected one of {expected}")
+        raise ConfigError(
+            f"system: found {options.system!r}, expected one of {', '.join(MEASURED)}"
+        )
     config = scored_config(options.system, options.model, options.config)
     rate = config.model.sample_rate
     system = load_system(options.system, config, options.model, options.weights)
     start_up = time.perf_counter() - began
 
-    track = find_tracks(options.data_dir, config, split=options.split, names=options.names)[0]
-    key = f"{track.split}/{track.name}"
-    first, frames = middle(track, options.excerpt, config)
-    if options.start is not None:
-        first = min(round(options.start * rate), track.frames - frames)
-    mixture = read_mixture(track, config, first, frames)
-    if SYSTEMS[options.system].given_truth:
-        references = read_stems(track, config, first, frames)
-    else:  # zeros that nobody reads take no memory
-        references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
-    seconds = []
-    for _ in range(1 + options.repeats):
-        began = time.perf_counter()
-        estimates = system.separate(mixture, references, key)
-        seconds.append(time.perf_counter() - began)
-    del seconds[0]  # the warm-up
+    key, first, mixture, references = _read(options, config)
+    separate = functools.partial(system.separate, mixture, references, key)
+    seconds, estimates = _time(separate, options.repeats)
     memory = peak_memory()
     if options.estimates_dir:
         folders.write_estimates(options.estimates_dir, estimates, config)
@@ -118,21 +106,43 @@ def measure(options: Options) -> dict[str, Any]:
         "system": options.system,
         "track": key,
         "start_seconds": first / rate,
-        "seconds_audio": frames / rate,
+        "seconds_audio": len(mixture) / rate,
         "sample_rate": rate,
         "channels": mixture.shape[1],
         "start_up_seconds": start_up,
         "separation_seconds": seconds,
         "peak_memory_bytes": memory,
         "parameters": system.count_parameters and system.count_parameters(),
-        "versions": {
-            "python": platform.python_version(),
-            "numpy": np.__version__,
-            **system.versions,
-        },
+        "versions": {"python": platform.python_version(), **versions("numpy"), **system.versions},
         "threads": library_threads(),
         "machine": machine(),
     }
+
+
+def _read(options: Options, config: Config) -> tuple[str, int, np.ndarray, np.ndarray]:
+    """ "<split>/<track>", first sample of the excerpt, mixture, references."""
+    from data_pipeline.tracks import find_tracks, middle, read_mixture, read_stems
+
+    track = find_tracks(options.data_dir, config, split=options.split, names=options.names)[0]
+    first, frames = middle(track, options.excerpt, config)
+    if options.start is not None:
+        first = min(round(options.start * config.model.sample_rate), track.frames - frames)
+    mixture = read_mixture(track, config, first, frames)
+    if SYSTEMS[options.system].given_truth:
+        references = read_stems(track, config, first, frames)
+    else:  # zeros that nobody reads take no memory
+        references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
+    return f"{track.split}/{track.name}", first, mixture, references
+
+
+def _time(separate: Callable[[], np.ndarray], repeats: int) -> tuple[list[float], np.ndarray]:
+    """Seconds of each repetition after one to warm up, and what the last one returned."""
+    seconds = []
+    for _ in range(1 + repeats):
+        began = time.perf_counter()
+        estimates = separate()
+        seconds.append(time.perf_counter() - began)
+    return seconds[1:], estimates
 
 
 def main(_: Sequence[str]) -> None:

@@ -9,7 +9,6 @@ Example:
 """
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -21,7 +20,121 @@ from absl import flags
 from experiments import cli
 
 _SYSTEMS = ("mixture", "scaled", "model", "irm")
-_CONFIG = "experiments/configs/small_4stems.py"
+_CONFIG = "small_4stems"
+# What `demo` writes below its folder.
+_DATA, _EXCERPT, _RUN, _MODEL, _SCORES = "synthetic", "excerpt", "run", "saved_model", "scores"
+
+
+def demo(
+    root: Path, train_tracks: int, test_tracks: int, seconds: float, epochs: int, steps: int
+) -> None:
+    """Runs the chain below `root` and prints what came out.
+
+    Args:
+      root: made if it is not there.
+      train_tracks: synthetic tracks to train on.
+      test_tracks: synthetic tracks to score.
+      seconds: length of each.
+      epochs: of training.
+      steps: of each epoch.
+    """
+    began = time.monotonic()
+    name = make_data(root, {"train": train_tracks, "valid": 2, "test": test_tracks}, seconds)
+    train_and_score(root, epochs, steps)
+    mixtures = {
+        "unheard synthetic track": root / _DATA / "test" / "synthetic test 00" / "mixture.wav",
+        "real excerpt": root / _EXCERPT / "test" / name / "mixture.wav",
+    }
+    plots = separate_and_plot(root, mixtures)
+    summaries = {
+        system: json.loads((root / _SCORES / system / "summary.json").read_text())
+        for system in _SYSTEMS
+    }
+    result = {
+        "stems": _medians(summaries),
+        "saved_model": str(root / _MODEL / "1"),
+        "stems_dir": str(_stems_dir(root, "real excerpt")),
+        "input": str(mixtures["real excerpt"]),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    (root / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    print(report(result, summaries["model"]))
+    print(f"stems of the real excerpt:  {result['stems_dir']}")
+    for what, png in plots.items():
+        print(f"plot of the {what}: {png}")
+    print(f"SavedModel: {result['saved_model']}")
+    print(f"figures: {root / 'summary.json'} ({result['seconds']:.0f} s in all)")
+
+
+def make_data(root: Path, tracks: dict[str, int], seconds: float) -> str:
+    """Makes the synthetic set, prepares the excerpt that stempeg ships, and returns its name."""
+    from data_pipeline import sigsep
+    from data_pipeline.synthetic import make_set
+
+    print(f"Synthetic tracks: {root / _DATA}", flush=True)
+    make_set(root / _DATA, tracks, seconds=seconds)
+    source = Path(sigsep.load("stempeg").example_stem_path())
+    musdb = root / "musdb18"
+    (musdb / "test").mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(source, musdb / "test" / source.name)
+    run("prepare", f"--musdb_dir={musdb}", f"--data_dir={root / _EXCERPT}")
+    return source.name.removesuffix(".stem.mp4")
+
+
+def train_and_score(root: Path, epochs: int, steps: int) -> None:
+    """Trains on the synthetic set, and scores the network beside the other systems."""
+    data = f"--data_dir={root / _DATA}"
+    run(
+        "train",
+        f"--config={_CONFIG}",
+        data,
+        f"--workdir={root / _RUN}",
+        f"--config.epochs={epochs}",
+        f"--config.steps_per_epoch={steps}",
+        "--config.validation_crops=8",
+    )
+    for system in _SYSTEMS:
+        output_dir = root / _SCORES / system
+        run(
+            "evaluate",
+            f"--model={root / _RUN}",
+            data,
+            "--split=test",
+            f"--output_dir={output_dir}",
+            f"--system={system}",
+        )
+
+
+def separate_and_plot(root: Path, mixtures: dict[str, Path]) -> dict[str, Path]:
+    """Exports the network, separates recordings with that, and plots them beside the truth.
+
+    Args:
+      root: of the demo.
+      mixtures: what each is called -> its file, which lies beside its true stems.
+
+    Returns:
+      what each is called -> its picture.
+    """
+    shutil.rmtree(root / _MODEL, ignore_errors=True)
+    run("export", f"--workdir={root / _RUN}", f"--export_dir={root / _MODEL}")
+    plots = {}
+    for what, mixture in mixtures.items():
+        stems = _stems_dir(root, what)
+        plots[what] = root / f"{what.replace(' ', '_')}.png"
+        run(
+            "separate",
+            f"--model={root / _MODEL}",
+            f"--output_dir={stems.parent}",
+            "--overwrite",
+            str(mixture),
+        )
+        run(
+            "plot",
+            f"--truth_dir={mixture.parent}",
+            f"--estimates_dir={stems}",
+            f"--output={plots[what]}",
+        )
+    return plots
 
 
 def run(program: str, *arguments: str) -> None:
@@ -31,96 +144,22 @@ def run(program: str, *arguments: str) -> None:
         sys.exit(abs(code))
 
 
-def excerpt(musdb_dir: Path) -> str:
-    """Puts the excerpt that stempeg ships where MUSDB18's test tracks are; returns its name."""
-    from data_pipeline import sigsep
-
-    source = Path(sigsep.load("stempeg").example_stem_path())
-    (musdb_dir / "test").mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source, musdb_dir / "test" / source.name)
-    return source.name.removesuffix(".stem.mp4")
+def _stems_dir(root: Path, what: str) -> Path:
+    return root / "stems" / what.replace(" ", "_") / "mixture"
 
 
-def main(_: Sequence[str]) -> None:
-    """Runs the chain and prints what came out."""
-    from data_pipeline.synthetic import make_set
-
-    began = time.monotonic()
-    root = Path(_DEMO_DIR.value)
-    data, musdb, real = root / "synthetic", root / "musdb18", root / "excerpt"
-    workdir, exported, stems_dir = root / "run", root / "saved_model", root / "stems"
-
-    print(f"Synthetic tracks: {data}", flush=True)
-    counts = {"train": _TRAIN_TRACKS.value, "valid": 2, "test": _TEST_TRACKS.value}
-    make_set(data, counts, seconds=_SECONDS.value)
-    name = excerpt(musdb)
-    run("prepare", f"--musdb_dir={musdb}", f"--data_dir={real}")
-    overrides = (
-        f"--config.epochs={_EPOCHS.value}",
-        f"--config.steps_per_epoch={_STEPS.value}",
-        "--config.validation_crops=8",
-    )
-    run("train", f"--config={_CONFIG}", f"--data_dir={data}", f"--workdir={workdir}", *overrides)
-    for system in _SYSTEMS:
-        run(
-            "evaluate",
-            f"--model={workdir}",
-            f"--data_dir={data}",
-            "--split=test",
-            f"--output_dir={root / 'scores' / system}",
-            f"--system={system}",
-        )
-    shutil.rmtree(exported, ignore_errors=True)
-    run("export", f"--workdir={workdir}", f"--export_dir={exported}")
-    mixture = real / "test" / name / "mixture.wav"
-    run("separate", f"--model={exported}", f"--output_dir={stems_dir}", "--overwrite", str(mixture))
-    heard = data / "test" / "synthetic test 00"
-    run(
-        "separate",
-        f"--model={exported}",
-        f"--output_dir={root / 'test_stems'}",
-        "--overwrite",
-        str(heard / "mixture.wav"),
-    )
-    plots = {
-        "unheard synthetic track": (heard, root / "test_stems" / "mixture", "synthetic.png"),
-        "real excerpt": (mixture.parent, stems_dir / "mixture", "excerpt.png"),
-    }
-    for truth, estimates, png in plots.values():
-        run(
-            "plot",
-            f"--truth_dir={truth}",
-            f"--estimates_dir={estimates}",
-            f"--output={root / png}",
-        )
-
-    summaries = {
-        system: json.loads((root / "scores" / system / "summary.json").read_text())
-        for system in _SYSTEMS
-    }
-    result = {
-        "stems": {
-            stem: {
-                system: {
-                    metric.lower(): summaries[system]["stems"][stem][metric]["median"]
-                    for metric in ("SDR", "SIR")
-                }
-                for system in _SYSTEMS
+def _medians(summaries: dict[str, dict]) -> dict[str, dict[str, dict[str, float]]]:
+    """Stem -> system -> median of SDR and SIR over the tracks, of each system's summary."""
+    return {
+        stem: {
+            system: {
+                metric.lower(): summary["stems"][stem][metric]["median"]
+                for metric in ("SDR", "SIR")
             }
-            for stem in summaries["model"]["stems"]
-        },
-        "saved_model": str(exported / "1"),
-        "stems_dir": str(stems_dir / "mixture"),
-        "input": str(mixture),
-        "seconds": round(time.monotonic() - began, 1),
+            for system, summary in summaries.items()
+        }
+        for stem in summaries["model"]["stems"]
     }
-    (root / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
-    print(report(result, summaries["model"]))
-    print(f"stems of the real excerpt:  {result['stems_dir']}")
-    for what, (*_, png) in plots.items():
-        print(f"plot of the {what}: {root / png}")
-    print(f"SavedModel: {result['saved_model']}")
-    print(f"figures: {root / 'summary.json'} ({result['seconds']:.0f} s in all)")
 
 
 def report(result: dict, summary: dict) -> str:
@@ -138,19 +177,30 @@ def report(result: dict, summary: dict) -> str:
     lines += [
         "mixture: the mixture as every stem; scaled: the mixture times the one constant that suits",
         "each stem of each track best; irm: the ideal ratio mask, an oracle.",
-        "The model was trained on synthetic audio alone, for a few minutes: what it makes of real",
-        "music shows that the chain works, not how well the method separates.",
+        "The model was trained on synthetic audio alone, for a few minutes: its stems of real",
+        "music show that the chain works, not how well the method separates.",
         "",
     ]
     return "\n".join(lines)
 
 
+def main(_: Sequence[str]) -> None:
+    """Runs the chain as the flags say."""
+    demo(
+        Path(_DEMO_DIR.value),
+        _TRAIN_TRACKS.value,
+        _TEST_TRACKS.value,
+        _SECONDS.value,
+        _EPOCHS.value,
+        _STEPS.value,
+    )
+
+
 if __name__ == "__main__":
-    os.chdir(Path(__file__).parent.parent)  # the programs are run as the README has them
     _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "Where everything is written.")
     _TRAIN_TRACKS = flags.DEFINE_integer("train_tracks", 20, "Synthetic tracks to train on.")
     _TEST_TRACKS = flags.DEFINE_integer("test_tracks", 3, "Synthetic tracks to score.")
     _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of the synthetic tracks.")
-    _EPOCHS = flags.DEFINE_integer("epochs", 8, "Of training.")
-    _STEPS = flags.DEFINE_integer("steps_per_epoch", 100, "Of training.")
+    _EPOCHS = flags.DEFINE_integer("epochs", 8, "Epochs of training.")
+    _STEPS = flags.DEFINE_integer("steps_per_epoch", 100, "Training steps in each epoch.")
     cli.run(main)

@@ -1,33 +1,32 @@
 """The demo, small, on a machine without ffmpeg."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
+import process
 import pytest
 
 from data_pipeline.wav import wav_info
+from experiments import cli, demo
 
 _STEMS = {"vocals", "drums", "bass", "other"}
 
 
 @pytest.mark.slow
-def test_demo_ends_with_figures_stems_plots_and_a_saved_model(program, tmp_path):
+def test_demo_ends_with_figures_stems_plots_and_a_saved_model(monkeypatch, capsys, tmp_path):
     root, empty = tmp_path / "demo", tmp_path / "bin"
     empty.mkdir()
-    done = program(
-        "demo",
-        f"--demo_dir={root}",
-        "--train_tracks=2",
-        "--test_tracks=1",
-        "--seconds=4",
-        "--epochs=1",
-        "--steps_per_epoch=2",
-        env={**os.environ, "PATH": str(empty)},
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "trained on synthetic audio alone" in done.stdout
+
+    def run_program(name, *arguments):
+        done = process.run(name, *arguments, PATH=str(empty))
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        return 0
+
+    monkeypatch.setattr(cli, "run_program", run_program)
+    demo.demo(root, train_tracks=1, test_tracks=1, seconds=2, epochs=1, steps=1)
+    stdout = capsys.readouterr().out
+    assert "trained on synthetic audio alone" in stdout
 
     summary = json.loads((root / "summary.json").read_text())
     assert summary.keys() == {"stems", "saved_model", "stems_dir", "input", "seconds"}
@@ -59,5 +58,5 @@ def test_demo_ends_with_figures_stems_plots_and_a_saved_model(program, tmp_path)
     )
     assert {path.suffix for path in root.glob("*.*")} == {".json", ".png"}
     # Every place that it names is there.
-    for place in done.stdout.splitlines()[-5:]:
+    for place in stdout.splitlines()[-5:]:
         assert Path(place.split(": ")[-1].split(" (")[0].strip()).exists(), place

@@ -52,7 +52,7 @@ class Options:
       losses: name -> alpha of each stem, none for the balancing ones.
       seeds: of initial weights, crops and augmentation.
       levels: stem -> gain in dB, in a copy of the data that is used in its place.
-      excerpt: score so many seconds from the middle of each test track; None takes all.
+      excerpt: score this many seconds from the middle of each test track; None takes all.
       note: what the data is.
     """
 
@@ -251,6 +251,9 @@ if __name__ == "__main__":
         "levels", [], "stem=dB, ...: on a copy of the data with these stems quieter."
     )
     _EXCERPT = flags.DEFINE_float(
-        "excerpt", None, "Score so many seconds from the middle of each test track.", lower_bound=1
+        "excerpt",
+        None,
+        "Score this many seconds from the middle of each test track.",
+        lower_bound=1,
     )
     cli.run(main)

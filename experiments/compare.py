@@ -10,10 +10,10 @@ Examples:
 A system is [label:]system[=weights], system and weights being experiments.evaluate's; weights of
 model are another training workdir than --model's. Each runs in processes of its own. Started again,
 the program does only what is missing; a system more under the same name joins the others. The last
-example makes the report anew from the JSON in REPORT.
+example makes the report again from the JSON in REPORT.
 
 Written into REPORT: README.md, two pictures and the scores of each data set, all without paths of
-this machine. Scores in the making and audio stay in --work_dir.
+this machine. Unfinished scores and audio stay in --work_dir.
 """
 
 import dataclasses
@@ -88,14 +88,14 @@ class Options:
       name: of the data set in the report.
       systems: what to compare.
       data_dir: tracks in the MUSDB18-HQ layout.
-      work_dir: for scores in the making, and audio.
+      work_dir: for unfinished scores, and audio.
       model: training workdir or exported SavedModel; "model" without weights is this one.
       config: says which stems are scored where there is no model.
       config_name: of the config, as the report's command names it.
       overrides: flags that changed the config, for the report's command.
       split: which tracks, if none are named.
       tracks: score these instead, wherever they are.
-      excerpt: separate and score so many seconds from the middle of each track; None takes all.
+      excerpt: separate and score this many seconds from the middle of each track; None takes all.
       note: what the data are, a sentence or two.
     """
 
@@ -292,7 +292,7 @@ def _keep_estimates(
 
 
 def main(_: Sequence[str]) -> None:
-    """Compares as the flags say; without a data directory makes the report anew."""
+    """Compares as the flags say; without a data directory makes the report again."""
     path = Path(_REPORT_DIR.value) / report.README
     if not _DATA_DIR.value:
         for holder in (_NAME, _SYSTEMS):
@@ -325,8 +325,8 @@ def main(_: Sequence[str]) -> None:
     if failed:
         raise ConfigError(
             f"--systems: found {', '.join(failed)} failed (see above), expected scores and"
-            " measurements of each; the report has what there is. To score a system anew remove its"
-            f" folder in {_WORK_DIR.value}"
+            " measurements of each; the report has what there is. To score a system again remove"
+            f" its folder in {_WORK_DIR.value}"
         )
 
 
@@ -349,10 +349,10 @@ if __name__ == "__main__":
     _EXCERPT = flags.DEFINE_float(
         "excerpt",
         None,
-        "Separate and score so many seconds from the middle of each track. Default: all of it.",
+        "Separate and score this many seconds from the middle of each track. Default: all of it.",
         lower_bound=1,
     )
     _WORK_DIR = flags.DEFINE_string(
-        "work_dir", "compare_work", "For scores in the making, and audio; not to be committed."
+        "work_dir", "compare_work", "For unfinished scores, and audio; not to be committed."
     )
     cli.run(main)

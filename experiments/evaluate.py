@@ -83,7 +83,7 @@ if __name__ == "__main__":
     _EXCERPT = flags.DEFINE_float(
         "excerpt",
         None,
-        "Separate and score so many seconds from the middle of each track. Default: all of it.",
+        "Separate and score this many seconds from the middle of each track. Default: all of it.",
         lower_bound=1,
     )
     _JOBS = flags.DEFINE_integer(

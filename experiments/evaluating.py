@@ -45,7 +45,7 @@ class Options:
       reconstruction: how the model's estimates become stems; by default as in the paper.
       split: which tracks, if none are named.
       names: score these tracks instead, wherever they are.
-      excerpt: separate and score so many seconds from the middle of each track; None takes all.
+      excerpt: separate and score this many seconds from the middle of each track; None takes all.
       jobs: processes that score; None takes as many as cores and memory allow.
     """
 
@@ -173,7 +173,7 @@ def _model_hash(model: Path) -> str:
 
 def _weights_hash(system: str, weights: Path) -> str:
     """SHA-256 that changes when another system's weights do, or estimates in a folder."""
-    if not SYSTEMS[system].computes:  # gigabytes, perhaps: what tells a file that was changed
+    if not SYSTEMS[system].computes:  # may be gigabytes: size and time show a changed file
         stats = ((path, path.stat()) for path in sorted(weights.glob("**/*")))
         known = [
             (path.relative_to(weights).as_posix(), stat.st_size, stat.st_mtime_ns)

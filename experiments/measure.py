@@ -130,7 +130,7 @@ def _read(options: Options, config: Config) -> tuple[str, int, np.ndarray, np.nd
     mixture = read_mixture(track, config, first, frames)
     if SYSTEMS[options.system].given_truth:
         references = read_stems(track, config, first, frames)
-    else:  # zeros that nobody reads take no memory
+    else:  # zeros that are never read take no memory
         references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
     return f"{track.split}/{track.name}", first, mixture, references
 
@@ -186,7 +186,7 @@ if __name__ == "__main__":
     _SPLIT = flags.DEFINE_string("split", "test", "The first track of it is separated.")
     _TRACKS = flags.DEFINE_list("tracks", [], "The first of these by name instead, wherever it is.")
     _EXCERPT = flags.DEFINE_float(
-        "excerpt", EXCERPT, "So many seconds from the track's middle.", lower_bound=1
+        "excerpt", EXCERPT, "Seconds to separate, from the track's middle.", lower_bound=1
     )
     _START = flags.DEFINE_float("start", None, "They begin at this second instead.", lower_bound=0)
     _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed separations.", lower_bound=1)

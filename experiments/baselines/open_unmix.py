@@ -38,7 +38,7 @@ def load(config: Config, weights: str | os.PathLike) -> System:
             f"weights: found {str(weights)!r}, expected a directory of trained weights or one of"
             f" {', '.join(OPEN_UNMIX_WEIGHTS)}"
         )
-    # The filter tells at least two targets from each other.
+    # The filter needs at least two targets.
     niter = 0 if targets is not None and len(targets) == 1 else 1
     with loading(weights, "Open-Unmix's weights"):
         separator = utils.load_separator(str(weights), targets, niter=niter)

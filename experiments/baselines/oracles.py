@@ -144,7 +144,7 @@ def multichannel_wiener(
 
 
 def _stft(samples: int, frame_length: int, hop_length: int):
-    """SciPy's transform, and the padding that a recording of so many samples needs for it."""
+    """SciPy's transform, and the padding that a recording of this length needs for it."""
     from scipy import signal
 
     window = signal.get_window("hann", frame_length)

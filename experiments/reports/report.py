@@ -19,7 +19,7 @@ from sccunet.files import write_whole
 README = "README.md"
 
 _TOLD_DB = 100
-_BOXES_OF_TRACKS = 10  # from so many tracks on; frames else
+_BOXES_OF_TRACKS = 10  # boxes show tracks if there are at least this many, else frames
 _NOT_RUN, _MEANINGLESS = "not run", "—"
 
 
@@ -54,7 +54,9 @@ def render(report_dir: str | os.PathLike) -> str:
         lines += ["", *_section(data_set)]
     if not any(data_set.is_musdb18 for data_set in data_sets):
         lines += ["", *_MUSDB18_NOT_RUN]
-    return "\n".join([*lines, "", *_READING]) + "\n"
+    summaries = [entry.summary for data_set in data_sets for entry in data_set.scored]
+    lines += ["", *_how_to_read(scoring.metrics_in(*summaries))]
+    return "\n".join(lines) + "\n"
 
 
 _MUSDB18_NOT_RUN = (
@@ -69,22 +71,25 @@ _MUSDB18_NOT_RUN = (
     " --split=test --model=RUN --systems=model,mixture,scaled,openunmix=umxhq,irm,mwf",
     "```",
 )
-_READING = (
-    "## How to read this",
-    "",
-    f"- SDR, SIR, SAR, ISR: {scoring.MUSEVAL}. More is better.",
-    *(
-        f"- {metric.title}: {metric.what}. Another measure: not to be held against museval's."
-        for metric in scoring.TRACK_METRICS
-    ),
-    f"- {scoring.SILENCE}",
-    "- † is given the true stems: a bound, not a competitor.",
-    "- Real-time factor: computing time for a second of audio; below 1 is faster than real time."
-    " Each system was timed in processes of its own, after one separation to warm up; in brackets"
-    " the fastest and the slowest.",
-    "- Peak memory: the most that such a process had in main memory. Start-up: its imports and the"
-    " loading of the system.",
-)
+
+
+def _how_to_read(metrics: Sequence[scoring.TrackMetric]) -> list[str]:
+    return [
+        "## How to read this",
+        "",
+        f"- SDR, SIR, SAR, ISR: {scoring.MUSEVAL}. More is better.",
+        *(
+            f"- {metric.title}: {metric.what}. Another measure: not to be held against museval's."
+            for metric in metrics
+        ),
+        f"- {scoring.SILENCE}",
+        "- † is given the true stems: a bound, not a competitor.",
+        "- Real-time factor: computing time for a second of audio; below 1 is faster than real"
+        " time. Each system was timed in processes of its own, after one separation to warm up; in"
+        " brackets the fastest and the slowest.",
+        "- Peak memory: the most that such a process had in main memory. Start-up: its imports and"
+        " the loading of the system.",
+    ]
 
 
 def _section(data_set: DataSet) -> list[str]:

@@ -37,8 +37,8 @@ class Entry:
       system: one of `SYSTEMS`.
       weights: their name, where it has any of its own.
       folder: of its scores.
-      settings: what was scored, as evaluate wrote it; None where nobody ran it.
-      summary: as `scoring.summarise` makes it; None where nobody ran it.
+      settings: what was scored, as evaluate wrote it; None where it was not run.
+      summary: as `scoring.summarise` makes it; None where it was not run.
       measurements: what `experiments.measure` found, a run each.
     """
 

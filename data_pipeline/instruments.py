@@ -313,7 +313,7 @@ def _filter(sound: np.ndarray, rate: int, kind: str, hertz) -> np.ndarray:
 
 
 def _smooth(curve: np.ndarray, samples: float) -> np.ndarray:
-    """A curve [..., time] that follows `curve` with a time constant of so many samples."""
+    """A curve [..., time] that follows `curve` with a time constant of `samples` samples."""
     pole = math.exp(-1 / samples)
     return scipy.signal.lfilter([1 - pole], [1, -pole], curve, zi=pole * curve[..., :1])[0]
 
@@ -334,5 +334,5 @@ def room(rate: int, rng) -> np.ndarray:
     """A room's impulse response [samples, 2], of energy 1: low-passed noise that decays."""
     time = np.arange(round(0.8 * rate))[:, None] / rate
     noise = _filter(rng.standard_normal((2, len(time))), rate, "lowpass", rng.uniform(3e3, 8e3)).T
-    impulse = noise * np.exp(-6.9 * time / rng.uniform(0.25, 0.8))  # 60 dB down in so many seconds
+    impulse = noise * np.exp(-6.9 * time / rng.uniform(0.25, 0.8))  # 60 dB down in the drawn time
     return impulse / np.sqrt(np.sum(impulse**2, axis=0))

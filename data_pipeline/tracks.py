@@ -85,7 +85,7 @@ def find_tracks(
 
 
 def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, int]:
-    """First sample and length of so many seconds from a track's middle; of all where it has less.
+    """First sample and length of a track's middle `seconds`; of all where the track is shorter.
 
     Args:
       track: the track.

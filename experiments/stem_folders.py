@@ -8,6 +8,7 @@ from absl import flags
 
 from data_pipeline import audio
 from sccunet.config import ConfigError
+from sccunet.files import remove_left
 
 
 def define_flags() -> None:
@@ -31,7 +32,8 @@ def plan(
       files: files, folders of files, and "-" for standard input.
       output_dir: where the folders are.
       overwrite: whether they may exist.
-      skip_existing: leave out the files whose folders hold what is to be written.
+      skip_existing: leave out the files whose folders hold what is to be written. What processes
+        that were killed left beside such folders is removed.
       written: names of the files that are to be written into each folder.
 
     Raises:
@@ -44,12 +46,14 @@ def plan(
     if overwrite and skip_existing:
         raise ConfigError("--skip_existing: found --overwrite too, expected one of them")
     folders = _folders(files, Path(output_dir))
+    finished = []
     for folder, file in list(folders.items()):
         if not os.path.lexists(folder):
             continue
         if not folder.is_dir():
             raise ConfigError(f"{folder}: found a file, expected a folder or nothing")
         if skip_existing and all((folder / name).exists() for name in written):
+            finished.append(folder.name)
             del folders[folder]
         elif not (overwrite or skip_existing):
             raise ConfigError(
@@ -59,6 +63,8 @@ def plan(
         elif Path(file).resolve().parent == folder.resolve():
             raise ConfigError(f"{file}: found in the folder of its own stems, expected another")
     _check_writable(Path(output_dir))
+    if finished:  # nobody writes these again, and with that removes what a killed process left
+        remove_left(Path(output_dir), finished)
     return folders
 
 

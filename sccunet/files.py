@@ -1,12 +1,11 @@
 """Files and folders that are never seen half-written, and the lock that keeps processes apart."""
 
 import contextlib
-import glob
 import os
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import filelock
@@ -63,14 +62,10 @@ def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterat
       UserError: if it cannot be written; errors from inside name the folder, not the hidden one.
     """
     folder = Path(folder)
-    start = f".{folder.name[:50]}."  # a name has 255 bytes at most
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        for left in folder.parent.glob(f"{glob.escape(start)}*.part"):
-            with lock_folder(left) as ours:
-                if ours:
-                    shutil.rmtree(left, ignore_errors=True)
-        with _hidden_folder(start, folder.parent) as hidden:
+        remove_left(folder.parent, [folder.name])
+        with _hidden_folder(_start(folder.name), folder.parent) as hidden:
             partial = hidden / "content"
             partial.mkdir()
             try:
@@ -85,6 +80,26 @@ def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterat
                 os.rename(partial, folder)  # fails where it is there, unless it is empty
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+
+
+def remove_left(parent: Path, names: Iterable[str]) -> None:
+    """Removes the hidden folders that killed processes left of `folder_written_whole`.
+
+    Args:
+      parent: the folder that they lie in.
+      names: those that the hidden folders were to get.
+    """
+    starts = set(map(_start, names))
+    for left in parent.glob(".*.part"):
+        if left.name.rsplit(".", 2)[0] + "." in starts:
+            with lock_folder(left) as ours:
+                if ours:
+                    shutil.rmtree(left, ignore_errors=True)
+
+
+def _start(name: str) -> str:
+    """What the name of a folder's hidden folder starts with."""
+    return f".{name[:50]}."  # a name has 255 bytes at most
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """The catalogue program as its users run it: thousands of files, bad ones, sudden ends."""
 
 import contextlib
+import functools
 import importlib.util
 import os
 import re
@@ -10,16 +11,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import soundfile
 
 from data_pipeline import audio
-from experiments.beam import worker
+from experiments.beam import pipeline, worker
+from experiments.beam.pipeline import Plan
 from experiments.separating import Output, parse_stems, separate_file
-from sccunet.config import Config, ModelConfig
-from sccunet.files import lock_folder
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.runs import load_config
 from sccunet.separation import Separator
 
 _ROOT = Path(__file__).parents[1]
@@ -188,30 +191,35 @@ def test_200_files_killed_halfway_and_started_again(program, start, run, tmp_pat
 
 
 @pytest.fixture(scope="module")
-def long_songs(tmp_path_factory):
-    """A folder of recordings that take a second or more each."""
-    folder = tmp_path_factory.mktemp("long") / "songs"
-    folder.mkdir()
-    for i in range(8):
-        soundfile.write(folder / f"{i}.wav", _noise(600 * 8000, seed=i), 8000)
-    return folder
+def long_tracks(tmp_path_factory):
+    """A folder of two tracks whose preparation takes seconds, with no TensorFlow to load first."""
+    folder = tmp_path_factory.mktemp("long")
+    soundfile.write(folder / "silence.flac", np.zeros(20 * 8000), 8000)
+    for name in ("a", "b"):
+        (folder / "music" / "train" / name).mkdir(parents=True)
+        for stem in range(400):
+            os.link(folder / "silence.flac", folder / "music" / "train" / name / f"{stem}.flac")
+    return folder / "music"
 
 
-def _at_work(process, out):
-    """Waits until both workers have begun, and gives their ids."""
-    _wait_for(lambda: len(list(out.glob(".*.part"))) == 2 or process.poll() is not None)
+@pytest.fixture
+def at_work(start, long_tracks, tmp_path):
+    """The program, with both of its workers at work, and their ids."""
+    out = tmp_path / "out"
+    line = (f"--musdb_dir={long_tracks}", f"--data_dir={out}", "--sample_rate=8000")
+    process = start("prepare", *line, "--workers=2")
+    _wait_for(lambda: len(list(out.glob("*/.*.part"))) == 2 or process.poll() is not None)
     assert process.poll() is None, process.communicate()
-    return [i for i, line in _running(process.pid).items() if "serve()" in line]
+    workers = [i for i, line in _running(process.pid).items() if "serve()" in line]
+    assert len(workers) == 2
+    return process, workers
 
 
 @needs_beam
 @pytest.mark.slow
 @pytest.mark.parametrize("end", ["kill", "Ctrl-C"])
-def test_workers_end_with_the_program(start, run, long_songs, tmp_path, end):
-    out = tmp_path / "out"
-    line = ("separate", f"--model={run}", f"--output_dir={out}", "--workers=2", long_songs)
-    process = start(*line)
-    assert len(_at_work(process, out)) == 2
+def test_workers_end_with_the_program(at_work, end):
+    process, _ = at_work
     if end == "kill":
         process.kill()  # nobody tells the workers
     else:
@@ -226,16 +234,14 @@ def test_workers_end_with_the_program(start, run, long_songs, tmp_path, end):
 
 @needs_beam
 @pytest.mark.slow
-def test_a_worker_that_dies_ends_the_program(start, run, long_songs, tmp_path):
-    out = tmp_path / "out"
-    line = ("separate", f"--model={run}", f"--output_dir={out}", "--workers=2", long_songs)
-    process = start(*line)
-    os.kill(_at_work(process, out)[0], signal.SIGKILL)
+def test_a_worker_that_dies_ends_the_program(at_work, long_tracks):
+    process, workers = at_work
+    os.kill(workers[0], signal.SIGKILL)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert re.match(
-        rf"error: found that a worker process died \(out of memory\?\), at work on {long_songs}/\d"
-        rf"\.wav or {long_songs}/\d\.wav; what is finished is kept, run again",
+        r"error: found that a worker process died \(out of memory\?\), at work on"
+        rf" {long_tracks}/train/a or {long_tracks}/train/b; what is finished is kept, run again",
         errors.splitlines()[-1],
     )
     assert "Traceback" not in errors
@@ -255,7 +261,7 @@ def test_scores_of_all_but_a_bad_track(program, run, tmp_path):
     samples[99] = np.nan
     soundfile.write(data_dir / "test" / "nan" / "rest.wav", samples, 8000, subtype="FLOAT")
     line = (f"--model={run}", f"--data_dir={data_dir}")
-    done = program("catalogue", "score", *line, f"--output_dir={scores}", "--workers=2")
+    done = program("catalogue", "score", *line, f"--output_dir={scores}", "--workers=1")
     assert done.returncode == 1, done.stderr
     assert _counts(done.stdout) == (2, 0, 2)
     nan, short = _reasons(done.stdout)
@@ -265,7 +271,7 @@ def test_scores_of_all_but_a_bad_track(program, run, tmp_path):
     for name in ("nan", "short"):
         shutil.rmtree(data_dir / "test" / name)
     expected = tmp_path / "expected"
-    assert program("evaluate", *line, f"--output_dir={expected}").returncode == 0
+    assert program("evaluate", *line, f"--output_dir={expected}", "--jobs=1").returncode == 0
     assert _left(scores) == _left(expected)
     for path in expected.rglob("*.json"):
         assert (scores / path.relative_to(expected)).read_text() == path.read_text()
@@ -281,9 +287,9 @@ _PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_t
 
 @needs_beam
 @pytest.mark.slow
-@pytest.mark.parametrize("beam_flags", [("--workers=2",), ("--", *_PORTABLE)])
-def test_all_but_bad_tracks_are_prepared(program, tmp_path, beam_flags):
+def test_all_but_bad_tracks_are_prepared(program, tmp_path):
     music, data_dir, expected = tmp_path / "in", tmp_path / "data", tmp_path / "expected"
+    portable = tmp_path / "portable"
     for i, name in enumerate(("train/a", "test/b", "train/short", "valid/text", "train/none")):
         (music / name).mkdir(parents=True)
         for stem in ("vocals", "drums")[: 2 * (i < 4)]:
@@ -292,8 +298,8 @@ def test_all_but_bad_tracks_are_prepared(program, tmp_path, beam_flags):
     (music / "train" / "short" / "drums.flac").unlink()
     (music / "valid" / "text" / "drums.flac").write_text("words, no sound")
     soundfile.write(music / "test" / "b" / "vocals.flac", 0 * _noise(5000, 2), 44_100)
-    line = ("catalogue", "prepare", f"--musdb_dir={music}", f"--data_dir={data_dir}")
-    done = program(*line, *beam_flags)
+    line = ("catalogue", "prepare", f"--musdb_dir={music}", f"--data_dir={data_dir}", "--workers=2")
+    done = program(*line)
     assert done.returncode == 1, done.stderr
     assert _counts(done.stdout) == (2, 0, 3)
     none, short, text = _reasons(done.stdout)
@@ -303,46 +309,67 @@ def test_all_but_bad_tracks_are_prepared(program, tmp_path, beam_flags):
     assert f"warning: {music}/test/b/vocals.flac: silent from start to end\n" in done.stderr
     assert "Traceback" not in done.stderr
 
-    again = program(*line, *beam_flags)
-    assert _counts(again.stdout) == (0, 2, 3)
+    assert _counts(program(*line).stdout) == (0, 2, 3)
+    done = program(*line[:-2], f"--data_dir={portable}", "--", *_PORTABLE)
+    assert _counts(done.stdout) == (2, 0, 3), done.stderr
     for name in ("train/short", "valid/text", "train/none"):
         shutil.rmtree(music / name)
-    assert program("prepare", f"--musdb_dir={music}", f"--data_dir={expected}").returncode == 0
-    assert [path for path in _left(data_dir) if path != "valid"] == _left(expected)
-    for path in expected.rglob("*.wav"):
-        assert (data_dir / path.relative_to(expected)).read_bytes() == path.read_bytes()
+    done = program("prepare", f"--musdb_dir={music}", f"--data_dir={expected}", "--jobs=1")
+    assert done.returncode == 0, done.stderr
+    for folder in (data_dir, portable):
+        assert [path for path in _left(folder) if path != "valid"] == _left(expected)
+        for path in expected.rglob("*.wav"):
+            assert (folder / path.relative_to(expected)).read_bytes() == path.read_bytes()
 
 
 @needs_beam
 @pytest.mark.slow
-def test_what_stops_every_file_is_told_once(program, refusal, run, tmp_path):
-    song, out, broken = tmp_path / "song.wav", tmp_path / "out", tmp_path / "broken"
-    soundfile.write(song, _noise(1000), 8000)
-    shutil.copytree(run, broken)
-    (broken / "best.weights.h5").write_bytes(b"no weights")
-    line = ("catalogue", "separate", f"--output_dir={out}", "--workers=1")
-    done = program(*line, f"--model={broken}", song)
-    assert refusal(done).startswith(f"{broken}/best.weights.h5: ")
-    assert _left(out) == []
+@mock.patch.dict(os.environ)  # it gets the workers' number of threads
+def test_what_stops_every_unit_is_told_once(tmp_path):
+    out, missing = tmp_path / "out", tmp_path / "missing"
+    load = functools.partial(load_config, missing)
+    plan = Plan(out, {name: (name,) for name in "abcd"}, print, load, workers=1)
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run(plan)
+    assert str(caught.value).startswith(f"{missing}: found no such folder, expected")
+    for option, message in (
+        ("--runner=NoRunner", "Beam's flags: Unexpected pipeline runner: NoRunner."),
+        (
+            "--direct_num_workers=two",
+            "Beam's flags: argument --direct_num_workers: invalid int value: 'two'",
+        ),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            pipeline.run(plan, [option])
+        assert str(caught.value).startswith(message)
+        assert _left(out) == []
 
-    line = (*line, f"--model={run}", song, "--")
-    done = program(*line, "--runner=NoRunner")
-    assert refusal(done).startswith("Beam's flags: Unexpected pipeline runner: NoRunner.")
-    done = program(*line, "--direct_num_workers=two")
-    assert refusal(done) == (
-        "Beam's flags: argument --direct_num_workers: invalid int value: 'two'"
-    )
-    (out / ".catalogue").mkdir()
-    with lock_folder(out / ".catalogue"):
-        assert refusal(program(*line)) == (
-            f"{out}: found another catalogue program at work in it, expected none"
+
+def test_records_of_a_killed_program_are_removed_and_those_of_another_one_kept(tmp_path):
+    ours = tmp_path / ".catalogue"
+    (ours / "records").mkdir(parents=True)
+    (ours / "records" / "7").write_text("of a killed program")
+    with pipeline._empty_records(tmp_path) as records:
+        assert list(records.iterdir()) == []
+        (records / "0").write_text("{}")
+        with pytest.raises(ConfigError) as caught, pipeline._empty_records(tmp_path):
+            pass
+        assert str(caught.value) == (
+            f"{tmp_path}: found another catalogue program at work in it, expected none"
         )
+        assert (records / "0").exists()
+    assert _left(tmp_path) == []
 
+
+@needs_beam
+def test_what_is_missing_of_a_damaged_file_is_told_every_time(program, run, tmp_path):
+    song, out = tmp_path / "song.wav", tmp_path / "out"
+    soundfile.write(song, _noise(1000), 8000)
+    (out / "song").mkdir(parents=True)
     for stem in _STEMS:
-        (out / "song").mkdir(exist_ok=True)
         (out / "song" / f"{stem}.wav").touch()
     (out / "song" / "damaged.txt").write_text(f"{song}: found half of it\n")
-    done = program(*line)
+    done = program("catalogue", "separate", f"--model={run}", f"--output_dir={out}", song)
     assert done.returncode == 1
     assert _counts(done.stdout) == (0, 0, 1)
     assert _reasons(done.stdout) == [f"{song}: found half of it"]

@@ -36,7 +36,7 @@ from experiments import client
 from experiments.client import ServingError
 from sccunet import build_model
 from sccunet.config import Config, ModelConfig
-from sccunet.export import WARMUP, export_saved_model
+from sccunet.export import WARMUP
 from sccunet.runs import METADATA
 from sccunet.separation import Separator
 
@@ -233,7 +233,7 @@ def _plain(name, value):
 def _http_server(handler):
     """Gives host:port of a server that is up."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
         yield f"127.0.0.1:{server.server_port}"
@@ -274,8 +274,8 @@ def unet(randomise):
 
 
 @pytest.fixture(scope="module")
-def version(unet, tmp_path_factory):
-    return export_saved_model(unet, _CONFIG, tmp_path_factory.mktemp("served") / "sccunet")
+def version(unet, export_unchecked, tmp_path_factory):
+    return export_unchecked(unet, _CONFIG, tmp_path_factory.mktemp("served") / "sccunet")
 
 
 @pytest.fixture(scope="module")
@@ -348,10 +348,10 @@ def test_metadata(serving, version, protocol):
 
 
 @pytest.mark.slow
-def test_model_of_one_stem(randomise, tmp_path):
+def test_model_of_one_stem(randomise, export_unchecked, tmp_path):
     """TensorFlow Serving's REST interface does not name a single output."""
     unet, wav = randomise(build_model(_SINGLE)), _wav(5000, 2)
-    version = export_saved_model(unet, _SINGLE, tmp_path / "a base", version=7)
+    version = export_unchecked(unet, _SINGLE, tmp_path / "a base", version=7)
     with _serving(**{"one stem": version}) as servers:
         for protocol, separate in _SEPARATE.items():
             stems = separate(getattr(servers, protocol), wav, model_name="one stem")
@@ -362,11 +362,14 @@ def test_model_of_one_stem(randomise, tmp_path):
 
 
 @pytest.mark.slow
-def test_messages_beyond_4_mib(serving, unet):
-    wav = _wav(40 * _RATE, 2)
+def test_messages_beyond_4_mib(serving):
+    wav = _wav(24 * _RATE, 2)
     assert len(wav) > 4 * 2**20
     stems = client.separate_grpc(serving.grpc, wav)
-    _check(stems, wav, unet)
+    assert {stem: len(file) for stem, file in stems.items()} == {
+        "vocals": len(wav),
+        "rest": len(wav),
+    }
     assert client.separate_rest(serving.rest, wav) == stems
 
 
@@ -500,7 +503,7 @@ def test_a_server_that_does_not_answer(protocol):
         server = f"127.0.0.1:{silent.getsockname()[1]}"
         hang_up = threading.Timer(5, silent.close)  # a client that waits on has another error then
         hang_up.start()
-        assert _refused(protocol, server, timeout=0.5) == "no answer within 0.5 s"
+        assert _refused(protocol, server, timeout=0.2) == "no answer within 0.2 s"
         hang_up.cancel()
 
 
@@ -549,18 +552,8 @@ def test_a_stem_is_no_path(tmp_path):
 # The program, as its users run it.
 
 
-def test_help_shows_examples_at_once(program):
-    done = program("client", "--help", env={"PYTHONPROFILEIMPORTTIME": "1", "PATH": ""})
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "absl.flags" in imported
-    assert not imported & {"tensorflow", "keras", "grpc"}
-    assert "Traceback" not in done.stderr
-    assert "Examples:\n" in done.stdout
-    assert "python -m experiments.client" in done.stdout
-
-
 @both_programs
-def test_program(program, refusal, serving, unet, tmp_path, protocol):
+def test_program(program, serving, unet, tmp_path, protocol):
     wavs = {"song": _wav(9001, 2), "two words.x": _wav(500, 1)}
     files = [tmp_path / f"{name}.wav" for name in wavs]
     for file, wav in zip(files, wavs.values(), strict=True):
@@ -580,18 +573,24 @@ def test_program(program, refusal, serving, unet, tmp_path, protocol):
         _check({x: (folder / f"{x}.wav").read_bytes() for x in ("vocals", "rest")}, wav, unet)
         assert wav_info(folder / "rest.wav").sample_rate == _RATE
 
+
+def test_program_overwrites_when_asked_to(program, refusal, serving, tmp_path):
+    out, file, wav = tmp_path / "out", tmp_path / "song.wav", _wav(500, 1)
+    file.write_bytes(wav)
+    (out / "song").mkdir(parents=True)
     (out / "song" / "notes.txt").write_text("mine")
     (out / "song" / "rest.wav").write_text("old")
+    line = ("client", f"--server={serving.rest}", f"--output_dir={out}")
     message = (
         f"{out}/song: found already there, expected --overwrite, --skip_existing or a new folder"
     )
-    assert refusal(program(*line, f"--output_dir={out}", *files)) == message
-    done = program(*line, f"--output_dir={out}", "--overwrite", files[0])
+    assert refusal(program(*line, file)) == message
+    done = program(*line, "--overwrite", file)
     assert done.returncode == 0, done.stderr
     assert sorted(path.name for path in (out / "song").iterdir()) == [
         *("notes.txt", "rest.wav", "vocals.wav")
     ]
-    assert len((out / "song" / "rest.wav").read_bytes()) == len(wavs["song"])
+    assert len((out / "song" / "rest.wav").read_bytes()) == len(wav)
 
 
 def test_program_prints_metadata(program, refusal, serving, version):

@@ -562,7 +562,10 @@ def test_plan_of_files_and_folders(tmp_path):
     for stem in stems:  # half of the stems are not the stems
         assert list(plan([str(songs)], out, False, True, stems)) == [out / "a", out / "b"]
         (out / "b" / stem).write_text("")
+    (out / ".b.1234abcd.part").mkdir()  # of processes that were killed
+    (out / ".a.1234abcd.part").mkdir()
     assert list(plan([str(songs)], out, False, True, stems)) == [out / "a"]
+    assert [path.name for path in out.glob(".*")] == [".a.1234abcd.part"]  # goes when a is written
     with pytest.raises(ConfigError, match=r"^--skip_existing: found --overwrite too"):
         plan([str(songs)], out, True, True)
     (out / "drums").mkdir()

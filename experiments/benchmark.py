@@ -33,7 +33,7 @@ from typing import Any
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli
+from experiments import cli, configs
 from experiments.benchmarks.contender import (
     CONTENDERS,
     CROP_SECONDS,
@@ -54,7 +54,7 @@ from experiments.machine import machine
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 
-_DEFAULT_CONFIG = "experiments/configs/paper_4stems.py"
+_DEFAULT_CONFIG = configs.path_of("paper_4stems")
 _WORKER = (sys.executable, "-m", "experiments.benchmarks.worker")
 _PROGRAMS = [name for commands in COMMANDS.values() for name in commands]
 _SYNTHETIC = {"train": 8, "valid": 1, "test": 1}
@@ -64,7 +64,7 @@ _SYNTHETIC_SECONDS = 60.0
 def plan(
     section: str, names: Sequence[str], batch_sizes: Sequence[int], rounds: int
 ) -> list[tuple[Contender, dict[str, Any]]]:
-    """What is measured, in this order: each contender and its case once in every round."""
+    """Contenders and their cases in the order of measuring, each once in every round."""
     chosen = [one for one in CONTENDERS[section] if one.name in names]
     turn: list[tuple[Contender, dict[str, Any]]] = []
     if section == "input":
@@ -143,7 +143,8 @@ def _command(sections: Sequence[str]) -> str:
     config = flags.FLAGS["config"].config_filename
     parts = ["python", "-m", "experiments.benchmark", *sections]
     if config != _DEFAULT_CONFIG:
-        parts.append(f"--config={Path(config).name if Path(config).is_absolute() else config}")
+        name = configs.name_of(config)
+        parts.append(f"--config={Path(name).name if Path(name).is_absolute() else name}")
     parts += cli.config_overrides()
     if _DATA_DIR.value:
         parts.append("--data_dir=DATA")
@@ -157,7 +158,7 @@ def _command(sections: Sequence[str]) -> str:
 
 
 def _models(work_dir: Path, config: Config) -> Path:
-    """The folder of a config's models; others where the code that made them was another."""
+    """The folder of a config's models; other code makes others, in another folder."""
     import sccunet
 
     digest = hashlib.sha256(config.to_json().encode())
@@ -175,18 +176,18 @@ def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[st
         data_dir = work_dir / "synthetic"
         make_set(data_dir, _SYNTHETIC, _SYNTHETIC_SECONDS)
     small = importlib.import_module("experiments.configs.small_4stems").get_config()
-    configs = {"models": config, "small_models": Config.from_dict(small)}
+    networks = {"models": config, "small_models": Config.from_dict(small)}
     settings = {
         "config": config.to_dict(),
         "data_dir": str(data_dir),
         "seconds": _SECONDS.value,
-        **{field: str(_models(work_dir, each)) for field, each in configs.items()},
+        **{field: str(_models(work_dir, each)) for field, each in networks.items()},
     }
     names = sections.get("separate", ())
     if set(names) - set(WHOLE_PROGRAMS) or "cold_config" in names:
         _prepare(config, settings["models"], names)
     if "cold_small" in names:
-        _prepare(configs["small_models"], settings["small_models"], ["cold_small"])
+        _prepare(networks["small_models"], settings["small_models"], ["cold_small"])
     return settings
 
 
@@ -238,11 +239,11 @@ def main(words: Sequence[str]) -> None:
         }
 
         def save(section: str, measurements: list[Measurement]) -> None:
-            """In place of the section's results of before, once it is measured whole."""
+            """Replaces the section's earlier results, once it is measured whole."""
             before = read_results(folder)
             ran = [each for one in measurements for each in one["rounds"]]
             if not ran and section in before:
-                return  # nothing worth their place, nor known whether on a GPU
+                return  # nothing was measured, and nobody knows whether that was on a GPU
             on_gpu = section != "input" and any(each["device"] != "cpu" for each in ran)
             result = {section + GPU * on_gpu: {**about, "measurements": measurements}}
             write_whole(folder / RESULTS, json.dumps(before | result, indent=1) + "\n")
@@ -258,16 +259,20 @@ if __name__ == "__main__":
         "data_dir", None, "Tracks in the MUSDB18-HQ layout. Default: a synthetic set in --work_dir."
     )
     _WORK_DIR = flags.DEFINE_string(
-        "work_dir", "benchmark_work", "For the synthetic set and the models; not to be committed."
+        "work_dir",
+        "benchmark_work",
+        "Folder of the synthetic set and the models; do not commit it.",
     )
-    _OUTPUT_DIR = flags.DEFINE_string("output_dir", "results/benchmark", "Of the report.")
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", "results/benchmark", "Folder of the report.")
     _CONFIG = config_flags.DEFINE_config_file(
         "config", _DEFAULT_CONFIG, "The network: a file of configs/."
     )
-    _ROUNDS = flags.DEFINE_integer("rounds", 5, "Turns of every contender.", lower_bound=1)
-    _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["2", "8"], "Of the train section.")
+    _ROUNDS = flags.DEFINE_integer(
+        "rounds", 5, "How often each contender has its turn.", lower_bound=1
+    )
+    _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["2", "8"], "Batch sizes to train with.")
     _SECONDS = flags.DEFINE_float(
-        "seconds", 180.0, "Of the stereo file to separate.", lower_bound=1
+        "seconds", 180.0, "Length of the stereo file to separate.", lower_bound=1
     )
     _ONLY = flags.DEFINE_list(
         "only",

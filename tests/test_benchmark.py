@@ -320,7 +320,7 @@ def test_the_program(program, settings, tmp_path):
         *("benchmark", "separate", f"--data_dir={settings['data_dir']}"),
         f"--output_dir={out}",
         f"--work_dir={tmp_path}/work",
-        "--config=experiments/configs/small_4stems.py",
+        "--config=small_4stems",
         "--config.model.filters=(4,8)",
         "--config.model.patch_samples=16384",
         "--seconds=2",
@@ -338,6 +338,7 @@ def test_the_program(program, settings, tmp_path):
     text = (out / "README.md").read_text()
     assert text == benchmark_report.render(results)
     assert text in done.stdout
+    assert "python -m experiments.benchmark separate --config=small_4stems " in text
     assert "--data_dir=DATA" in text
     for path in out.iterdir():
         assert str(tmp_path).encode() not in path.read_bytes()

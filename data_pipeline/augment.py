@@ -1,11 +1,49 @@
-"""Random draws for training crops, in graph: which channels are taken, and how loud.
+"""Augmentation of training crops, in graph: every random draw, and what is done to waveforms.
 
-The reader applies them while it converts samples. Stems are mixed across tracks in `dataset`.
+Gain, channel and swap are drawn here and applied by the reader while it converts samples, which is
+faster; `dataset` mixes stems across tracks. `waveforms` is the place of everything else.
 """
 
 import tensorflow as tf
 
+from sccunet.config import Config
+
 MEAN = -1  # in place of a channel's index: the mean of all
+
+# Purposes of a crop's random numbers; each has its own seed, so that switching one kind of
+# augmentation on leaves the others' draws as they were. At most 16; new ones at the end.
+PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP = range(7)
+
+
+def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
+    """Seed of stateless random ops.
+
+    Args:
+      config: gives the run's seed.
+      crop: number of the crop in the run, int64 [].
+      purpose: of the draw, one of the above.
+
+    Returns:
+      int64 [2].
+    """
+    return tf.stack([tf.constant(config.seed * 16 + purpose, tf.int64), tf.cast(crop, tf.int64)])
+
+
+def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+    """What is done to training crops after they are read.
+
+    Each augmentation is a function of these arguments in this module, which is called here if its
+    field of `config.augment` is on. It draws for each crop by `seed(config, number, purpose)`.
+
+    Args:
+      crops: the stems' waveforms, float32 [batch, stems, samples], or [batch, stems, 2, samples].
+      numbers: of the crops in the run, int64 [batch].
+      config: the run's.
+
+    Returns:
+      Of the same shape.
+    """
+    return crops  # so far the reader does it all
 
 
 def gains(stems: int, most_db: float, seed: tf.Tensor) -> tf.Tensor:

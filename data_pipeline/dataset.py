@@ -6,6 +6,7 @@ make it, and starts again in its middle without being replayed.
 
 First a crop's place is drawn: files, first samples, channels and gains, a few numbers. Whole
 batches of places are then read at once, and samples are written once, where the batch has them.
+What else changes waveforms comes after that: `augment.waveforms`.
 """
 
 from collections.abc import Sequence
@@ -18,10 +19,6 @@ from data_pipeline.mmap_reader import mmap_reader
 from data_pipeline.readers import MakeReader
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
-
-# Purposes of a crop's random numbers; each has its own seed, so that switching one kind of
-# augmentation on leaves the others' draws as they were.
-_PLACE, _CHANNEL, _MIX_WHETHER, _MIX_SLOT, _MIX_PLACE, _GAIN, _SWAP = range(7)
 
 
 def training_dataset(
@@ -54,7 +51,7 @@ def training_dataset(
     stems = _Stems(segments, config, reader, stereo)
     return (
         _training_places(segments, config, stems, first_step, context)
-        .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(stems.read_augmented, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
 
@@ -69,13 +66,13 @@ def training_batch(
       first sample.
     """
     stems = _Stems(segments, config, mmap_reader, stereo=False)
-    (places,) = _training_places(segments, config, stems, step).take(1)
+    ((numbers, *places),) = _training_places(segments, config, stems, step).take(1)
     index, start = places[0].numpy(), places[1].numpy()  # [batch, files]
     origins = [
         [(stems.files[i].path, int(first)) for i, first in zip(*crop, strict=True)]
         for crop in zip(index, start, strict=True)
     ]
-    return stems.read(*places).numpy(), origins
+    return stems.read_augmented(numbers, *places).numpy(), origins
 
 
 def _training_places(
@@ -85,7 +82,10 @@ def _training_places(
     first_step: int,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Batches of what to read; the arguments are those of `training_dataset`."""
+    """Batches of crops' numbers and of what to read, for `_Stems.read_augmented`.
+
+    The arguments are those of `training_dataset`.
+    """
     table = _SlotTable(segments, config)
     worker, workers, replicas = (
         (context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync)
@@ -100,24 +100,25 @@ def _training_places(
         slot = tf.random.experimental.index_shuffle(
             place, tf.stack([config.seed, number]), table.slots - 1
         )
-        segment, start = table.place(slot, _seed(config, i, _PLACE))
+        segment, start = table.place(slot, augment.seed(config, i, augment.PLACE))
         count = len(config.model.stems)
         segment, start = tf.repeat(segment, count), tf.repeat(start, count)
         if config.augment.mix_tracks:
             slots = tf.random.stateless_uniform(
-                [count], _seed(config, i, _MIX_SLOT), 0, table.slots, tf.int64
+                [count], augment.seed(config, i, augment.MIX_SLOT), 0, table.slots, tf.int64
             )
-            elsewhere = table.place(slots, _seed(config, i, _MIX_PLACE))
+            elsewhere = table.place(slots, augment.seed(config, i, augment.MIX_PLACE))
             mix = (
-                tf.random.stateless_uniform([], _seed(config, i, _MIX_WHETHER))
+                tf.random.stateless_uniform([], augment.seed(config, i, augment.MIX_WHETHER))
                 < config.augment.mix_tracks
             )
             segment, start = (
                 tf.where(mix, *pair) for pair in zip(elsewhere, (segment, start), strict=True)
             )
-        swap_seed = _seed(config, i, _SWAP) if config.augment.channel_swap else None
-        gains = augment.gains(count, config.augment.gain_db, _seed(config, i, _GAIN))
-        return stems.places(segment, start, _seed(config, i, _CHANNEL), swap_seed, gains)
+        swap_seed = augment.seed(config, i, augment.SWAP) if config.augment.channel_swap else None
+        gains = augment.gains(count, config.augment.gain_db, augment.seed(config, i, augment.GAIN))
+        channel_seed = augment.seed(config, i, augment.CHANNEL)
+        return i, *stems.places(segment, start, channel_seed, swap_seed, gains)
 
     return (
         tf.data.Dataset.range(first_step * ours, np.iinfo(np.int64).max)
@@ -184,7 +185,9 @@ def fixed_dataset(
 
     def place(i, crop):
         segment, start = tf.repeat(crop[0], count), tf.repeat(crop[1], count)
-        return stems.places(segment, start, _seed(config, i, _CHANNEL), None, tf.ones([count]))
+        return stems.places(
+            segment, start, augment.seed(config, i, augment.CHANNEL), None, tf.ones([count])
+        )
 
     return (
         tf.data.Dataset.from_tensor_slices((numbers, crops[numbers]))
@@ -275,7 +278,6 @@ class _Stems:
             crops = tf.concat([tf.reduce_sum(x, axis=1, keepdims=True) for x in parts], axis=1)
         return tf.ensure_shape(crops, [batch, len(self.sources), *channels, samples])
 
-
-def _seed(config: Config, i: tf.Tensor, purpose: int) -> tf.Tensor:
-    """Seed of stateless random ops for crop `i`, int64 [2]."""
-    return tf.stack([tf.constant(config.seed * 16 + purpose, tf.int64), tf.cast(i, tf.int64)])
+    def read_augmented(self, numbers, *places):
+        """`read`, and then what `augment.waveforms` does to the crops of these numbers."""
+        return augment.waveforms(self.read(*places), numbers, self.config)

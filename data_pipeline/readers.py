@@ -11,11 +11,12 @@ import re
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from data_pipeline.wav import AudioError, WavInfo
 from sccunet.config import ConfigError
 
 if TYPE_CHECKING:  # so that programs can show the readers' names at once
     import tensorflow as tf
+
+    from data_pipeline.wav import AudioError, WavInfo
 
 READERS = ("mmap", "tfio")
 
@@ -23,7 +24,7 @@ READERS = ("mmap", "tfio")
 # `augment.MEAN` alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].
 Reader = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 # (files, samples of a crop) -> Reader
-MakeReader = Callable[[Sequence[WavInfo], int], Reader]
+MakeReader = Callable[[Sequence["WavInfo"], int], Reader]
 
 
 def reader_named(name: str) -> MakeReader:
@@ -47,7 +48,9 @@ def reader_named(name: str) -> MakeReader:
     raise ConfigError(f"--reader: found {name!r}, expected one of {', '.join(READERS)}")
 
 
-def error_of(error: "tf.errors.OpError") -> AudioError | None:
+def error_of(error: "tf.errors.OpError") -> "AudioError | None":
     """The reader's AudioError that TensorFlow has wrapped in its own; None if there is none."""
+    from data_pipeline.wav import AudioError
+
     found = re.search(r"AudioError: (.+)", str(error))
     return AudioError(found[1]) if found else None

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from data_pipeline import dataset
 from data_pipeline.tracks import Segment
 from data_pipeline.wav import AudioError
+from sccunet import spectral
 from sccunet.config import Config
 from sccunet.files import write_whole
 
@@ -77,14 +78,11 @@ def _per_segment(segments: Sequence[Segment], config: Config) -> list[list[float
     """Mean volume of each stem in each segment."""
     model = config.model
     crops = dataset.fixed_crops(segments, config)
-    window = tf.signal.hann_window(model.frame_length)
 
     @tf.function
     def batch_volumes(waveforms):  # [batch, stems, samples] -> [batch, stems]
-        half = model.frame_length // 2
-        edges = tf.pad(waveforms, [[0, 0], [0, 0], [half, half]], mode="REFLECT")
-        frames = tf.signal.frame(edges, model.frame_length, model.hop_length) * window
-        power = tf.math.square(tf.abs(tf.signal.rfft(frames)))  # [batch, stems, frames, bins]
+        real, imaginary = spectral.stft(waveforms, model)  # [batch, stems, frames, bins]
+        power = tf.math.square(real) + tf.math.square(imaginary)
         return tf.sqrt(tf.reduce_sum(power, axis=(2, 3)))
 
     totals = np.zeros((len(segments), len(model.stems)))

@@ -4,26 +4,36 @@
   python tests/kill_training.py --kills=5 --signals=SIGKILL,SIGTERM
 
 A small network is trained on noise. The run is killed after a random time and started again, until
-it has ended; then another run is begun, until there were so many kills. After every kill the
-checkpoint must be whole, and every run must end with all epochs and steps done, with the weights of
-a run that nobody stopped, to the bit.
+it has ended; then another run begins, until there were as many kills as asked for. After every
+kill the checkpoint must be whole, and every run must end with all epochs and steps done, with the
+weights of a run that nobody stopped, to the bit. `test_train.py` does the same once.
 """
 
 import argparse
+import os
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import h5py
 import numpy as np
+import process
 
 from data_pipeline import audio
 
 EPOCHS, STEPS = 3, 20
-_ROOT = Path(__file__).parents[1]
+# Fields of `small_4stems`: a tiny network, and epochs of some hundred milliseconds.
+CHANGES = {
+    "model.filters": (4, 8),
+    "model.patch_samples": 16_384,
+    "batch_size": 2,
+    "epochs": EPOCHS,
+    "steps_per_epoch": STEPS,
+    "validation_crops": 4,
+}
 _STEMS = ("vocals", "drums", "bass", "other")
 
 
@@ -37,19 +47,13 @@ def make_data(folder: Path) -> Path:
     return folder
 
 
-def command(data_dir: Path, workdir: Path) -> list[str]:
-    """Of the training, with checkpoints after every other step or so."""
+def flags(data_dir: Path, workdir: Path, changes: Mapping[str, object] = {}) -> list[str]:
+    """Of the training, `changes` included, with a checkpoint after every other step or so."""
     return [
-        *(sys.executable, "-m", "experiments.train"),
-        "--config=experiments/configs/small_4stems.py",
+        "--config=small_4stems",
         f"--data_dir={data_dir}",
         f"--workdir={workdir}",
-        "--config.model.filters=(4, 8)",
-        "--config.model.patch_samples=16384",
-        "--config.batch_size=2",
-        f"--config.epochs={EPOCHS}",
-        f"--config.steps_per_epoch={STEPS}",
-        "--config.validation_crops=4",
+        *(f"--config.{field}={value}" for field, value in {**CHANGES, **changes}.items()),
         "--checkpoint_minutes=0.01",
         "--deterministic",
     ]
@@ -68,52 +72,48 @@ def arrays(path: Path) -> dict[str, np.ndarray]:
     return found
 
 
-def _start(line: list[str]) -> subprocess.Popen:
-    return subprocess.Popen(
-        line, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def kill(
+    signals: Sequence[signal.Signals],
+    wait: Callable[[process.Running, Path], None],
+    data_dir: Path,
+    whole: Path,
+    folder: Path,
+) -> list[str]:
+    """Kills by these signals in turn; gives what was not as it should be.
 
-
-def run(kills: int, signals: list[signal.Signals], seed: int, folder: Path) -> list[str]:
-    """Kills so many times, by the signals in turn; what was not as it should be."""
-    data_dir, whole = make_data(folder / "data"), folder / "whole"
-    rng, wrong = np.random.default_rng(seed), []
-    began = time.monotonic()
-    done = _start(command(data_dir, whole))
-    text = done.communicate()[0]
-    if done.returncode:
-        return [f"the run that nobody stopped: exit code {done.returncode}\n{text}"]
-    seconds = time.monotonic() - began
-    hits = runs = within = 0
-    while hits < kills:
-        workdir = folder / f"run{runs}"
+    Args:
+      signals: as many as there are kills.
+      wait: function of a program and its workdir that returns when it is to be killed.
+      data_dir: to train on.
+      whole: workdir of the run that nobody stopped.
+      folder: of the workdirs.
+    """
+    wrong, hits, runs, within = [], 0, 0, 0
+    while hits < len(signals):
+        workdir, ended = folder / f"run{runs}", False
         runs += 1
-        while True:
-            process = _start(command(data_dir, workdir))
-            number = signals[hits % len(signals)]
-            if hits < kills:
-                # From the first imports to the last steps.
-                delay = rng.uniform(0.3, 1) * seconds
-                try:
-                    text = process.communicate(timeout=delay)[0]
-                except subprocess.TimeoutExpired:
-                    process.send_signal(number)
-                    text = process.communicate()[0]
-            else:
-                text = process.communicate()[0]
+        while not ended:
+            running, number = process.start("train", *flags(data_dir, workdir)), None
+            if hits < len(signals):
+                wait(running, workdir)
+                if running.process.exitcode is None:
+                    number = signals[hits]
+                    os.kill(running.process.pid, number)
+                    hits += 1
+            done = running.wait()
             last = workdir / "last.weights.h5"
             steps = int(arrays(last)["optimizer/vars/0"]) if last.exists() else 0
-            print(f"exit code {process.returncode}, {steps} of {EPOCHS * STEPS} steps", flush=True)
-            if "damaged" in text or "Traceback" in text:
-                wrong.append(text)
-            if process.returncode == 0:
-                break
-            hits += 1
-            within += 0 < steps < EPOCHS * STEPS
+            within += bool(number) and 0 < steps < EPOCHS * STEPS
+            print(f"exit code {done.returncode}, {steps} of {EPOCHS * STEPS} steps", flush=True)
+            text = done.stdout + done.stderr
             # SIGTERM ends it as it is until there is something to save.
-            if process.returncode not in {-number, *([75] if number == signal.SIGTERM else [])}:
-                wrong.append(f"exit code {process.returncode}\n{text}")
-                break
+            expected = {-number, *([75] if number == signal.SIGTERM else [])} if number else {0}
+            if done.returncode not in expected | {0} or "damaged" in text or "Traceback" in text:
+                return [*wrong, f"exit code {done.returncode}\n{text}"]
+            ended = done.returncode == 0
+            if number and workdir.exists():  # what a kill in the midst of writing leaves
+                for name in (".last.weights.h5", ".best.weights.h5", ".config.json.part"):
+                    (workdir / name).write_text("half")
         wrong += differences(workdir, whole)
     print(f"{hits} kills of {runs} runs, {within} of them between the first step and the last")
     return wrong
@@ -140,9 +140,23 @@ def main() -> None:
     parser.add_argument("--signals", default="SIGKILL", help="such as SIGKILL,SIGTERM: in turn")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    names = given.signals.split(",")
+    signals = [signal.Signals[names[i % len(names)]] for i in range(given.kills)]
+    rng = np.random.default_rng(given.seed)
     with tempfile.TemporaryDirectory() as folder:
-        signals = [signal.Signals[name] for name in given.signals.split(",")]
-        wrong = run(given.kills, signals, given.seed, Path(folder))
+        folder = Path(folder)
+        data_dir, whole = make_data(folder / "data"), folder / "whole"
+        began = time.monotonic()
+        done = process.run("train", *flags(data_dir, whole))
+        seconds = time.monotonic() - began
+        if done.returncode:
+            sys.exit(f"the run that nobody stopped: exit code {done.returncode}\n{done.stderr}")
+
+        def wait(running: process.Running, _: Path) -> None:
+            running.process.join(rng.uniform(0.1, 1) * seconds)
+
+        wrong = kill(signals, wait, data_dir, whole, folder)
     print("\n".join(wrong) or "all as it should be")
     sys.exit(bool(wrong))
 

@@ -36,7 +36,9 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * devices
         tf.config.set_logical_device_configuration(cpu, parts)
-    from experiments import train
+    from experiments import training_fit
+    from experiments.training_options import TrainOptions
+    from experiments.training_run import train
     from sccunet import loop
 
     losses, validated = [], []
@@ -51,8 +53,9 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
         def on_epoch_end(self, epoch, logs=None):
             validated.append(float(logs["val_loss"]))
 
-    loop.FiniteGuard = Noted
-    train.train(config(), data_dir, workdir, strategy="cpu" if kind == "one" else kind)
+    training_fit.FiniteGuard = Noted
+    strategy = "cpu" if kind == "one" else kind
+    train(config(), TrainOptions(data_dir, workdir, strategy=strategy))
     print(json.dumps({"losses": losses, "validated": validated}))
 
 

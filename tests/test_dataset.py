@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipeline import dataset, readers, tfio_reader, tracks
+from data_pipeline import augment, dataset, readers, tfio_reader, tracks
 from data_pipeline.audio import write_wav
 from data_pipeline.tracks import Segment
 from sccunet.config import AugmentConfig, Config, ModelConfig
@@ -105,6 +105,48 @@ def test_both_readers_give_the_same_stream(segments, downmix, stereo):
     ours = _take(segments, config, 3, stereo=stereo)
     theirs = _take(segments, config, 3, stereo=stereo, reader=readers.reader_named("tfio"))
     np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-7)
+
+
+@pytest.mark.parametrize("stereo", [False, True])
+def test_waveforms_are_augmented_after_reading(segments, monkeypatch, stereo):
+    """Training's alone, each crop by its number in the run, whichever worker reads it."""
+    plain = _take(segments, _CONFIG, 4, stereo=stereo)
+    fixed = [next(iter(dataset.fixed_dataset(segments, _CONFIG, [(0, 0)], 1))).numpy()]
+
+    def numbered(crops, numbers, config):
+        assert config == _CONFIG
+        return crops + tf.reshape(tf.cast(numbers, tf.float32), [-1] + [1] * (len(crops.shape) - 1))
+
+    monkeypatch.setattr(augment, "waveforms", numbered)
+    shift = np.arange(8).reshape(-1, *[1] * (plain.ndim - 1))
+    np.testing.assert_allclose(_take(segments, _CONFIG, 4, stereo=stereo), plain + shift, 1e-6)
+    second = _take(segments, _CONFIG, 4, stereo=stereo, context=_context(2, 1, 2))
+    np.testing.assert_allclose(second, (plain + shift)[1::2], 1e-6)
+    if not stereo:
+        batch, _ = dataset.training_batch(segments, _CONFIG, 3)
+        np.testing.assert_allclose(batch, (plain + shift)[6:], 1e-6)
+    fixed.append(next(iter(dataset.fixed_dataset(segments, _CONFIG, [(0, 0)], 1))).numpy())
+    np.testing.assert_array_equal(*fixed)
+
+
+# Sums of the stems of four crops, drawn by the first version: seeds, order and draws stay.
+_DRAWN = {
+    (): [-26.5586, -19.9189, 51.0859, 38.3145, -6.14453, -4.6084, -11.9883, -8.99121],
+    (("gain_db", 6.0), ("channel_swap", True)): [
+        *(28.9966, 62.9938, 59.9355, -35.7204, -3.47521, 16.9992, 41.8533, -10.7774),
+    ],
+    (("mix_tracks", 0.5),): [
+        *(-26.5586, -19.9189, 23.9766, 39.252, -6.14453, -4.6084, -33.2383, -10.5029),
+    ],
+}
+
+
+@pytest.mark.parametrize("changes", _DRAWN)
+def test_draws_stay_those_of_the_first_version(segments, changes):
+    augmented = AugmentConfig(**dict(changes))
+    config = _with(downmix=False, augment=augmented)
+    sums = _take(segments, config, 2).sum(axis=-1).ravel()
+    np.testing.assert_allclose(sums, _DRAWN[changes], rtol=1e-4)
 
 
 def test_segments_bound_the_crops(segments):

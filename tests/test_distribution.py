@@ -16,13 +16,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from experiments import train
+from experiments import training_run
+from experiments.training_options import TrainOptions
 from sccunet import distribution
 from sccunet.checkpoints import CHECKPOINT
 from sccunet.config import Config, ConfigError
 from sccunet.distribution import is_chief, is_multiworker, make_strategy
 
 _ROOT = Path(__file__).parents[1]
+_MIRRORED = TrainOptions("DATA", "RUN", strategy="mirrored")
 _SCRIPT = [sys.executable, "tests/replicas.py"]
 
 
@@ -98,7 +100,7 @@ def test_what_two_replicas_cannot_have(monkeypatch, changes, wrong):
     two = types.SimpleNamespace(num_replicas_in_sync=2, extended=one.extended)
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: (two, "two"))
     with pytest.raises(ConfigError, match=wrong) if wrong else contextlib.nullcontext():
-        train._devices(Config(**changes), "mirrored", None, False)
+        training_run.devices(Config(**changes), _MIRRORED)
 
 
 def test_replicas_on_gpus_may_be_compiled(monkeypatch):
@@ -107,7 +109,7 @@ def test_replicas_on_gpus_may_be_compiled(monkeypatch):
     two = types.SimpleNamespace(num_replicas_in_sync=2, extended=extended)
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: (two, "two"))
     config = Config(batch_size=2, jit_compile=True)
-    assert train._devices(config, "mirrored", None, False) is two
+    assert training_run.devices(config, _MIRRORED) is two
 
 
 @pytest.mark.slow

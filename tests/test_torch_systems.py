@@ -117,14 +117,13 @@ def data_dir(tmp_path_factory, write_track):
 
 def _train(data_dir, workdir, config=_TWO, ticks=60, **options):
     """Trains by a clock that goes on by a second whenever it is looked at, 3 or 4 times a step."""
-    from experiments import train_open_unmix
+    from experiments.baselines import open_unmix_training as training
 
     settings = {"hidden_size": 8, "batch_size": 2, "seconds": 1.0, **options}
     clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
-    with mock.patch.object(train_open_unmix, "time", clock):
-        train_open_unmix.train_open_unmix(
-            config, str(data_dir), str(workdir), minutes=ticks / 60, **settings
-        )
+    options = training.OpenUnmixOptions(data_dir, workdir, minutes=ticks / 60, **settings)
+    with mock.patch.object(training, "time", clock):
+        training.train_open_unmix(config, options)
     return workdir
 
 
@@ -179,10 +178,10 @@ def test_open_unmix_takes_short_recordings(trained):
 def test_input_statistics_are_those_of_all_frames():
     torch = pytest.importorskip("torch")
     pytest.importorskip("openunmix")
-    from experiments import train_open_unmix
+    from experiments.baselines.open_unmix_training import statistics_of
 
     waveforms = torch.from_numpy(_noise(3 * 2 * 2 * 20_000, 1)).reshape(3, 2, 2, 20_000)
-    mean, scale = train_open_unmix._statistics([waveforms[:1], waveforms[1:]])
+    mean, scale = statistics_of([waveforms[:1], waveforms[1:]])
     stft = torch.stft(
         waveforms.sum(dim=1).flatten(0, 1),
         4096,

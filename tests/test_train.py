@@ -7,74 +7,50 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import h5py
 import numpy as np
+import process
 import pytest
 import soundfile
+from kill_training import CHANGES, EPOCHS, STEPS, arrays, differences, flags, kill
 
-from data_pipeline import dataset, splits, tracks
+from data_pipeline import dataset, mmap_reader, readers, splits, tracks
 from data_pipeline.wav import AudioError, read_wav
-from experiments import train
+from experiments import training_fit
+from experiments.training_options import TrainOptions
+from experiments.training_run import train
 from sccunet.config import Config, ConfigError
 from sccunet.runs import load_config
 
-_ROOT = Path(__file__).parents[1]
 _LEVELS = {"vocals": 0.2, "drums": 0.1, "bass": 0.05, "other": 0.025}
-_EPOCHS, _STEPS = 8, 3
-_TINY = {
-    "model.filters": (4, 8),
-    "model.patch_samples": 16_384,
-    "batch_size": 2,
-    "epochs": _EPOCHS,
-    "steps_per_epoch": _STEPS,
-    "validation_crops": 2,
-}
 
 
 def _config(name="small_4stems", **changes):
-    """A config file's config made tiny; changes of fields inside of another as `model__filters`."""
+    """That of `kill_training.flags`, changed; fields inside of another as `model__filters`."""
     values = importlib.import_module(f"experiments.configs.{name}").get_config()
     changes = {field.replace("__", "."): value for field, value in changes.items()}
-    values.update_from_flattened_dict({**_TINY, **changes})
+    values.update_from_flattened_dict({**CHANGES, **changes})
     return Config.from_dict(values)
 
 
-def _flags(data_dir, workdir, name="small_4stems", **changes):
-    """The same as the program's arguments."""
-    return [
-        f"--config=experiments/configs/{name}.py",
-        f"--data_dir={data_dir}",
-        f"--workdir={workdir}",
-        *(f"--config.{field}={value}" for field, value in {**_TINY, **changes}.items()),
-    ]
+def _train(data_dir, workdir, config=None, **options):
+    train(config or _config(), TrainOptions(data_dir, workdir, **options))
 
 
 def _names(segments):
     return [f"{split}/{name}" for split, name, *_ in segments]
 
 
-def _arrays(path):
-    """Every array of a weights file, by its place there."""
-    arrays = {}
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset):
-            arrays[name] = np.asarray(item)
-
-    with h5py.File(path) as file:
-        file.visititems(visit)
-    return arrays
-
-
 def _iterations(workdir):
     """Optimizer steps that a workdir's checkpoint has behind it."""
-    arrays = _arrays(workdir / "last.weights.h5")
-    return int(arrays["optimizer/vars/0"])
+    return int(arrays(workdir / "last.weights.h5")["optimizer/vars/0"])
+
+
+def _assert_same_arrays(found, expected):
+    assert found.keys() == expected.keys()
+    assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
 def _trainable(path=None):
@@ -98,6 +74,8 @@ def data_dir(tmp_path_factory, write_track):
     folder = tmp_path_factory.mktemp("train") / "data"
     for seed, place in enumerate(("train/one", "train/two", "valid/check", "test/lone")):
         write_track(folder / place, _LEVELS, seed=seed)
+    for stem in _LEVELS:  # floats, which can be no numbers
+        _rewrite(folder / "train" / "two" / f"{stem}.wav", encoding="float32")
     return folder
 
 
@@ -105,7 +83,7 @@ def data_dir(tmp_path_factory, write_track):
 def finished(data_dir, program):
     """A whole run: its workdir and what it printed."""
     workdir = data_dir.parent / "finished"
-    done = program("train", *_flags(data_dir, workdir))
+    done = program("train", *flags(data_dir, workdir))
     assert done.returncode == 0, done.stderr
     return workdir, done.stdout
 
@@ -114,6 +92,14 @@ def finished(data_dir, program):
 def copy(finished, tmp_path):
     """A copy of the finished run's workdir."""
     return shutil.copytree(finished[0], tmp_path / "copy")
+
+
+def _rewrite(path, rate=44_100, keep=None, encoding="pcm16", nan_at=None):
+    samples = read_wav(path)[:keep]
+    if nan_at is not None:
+        samples[nan_at] = np.nan
+    subtype = {"pcm16": "PCM_16", "float32": "FLOAT"}[encoding]
+    soundfile.write(path, samples, rate, subtype=subtype)
 
 
 # A whole run.
@@ -126,7 +112,7 @@ def test_a_run_writes_config_data_and_weights(finished):
     names |= {f"{name}.weights.h5" for name in ("best", "last", "previous")}
     assert {entry.name for entry in workdir.iterdir()} == names
     assert "training on 2 tracks, validating on 1 track: the tracks in valid/" in printed
-    assert _iterations(workdir) == _EPOCHS * _STEPS
+    assert _iterations(workdir) == EPOCHS * STEPS
 
     config = load_config(workdir)
     assert config.model == _config().model
@@ -153,31 +139,36 @@ def test_a_run_logs_losses_rate_pictures_and_sound(finished):
     losses = {"epoch_loss", *(f"epoch_{stem}_loss" for stem in _LEVELS)}
     for part in ("train", "validation"):
         assert losses <= set(seen[part])
-        assert all(seen[part][tag] == list(range(_EPOCHS)) for tag in losses)
-    assert seen["train"]["epoch_learning_rate"] == list(range(_EPOCHS))
+        assert all(seen[part][tag] == list(range(EPOCHS)) for tag in losses)
+    assert seen["train"]["epoch_learning_rate"] == list(range(EPOCHS))
     for stem in _LEVELS:  # a picture and a sound each
-        for what, expected in (("truth", {0}), ("estimate", set(range(1, _EPOCHS + 1)))):
+        for what, expected in (("truth", {0}), ("estimate", set(range(1, EPOCHS + 1)))):
             looks = [steps for tag, steps in seen["validation"].items() if f"{what}/{stem}" in tag]
             assert looks, sorted(seen["validation"])
             assert set().union(*looks) == expected
 
 
 @pytest.mark.slow
-def test_a_finished_run_says_so_and_changes_nothing(copy, data_dir, capsys):
-    before = _arrays(copy / "last.weights.h5")
-    train.train(_config(), data_dir, copy)
-    assert f"all {_EPOCHS} epochs are done: {copy}" in capsys.readouterr().out
-    after = _arrays(copy / "last.weights.h5")
-    assert before.keys() == after.keys()
-    assert all(np.array_equal(before[name], after[name]) for name in before)
+def test_a_finished_run_says_so_and_goes_on_for_more_epochs(copy, data_dir, capsys, monkeypatch):
+    before = arrays(copy / "last.weights.h5")
+    _train(data_dir, copy)
+    assert f"all {EPOCHS} epochs are done: {copy}" in capsys.readouterr().out
+    _assert_same_arrays(arrays(copy / "last.weights.h5"), before)
 
+    # Training, validation, and the crops that TensorBoard shows, by the reader that was asked for.
+    asked, opened = [], []
 
-@pytest.mark.slow
-def test_a_finished_run_goes_on_for_more_epochs(copy, data_dir, capsys):
-    train.train(_config(epochs=_EPOCHS + 1), data_dir, copy)
-    assert f"continuing from epoch {_EPOCHS} of {_EPOCHS + 1} in {copy}" in capsys.readouterr().out
-    assert _iterations(copy) == (_EPOCHS + 1) * _STEPS
-    assert load_config(copy).epochs == _EPOCHS + 1
+    def reader_named(name):
+        asked.append(name)
+        return lambda files, samples: opened.append(1) or mmap_reader.mmap_reader(files, samples)
+
+    monkeypatch.setattr(readers, "reader_named", reader_named)
+    _train(data_dir, copy, _config(epochs=EPOCHS + 1), reader="tfio")
+    assert (asked, len(opened)) == (["tfio"], 3)
+    printed = capsys.readouterr().out
+    assert f"continuing from epoch {EPOCHS} of {EPOCHS + 1} in {copy}" in printed
+    assert _iterations(copy) == (EPOCHS + 1) * STEPS
+    assert load_config(copy).epochs == EPOCHS + 1
 
 
 @pytest.mark.slow
@@ -187,6 +178,7 @@ def test_a_finished_run_goes_on_for_more_epochs(copy, data_dir, capsys):
         ({"learning_rate": 0.5}, "the run there has learning_rate = 0.005, found 0.5;"),
         ({"seed": 1}, "the run there has seed = 0, found 1;"),
         ({"model__filters": (4, 16)}, "'filters': (4, 8)"),
+        ({"loss_balance": "equal"}, "the run there has loss_balance = volume, found equal;"),
         ({"loss_weights": (0.25,) * 4}, "the run there has loss_weights = ("),
         ({"name": "small_2stems"}, "('vocals', 'accompaniment')"),
     ],
@@ -194,7 +186,7 @@ def test_a_finished_run_goes_on_for_more_epochs(copy, data_dir, capsys):
 )
 def test_a_workdir_of_another_config_is_refused(copy, data_dir, change, message):
     with pytest.raises(ConfigError) as caught:
-        train.train(_config(**change), data_dir, copy)
+        _train(data_dir, copy, _config(**change))
     assert str(caught.value).startswith(f"{copy}/config.json: the run there has ")
     assert message in str(caught.value)
     assert str(caught.value).endswith("expected the same, or another --workdir")
@@ -204,76 +196,72 @@ def test_a_workdir_of_another_config_is_refused(copy, data_dir, change, message)
 @pytest.mark.slow
 def test_a_workdir_of_other_tracks_is_refused(copy, data_dir):
     with pytest.raises(ConfigError, match=r"data\.json: the run there has other training or valid"):
-        train.train(_config(), data_dir, copy, names=["one"])
+        _train(data_dir, copy, tracks=("one",))
 
 
-# Killed.
+# Killed and stopped.
 
 
-def _await(path, process, newer_than=0.0):
-    while not (path.exists() and path.stat().st_mtime > newer_than):
-        assert process.poll() is None, "ended before it was killed"
+def _until(happened, running):
+    """Waits while a program runs."""
+    while not happened():
+        assert running.process.exitcode is None, running.read("stdout") + running.read("stderr")
         time.sleep(0.01)
 
 
 @pytest.mark.slow
-def test_killed_twice_it_ends_as_if_it_had_never_been(finished, data_dir, program, tmp_path):
-    workdir, rng, began = tmp_path / "run", np.random.default_rng(2), 0.0
-    line = [sys.executable, "-m", "experiments.train", *_flags(data_dir, workdir)]
-    for _ in range(2):
-        process = subprocess.Popen(
-            line, cwd=_ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        try:
-            _await(workdir / "last.weights.h5", process, newer_than=began)
-            time.sleep(rng.uniform(0, 0.5))
-        finally:
-            os.kill(process.pid, signal.SIGKILL)
-            process.wait()
-        began = time.time()
-        assert 0 < _iterations(workdir) < _EPOCHS * _STEPS
-        # What a kill in the midst of writing leaves.
-        for name in (".last.weights.h5", ".best.weights.h5", ".config.json.part"):
-            (workdir / name).write_text("half")
-    done = program("train", *line[3:])
-    assert done.returncode == 0, done.stderr
-    epoch = re.search(rf"continuing from epoch (\d+) of {_EPOCHS} in", done.stdout)
-    assert epoch, done.stdout
-    assert f"Epoch {int(epoch[1]) + 1}/{_EPOCHS}" in done.stdout
+def test_killed_it_ends_as_if_it_had_never_been(finished, data_dir, tmp_path):
+    """By SIGKILL, after a checkpoint within an epoch; the weights are the same to the bit."""
 
-    found, expected = (_arrays(folder / "last.weights.h5") for folder in (workdir, finished[0]))
-    assert found.keys() == expected.keys()
-    moments = [name for name in expected if name.startswith("optimizer/vars/")]
-    assert len(moments) > 20
-    assert int(found["optimizer/vars/0"]) == _EPOCHS * _STEPS
-    for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-5, atol=1e-5, err_msg=name)
-    assert load_config(workdir) == load_config(finished[0])
+    def wait(running, workdir):
+        _until((workdir / "last.weights.h5").exists, running)
 
-
-# Other stems, tracks and weights.
+    assert not kill([signal.SIGKILL], wait, data_dir, finished[0], tmp_path)
+    assert 0 < EPOCHS * STEPS == _iterations(tmp_path / "run0")
+    assert load_config(tmp_path / "run0") == load_config(finished[0])
 
 
 @pytest.mark.slow
-def test_accompaniment_is_the_sum_of_the_other_stems(data_dir, tmp_path):
-    train.train(_config("small_2stems", epochs=1), data_dir, tmp_path / "run")
-    config = load_config(tmp_path / "run")
-    assert config.model.stems == ("vocals", "accompaniment")
-    # Independent noises: energies add.
-    accompaniment = np.sqrt(sum(_LEVELS[stem] ** 2 for stem in ("drums", "bass", "other")))
-    vocals, other = config.loss_weights
-    assert vocals / other == pytest.approx(accompaniment / _LEVELS["vocals"], rel=0.02)
+def test_sigterm_saves_within_an_epoch_and_the_run_goes_on(finished, data_dir, program, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    workdir = tmp_path / "run"
+    running = process.start("train", *flags(data_dir, workdir))
+    _until(lambda: f"Epoch 1/{EPOCHS}" in running.read("stdout"), running)
+    os.kill(running.process.pid, signal.SIGTERM)
+    done = running.wait()
+    assert done.returncode == 75, done.stderr
+    found = re.fullmatch(
+        rf"stopped after step (\d+), and saved; run it again to go on: {workdir}",
+        done.stderr.splitlines()[-1],
+    )
+    assert found, done.stderr
+    assert "Traceback" not in done.stderr
+    assert _iterations(workdir) == int(found[1])
+    assert 0 < int(found[1]) < STEPS
+
+    done = program("train", *flags(data_dir, workdir))
+    assert done.returncode == 0, done.stderr
+    note = f"continuing from epoch 0 of {EPOCHS} and {found[1]} of {STEPS} steps"
+    assert f"{note} in {workdir}/last.weights.h5" in done.stdout
+    assert not differences(workdir, finished[0])
+    events = EventAccumulator(str(workdir / "tensorboard" / "validation"), {"tensors": 0}).Reload()
+    (event,) = events.Tensors("run")
+    assert event.tensor_proto.string_val[0].decode() == note
+
+
+# Other tracks and weights.
 
 
 @pytest.mark.slow
 def test_fine_tuning_on_named_tracks_starts_from_the_runs_best_weights(
     finished, data_dir, program, tmp_path
 ):
-    changes = {"epochs": 1, "learning_rate": 1e-9}
+    """The seed's own would have been far off."""
     workdir, given = tmp_path / "run", _trainable(finished[0] / "best.weights.h5")
     done = program(
         "train",
-        *_flags(data_dir, workdir, **changes),
+        *flags(data_dir, workdir, {"epochs": 1, "steps_per_epoch": 2, "learning_rate": 1e-9}),
         "--tracks=lone,check",
         f"--init_from={finished[0]}",
     )
@@ -281,11 +269,6 @@ def test_fine_tuning_on_named_tracks_starts_from_the_runs_best_weights(
     np.testing.assert_allclose(_trainable(workdir / "best.weights.h5"), given, atol=1e-6)
     data = json.loads((workdir / "data.json").read_text())
     assert _names(data["training"]) == _names(data["validation"]) == ["test/lone", "valid/check"]
-
-    # A file of weights does the same. The seed's own would have been far off.
-    source = finished[0] / "best.weights.h5"
-    train.train(_config(**changes), data_dir, tmp_path / "file", init_from=source)
-    np.testing.assert_allclose(_trainable(tmp_path / "file/best.weights.h5"), given, atol=1e-6)
     assert np.abs(_trainable() - given).max() > 0.01
 
 
@@ -300,41 +283,38 @@ def test_weights_that_do_not_fit_are_refused(finished, data_dir, tmp_path):
     for source, path, reason in (
         (other, other / "best.weights.h5", "found weights that do not load"),
         (finished[0] / "last.weights.h5",) * 2 + ("found weights that do not load",),
-        (finished[0] / "config.json",) * 2 + ("found weights that do not load",),
         (tmp_path / "none",) * 2 + ("found no such file, expected weights",),
-        (data_dir, data_dir / "best.weights.h5", "found no such file, expected weights"),
     ):
-        with pytest.raises(ConfigError) as caught:
-            train.train(_config(), data_dir, tmp_path / "run", init_from=source)
-        assert str(caught.value).startswith(f"{path}: {reason}")
-        assert "\n" not in str(caught.value)
+        text = _refused(data_dir, tmp_path / "run", init_from=source)
+        assert text.startswith(f"{path}: {reason}")
         assert not list(tmp_path.glob("run/*.h5"))
 
 
-def _refused(data_dir, workdir, message, **changes):
+def _refused(data_dir, workdir, config=None, **options):
     with pytest.raises(ConfigError) as caught:
-        train.train(_config(**changes), data_dir, workdir)
-    text = str(caught.value)
-    assert "\n" not in text
-    assert re.match(message, text), text
-    return text
+        _train(data_dir, workdir, config, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Numbers that are none, files that turn bad, and a full disk.
 
 
 @pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_the_run_and_leaves_no_such_weights(data_dir, tmp_path):
     workdir = tmp_path / "run"
-    text = _refused(
-        data_dir,
-        workdir,
-        rf"{workdir}: the (loss|gradients) became NaN or infinite at step [12] \(epoch 1\);"
-        rf" its batch is kept in {workdir}/bad_batch_[12].npz, with crops of (one|two|one, two);"
-        r" a lower config.learning_rate",
-        learning_rate=1e30,
+    text = _refused(data_dir, workdir, _config("small_2stems", learning_rate=1e30))
+    found = re.fullmatch(
+        rf"{workdir}: the (?:loss|gradients) became NaN or infinite at step ([12]) \(epoch 1\);"
+        rf" its batch is kept in {workdir}/bad_batch_\1.npz, with crops of (one|two|one, two);"
+        r" a lower config.learning_rate, in another --workdir, may help",
+        text,
     )
+    assert found, text
     assert not list(workdir.glob("*.h5"))
     # The batch is the one that the step had.
-    step = int(re.search(r"at step (\d)", text)[1])
-    training, *_ = splits.training_split(data_dir, _config())
+    step = int(found[1])
+    training, *_ = splits.training_split(data_dir, load_config(workdir))
     batches = dataset.training_dataset(training, load_config(workdir), step)
     kept = np.load(workdir / f"bad_batch_{step}.npz")
     np.testing.assert_array_equal(kept["waveforms"], next(iter(batches)))
@@ -344,13 +324,9 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_no_such_weights(data_d
 
 
 @pytest.mark.slow
-def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, tmp_path, monkeypatch):
-    data, workdir = shutil.copytree(data_dir, tmp_path / "data"), tmp_path / "run"
-    for stem in _LEVELS:
-        _rewrite(data / "train" / "two" / f"{stem}.wav", encoding="float32")
-    first = train.train(_config(epochs=1), data, workdir)
-    assert first is None
-    before = _arrays(workdir / "last.weights.h5")
+def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, copy, tmp_path, monkeypatch):
+    data = shutil.copytree(data_dir, tmp_path / "data")
+    before = arrays(copy / "last.weights.h5")
 
     def spoil(_):  # behind the look at the files that comes before training
         path = data / "train" / "two" / "bass.wav"
@@ -359,156 +335,87 @@ def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, tmp_path, mo
         path.write_bytes(content)
 
     monkeypatch.setattr(tracks, "check_finite", spoil)
-    _refused(
-        data,
-        workdir,
-        rf"{workdir}: the loss became NaN or infinite at step \d+ \(epoch \d\); its batch is kept"
-        rf" in {workdir}/bad_batch_\d+.npz, with NaN or infinity in crops of (one, )?two$",
+    text = _refused(data, copy, _config(epochs=EPOCHS + 1))
+    assert re.fullmatch(
+        rf"{copy}: the loss became NaN or infinite at step \d+ \(epoch {EPOCHS + 1}\); its batch is"
+        rf" kept in {copy}/bad_batch_\d+.npz, with NaN or infinity in crops of (one, )?two",
+        text,
     )
-    after = _arrays(workdir / "last.weights.h5")
-    assert int(after["optimizer/vars/0"]) >= int(before["optimizer/vars/0"])
-    assert all(np.isfinite(value).all() for name, value in after.items() if "best_loss" not in name)
-
-
-# Stopped and killed, by a script that people can run as well.
+    _assert_same_arrays(arrays(copy / "last.weights.h5"), before)
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments():
-    """Three times by SIGKILL, once by SIGTERM; the weights are those of a run left alone."""
-    signals = "--signals=SIGKILL,SIGTERM,SIGKILL,SIGKILL"
-    script = [sys.executable, "tests/kill_training.py", "--kills=4", signals]
-    done = subprocess.run(script, cwd=_ROOT, capture_output=True, text=True, timeout=1200)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "all as it should be" in done.stdout
-
-
-def _stopped(line, signal_number, moment):
-    """Exit code and output of a training that gets a signal when a line shows up."""
-    process = subprocess.Popen(
-        line, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    text = ""
-    for printed in process.stdout:
-        text += printed
-        if re.search(moment, printed):
-            process.send_signal(signal_number)
-            break
-    text += process.communicate(timeout=300)[0]
-    return process.returncode, text
+def test_a_file_that_is_cut_short_while_training_is_named(data_dir, copy, refusal, tmp_path):
+    data = shutil.copytree(data_dir, tmp_path / "data")
+    running = process.start("train", *flags(data, copy, {"epochs": 1000}))
+    last = copy / "last.weights.h5"
+    began = last.stat().st_mtime
+    _until(lambda: last.exists() and last.stat().st_mtime > began, running)
+    path = data / "train" / "two" / "bass.wav"
+    os.truncate(path, 20_000)
+    message = refusal(running.wait(timeout=120))
+    assert re.match(rf"{path}: found \d+ samples, expected 88200 as before: it was cut", message)
+    assert _iterations(copy) > EPOCHS * STEPS
 
 
 @pytest.mark.slow
-def test_sigterm_saves_within_an_epoch_and_the_run_goes_on(data_dir, program, tmp_path):
+def test_a_full_disk_is_one_line_and_the_checkpoint_stays(data_dir, refusal, tmp_path):
     workdir = tmp_path / "run"
-    line = ["train", *_flags(data_dir, workdir, epochs=2, steps_per_epoch=100)]
-    command = [sys.executable, "-m", "experiments.train", *line[1:]]
-    code, text = _stopped(command, signal.SIGTERM, "Epoch 1/2")
-    assert code == 75, text
-    found = re.search(
-        rf"stopped after step (\d+), and saved; run it again to go on: {workdir}", text
-    )
-    assert found, text
-    assert "Traceback" not in text
-    assert _iterations(workdir) == int(found[1])
-    assert 0 < int(found[1]) < 100
-
-    done = program(*line)
-    assert done.returncode == 0, done.stderr
-    note = f"continuing from epoch 0 of 2 and {found[1]} of 100 steps"
-    assert f"{note} in {workdir}/last.weights.h5" in done.stdout
-    assert _iterations(workdir) == 200
-
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    events = EventAccumulator(str(workdir / "tensorboard" / "validation"), {"tensors": 0}).Reload()
-    (event,) = events.Tensors("run")
-    assert event.tensor_proto.string_val[0].decode() == note
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [
-        (lambda path: path.unlink(), "cannot be read any more (No such file or directory)"),
-        (lambda path: os.truncate(path, 20_000), "found 4989 samples, expected 88200 as before"),
-    ],
-    ids=["deleted", "cut short"],
-)
-def test_a_file_that_turns_bad_while_training_is_named(
-    data_dir, refusal, program, tmp_path, spoil, reason
-):
-    data, workdir = shutil.copytree(data_dir, tmp_path / "data"), tmp_path / "run"
-    line = [sys.executable, "-m", "experiments.train", *_flags(data, workdir, epochs=1000)]
-    process = subprocess.Popen(
-        line, cwd=_ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    try:
-        _await(workdir / "last.weights.h5", process)
-        path = data / "train" / "two" / "bass.wav"
-        spoil(path)
-        out, errors = process.communicate(timeout=120)
-    finally:
-        process.kill()
-    done = subprocess.CompletedProcess(line, process.returncode, out, errors)
-    assert refusal(done).startswith(f"{path}: {reason}")
-    steps = _iterations(workdir)
-    assert steps > 0
-    assert steps % _STEPS == 0
-    shutil.copytree(data_dir, data, dirs_exist_ok=True)
-    done = program("train", *_flags(data, workdir, epochs=steps // _STEPS + 1))
-    assert done.returncode == 0, done.stderr
-    assert _iterations(workdir) == steps + _STEPS
-
-
-@pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_checkpoint_stays(data_dir, refusal, program, tmp_path):
-    workdir = tmp_path / "run"
-
-    def flags(epochs):  # a network whose checkpoint is larger than the logs, which would fail first
-        changes = {"model.filters": (32, 64, 96), "epochs": epochs, "steps_per_epoch": 1}
-        return _flags(data_dir, workdir, **changes)
-
-    done = program("train", *flags(1))
-    assert done.returncode == 0, done.stderr
-    before = _arrays(workdir / "last.weights.h5")
+    # A network whose checkpoint is larger than the logs, which would fail first.
+    changes = {"model.filters": (32, 64, 96), "epochs": 1, "steps_per_epoch": 1}
+    _train(data_dir, workdir, _config(**changes))
+    before = arrays(workdir / "last.weights.h5")
     size = (workdir / "last.weights.h5").stat().st_size - 100
-
-    def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
-
-    message = refusal(program("train", *flags(2), preexec_fn=limit))
+    changes |= {"epochs": 2}
+    running = process.start("train", *flags(data_dir, workdir, changes))
+    resource.prlimit(running.process.pid, resource.RLIMIT_FSIZE, (size, size))
+    message = refusal(running.wait())
     assert message == f"{workdir}/last.weights.h5: cannot be written (File too large)"
-    after = _arrays(workdir / "last.weights.h5")
-    assert all(np.array_equal(before[name], after[name]) for name in before)
+    _assert_same_arrays(arrays(workdir / "last.weights.h5"), before)
     assert not list(workdir.glob(".*.h5"))
-    done = program("train", *flags(2))
-    assert done.returncode == 0, done.stderr
-    assert _iterations(workdir) == 2
 
 
-# Silence.
+# Loss weights.
+
+
+def _weights(monkeypatch, data, workdir, config=None):
+    """The loss weights with which a run would train."""
+    configs = []
+    monkeypatch.setattr(training_fit, "fit", lambda config, *_: configs.append(config))
+    _train(data, workdir, config)
+    return dict(zip(configs[0].model.stems, configs[0].loss_weights, strict=True))
+
+
+def test_accompaniment_is_the_sum_of_the_other_stems(data_dir, tmp_path, monkeypatch):
+    found = _weights(monkeypatch, data_dir, tmp_path / "run", _config("small_2stems"))
+    # Independent noises: energies add.
+    accompaniment = np.sqrt(sum(_LEVELS[stem] ** 2 for stem in ("drums", "bass", "other")))
+    ratio = found["vocals"] / found["accompaniment"]
+    assert ratio == pytest.approx(accompaniment / _LEVELS["vocals"], rel=0.02)
+
+
+def test_equal_weights_take_no_pass_over_the_data(data_dir, tmp_path, monkeypatch):
+    data = shutil.copytree(data_dir, tmp_path / "data", ignore=shutil.ignore_patterns("volumes.*"))
+    found = _weights(monkeypatch, data, tmp_path / "run", _config(loss_balance="equal"))
+    assert found == dict.fromkeys(_LEVELS, 0.25)
+    assert not list(data.glob("volumes.*"))
 
 
 def test_silent_stems(data_dir, write_track, tmp_path, monkeypatch, caplog):
     data = shutil.copytree(data_dir, tmp_path / "data")
     write_track(data / "train" / "two", {"bass": 0})
-    monkeypatch.setattr(train, "_fit", lambda config, *_: configs.append(config))
-    configs = []
-    train.train(_config(), data, tmp_path / "run")
-    (config,) = configs
+    found = _weights(monkeypatch, data, tmp_path / "run")
     # Half as loud over both tracks, hence twice the weight.
-    vocals, _, bass, _ = config.loss_weights
-    assert bass / vocals == pytest.approx(2 * _LEVELS["vocals"] / _LEVELS["bass"], rel=0.03)
+    expected = 2 * _LEVELS["vocals"] / _LEVELS["bass"]
+    assert found["bass"] / found["vocals"] == pytest.approx(expected, rel=0.03)
     assert "two: stem 'bass' is silent throughout, expected sound in it" in caplog.text
 
     write_track(data / "train" / "one", {"bass": 0})
     with pytest.raises(AudioError) as caught:
-        train.train(_config(), data, tmp_path / "silent")
+        _train(data, tmp_path / "silent")
     assert str(caught.value) == (
         "stem 'bass': found silence in all 2 training tracks, expected sound in one at least"
     )
-    assert len(configs) == 1
 
 
 # Bad tracks, found before anything is written. `a`, `check` and the rest are good.
@@ -523,14 +430,6 @@ def bad_dir(write_track, tmp_path):
 
 def _truncate(path):
     path.write_bytes(path.read_bytes()[:-400])
-
-
-def _rewrite(path, rate=44_100, keep=None, encoding="pcm16", nan_at=None):
-    samples = read_wav(path)[:keep]
-    if nan_at is not None:
-        samples[nan_at] = np.nan
-    subtype = {"pcm16": "PCM_16", "float32": "FLOAT"}[encoding]
-    soundfile.write(path, samples, rate, subtype=subtype)
 
 
 _BAD_FILES = {
@@ -572,7 +471,7 @@ def test_a_bad_file_stops_before_training_starts(bad_dir, tmp_path, kind):
     path = bad_dir / "train" / "bad" / "bass.wav"
     spoil(path)
     with pytest.raises(AudioError) as caught:
-        train.train(_config(), bad_dir, tmp_path / "run")
+        _train(bad_dir, tmp_path / "run")
     assert str(caught.value) == message.format(path=path, folder=path.parent)
     assert not (tmp_path / "run").exists()
 
@@ -587,14 +486,14 @@ def test_a_bad_validation_track_stops_before_training_starts(bad_dir, tmp_path):
     path = bad_dir / "valid" / "check" / "bass.wav"
     _rewrite(path, encoding="float32", nan_at=0)
     with pytest.raises(AudioError, match=re.escape(f"{path}: found NaN or infinity at sample 0")):
-        train.train(_config(), bad_dir, tmp_path / "run")
+        _train(bad_dir, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_track_shorter_than_a_patch(bad_dir, write_track, tmp_path):
     write_track(bad_dir / "train" / "bad", _LEVELS, seconds=0.2)
     with pytest.raises(AudioError) as caught:
-        train.train(_config(), bad_dir, tmp_path / "run")
+        _train(bad_dir, tmp_path / "run")
     assert str(caught.value) == (
         f"{bad_dir}/train/bad: found 8820 samples, expected at least 16384"
     )
@@ -603,7 +502,7 @@ def test_a_track_shorter_than_a_patch(bad_dir, write_track, tmp_path):
 def test_no_tracks_and_unknown_names(bad_dir, tmp_path):
     def refused(message, data_dir=bad_dir, config=None, names=()):
         with pytest.raises(AudioError) as caught:
-            train.train(config or _config(), data_dir, tmp_path / "run", names)
+            _train(data_dir, tmp_path / "run", config, tracks=names)
         assert str(caught.value) == message
         assert not (tmp_path / "run").exists()
 
@@ -625,46 +524,55 @@ def test_no_tracks_and_unknown_names(bad_dir, tmp_path):
     )
 
 
-# Mistakes on the command line.
+# Mistakes on the command line, one of each kind; `test_config.py` has what fields can be.
 
 
 def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tmp_path):
     path = bad_dir / "train" / "bad" / "bass.wav"
     _rewrite(path, encoding="float32", nan_at=11_025)
-    message = refusal(program("train", *_flags(bad_dir, tmp_path / "run")))
+    message = refusal(program("train", *flags(bad_dir, tmp_path / "run")))
     assert message.startswith(f"{path}: found NaN or infinity at sample 11025")
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
-    ("field", "value", "message"),
+    ("changes", "message"),
     [
-        ("batch_size", 0, "config.batch_size: found 0, expected a whole number, 1 or more"),
-        ("batch_size", "many", "flag --config.batch_size=many: invalid literal"),
-        ("learning_rate", -1, "config.learning_rate: found -1.0, expected a number over 0"),
-        ("decay", "never", "config.decay: found 'never', expected 'step' or 'cosine'"),
-        ("model.hop_length", 500, "config.model.hop_length: found 500, expected a divisor of"),
-        ("model.patch_samples", 4096, "config.model.patch_samples: found 4096, expected at least"),
-        ("model.stems", "('vocals',)", "config.model.stems: found ('vocals',), expected at least"),
-        ("loss_weights", "(0.9, 0.1)", "config.loss_weights: found (0.9, 0.1), expected nothing"),
-        ("patience", 3, "--config: found AttributeError: \"'patience'\", expected a config file"),
-        ("model.patience", 3, "--config: found AttributeError: \"'patience'\", expected a config"),
+        (["--config.batch_size=many"], "flag --config.batch_size=many: invalid literal"),
+        (["--config.decay=never"], "config.decay: found 'never', expected 'step' or 'cosine'"),
+        (["--config.model.hop_length=500"], "config.model.hop_length: found 500, expected a"),
+        (
+            ["--config.model.stems=('vocals',)"],
+            "config.model.stems: found ('vocals',), expected at",
+        ),
+        (["--config.patience=3"], "--config: found AttributeError: \"'patience'\", expected a"),
+        (["--config.model.patience=3"], "--config: found AttributeError: \"'patience'\", expected"),
+        (["--strategy=cloud"], "flag --strategy=cloud: value should be one of"),
+        (["--strategy=tpu"], "--strategy=tpu: found no TPU 'local' ("),
+        (["--reader=soundfile"], "flag --reader=soundfile: value should be one of <mmap|tfio>"),
+        (["--trakcs=one"], "Unknown command line flag 'trakcs'"),
+        (["one"], "found the argument 'one', expected only --flags"),
     ],
+    ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_config_that_cannot_work(data_dir, program, refusal, tmp_path, field, value, message):
-    done = program("train", *_flags(data_dir, tmp_path / "run", **{field: value}))
-    assert refusal(done).startswith(message)
+def test_flags_that_cannot_work(data_dir, program, refusal, tmp_path, changes, message):
+    assert message in refusal(program("train", *flags(data_dir, tmp_path / "run"), *changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_flags_that_are_missing(data_dir, program, refusal, tmp_path):
+    config, data, work = flags(data_dir, tmp_path / "run")[:3]
+    assert refusal(program("train", data, work)).startswith("--config: missing, expected a")
+    assert "--data_dir: not given, expected a value" in refusal(program("train", config, work))
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, "OSError: [Errno 2] No such file or directory: '{path}'"),
-        ("def get_config(:", "SyntaxError: invalid syntax (mine.py, line 1)"),
-        ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("def get_config():\n    return width", "NameError: name 'width' is not defined"),
-        ("WIDTH = 3", "AttributeError: module 'config_config' has no attribute 'get_config'"),
+        (None, "cannot be read ([Errno 2] No such file or directory: '{path}'), expected"),
+        ("def get_config(:", "found SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("WIDTH = 3", "found AttributeError: module 'config_config' has no attribute 'get_config'"),
     ],
 )
 def test_config_file_that_cannot_be_read(data_dir, program, refusal, tmp_path, text, reason):
@@ -673,52 +581,11 @@ def test_config_file_that_cannot_be_read(data_dir, program, refusal, tmp_path, t
         path.write_text(text)
     flags = [f"--config={path}", f"--data_dir={data_dir}", f"--workdir={tmp_path / 'run'}"]
     message = refusal(program("train", *flags))
-    assert message.startswith(f"--config: found {reason.format(path=path)}, expected a config file")
-
-
-def test_devices_that_are_not_there(data_dir, program, refusal, tmp_path):
-    def refused(*arguments, **environment):
-        done = program(
-            "train",
-            *_flags(data_dir, tmp_path / "run"),
-            *arguments,
-            env={**os.environ, **environment},
-        )
-        assert not (tmp_path / "run").exists()
-        return refusal(done)
-
-    assert refused("--strategy=tpu").startswith("--strategy=tpu: found no TPU 'local' (")
-    assert refused("--tpu=local", "--strategy=cpu") == (
-        "--tpu: found --strategy=cpu, expected --strategy=tpu"
-    )
-    assert refused("--strategy=multiworker").startswith(
-        "--strategy=multiworker: found no TF_CONFIG in the environment, expected JSON such as"
-    )
-    assert refused("--strategy=multiworker", TF_CONFIG="{").startswith(
-        "TF_CONFIG: found '{', expected JSON with cluster.worker and task"
-    )
-    message = "--strategy=gpu: found no GPU, expected one (--strategy=auto takes any)"
-    assert refused("--strategy=gpu", CUDA_VISIBLE_DEVICES="") == message
-    assert "flag --strategy=cloud: value should be one of" in refused("--strategy=cloud")
-
-
-def test_flags_that_are_missing_or_unknown(data_dir, program, refusal, tmp_path):
-    config, data, work = _flags(data_dir, tmp_path / "run")[:3]
-    assert refusal(program("train", data, work)) == (
-        "--config: missing, expected a file such as experiments/configs/small_4stems.py"
-    )
-    assert "--data_dir: not given, expected a value" in refusal(program("train", config, work))
-    assert refusal(program("train", config, data, work, "--trakcs=one")).startswith(
-        "Unknown command line flag 'trakcs'"
-    )
-    assert refusal(program("train", config, data, work, "one")) == (
-        "found the argument 'one', expected only --flags"
-    )
-    assert not (tmp_path / "run").exists()
+    assert message.startswith(f"--config: {reason.format(path=path)}")
 
 
 def test_workdir_that_is_a_file(data_dir, program, refusal, tmp_path):
     workdir = tmp_path / "file"
     workdir.write_text("in the way")
-    message = refusal(program("train", *_flags(data_dir, workdir)))
+    message = refusal(program("train", *flags(data_dir, workdir)))
     assert message == f"{workdir}: cannot be read or written (File exists)"

@@ -21,6 +21,9 @@ _MODEL = ModelConfig(
 _CONFIG = Config(model=_MODEL, sources={"rest": ("drums", "bass")})
 
 
+_FINGERPRINT = "ddc48d1773f84cff"  # of the fixture's tracks, all files of one time
+
+
 def _write(data_dir, name, frames, **levels):
     """A track of stereo noise; a level of 0 is silence."""
     rng = np.random.default_rng([frames, *name.encode()])
@@ -113,6 +116,16 @@ def test_second_call_reads_the_cache(data_dir, computed):
         np.testing.assert_array_equal(_volumes(data_dir, config), first)
     assert len(computed) == 1
     assert [entry.name for entry in data_dir.iterdir() if entry.is_file()] == [path.name]
+
+
+def test_files_of_earlier_versions_are_read_again(data_dir):
+    """The fingerprint, hence the file's name, is that of the first version."""
+    for path in data_dir.glob("*/*/*.wav"):
+        os.utime(path, ns=(0, 10**18))
+    (data_dir / f"volumes.{_FINGERPRINT}.json").write_text(
+        json.dumps({"volumes": [[2, 1], [9, 8]], "patches": [5, 2]})
+    )
+    np.testing.assert_allclose(_volumes(data_dir), [4, 3])
 
 
 @pytest.mark.parametrize(

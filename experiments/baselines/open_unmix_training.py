@@ -1,0 +1,319 @@
+"""Trains Open-Unmix on our stream of crops; network, optimiser, loss and statistics are its own.
+
+PyTorch and openunmix are imported when training starts: make comparison.
+"""
+
+import copy
+import dataclasses
+import itertools
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from sccunet.config import Config, ConfigError
+from sccunet.files import folder_written_whole
+
+# openunmix's own
+_STFT = {"n_fft": 4096, "n_hop": 1024}
+_BANDWIDTH = 16_000  # Hz; the network's input ends there
+_LEARNING_RATE = 1e-3
+_WEIGHT_DECAY = 1e-5
+
+_STATISTICS_CROPS = 100  # 10 minutes of 6 s
+_VALIDATION_CROPS = 16
+_VALIDATIONS = 10  # of each stem
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenUnmixOptions:
+    """What Open-Unmix is trained on, where, and for how long.
+
+    Attributes:
+      data_dir: tracks in the MUSDB18-HQ layout, each at least one crop long.
+      workdir: a new folder; it appears when all stems are trained.
+      minutes: of the whole training, as `experiments.train_open_unmix` says.
+      hidden_size: of each network, an even number; published networks have 512.
+      batch_size: crops per step.
+      seconds: length of a crop.
+      tracks: names of those to train on; without them the training split.
+    """
+
+    data_dir: str | os.PathLike
+    workdir: str | os.PathLike
+    minutes: float
+    hidden_size: int = 512
+    batch_size: int = 16
+    seconds: float = 6.0
+    tracks: tuple[str, ...] = ()
+
+
+def train_open_unmix(config: Config, options: OpenUnmixOptions) -> None:
+    """Trains one Open-Unmix network for each of the config's stems, on the CPU.
+
+    Args:
+      config: stems and sample rate, validation split, augmentation and seed; the rest is not used.
+      options: the rest.
+
+    Raises:
+      AudioError: for data that cannot be trained on, before training starts.
+      ConfigError: if openunmix is missing, a setting cannot work, or `workdir` exists.
+    """
+    from experiments.baselines.torch_system import import_package
+
+    _check(config, options)
+    torch = import_package("torch")
+    import_package("openunmix.utils")
+
+    from data_pipeline import dataset, splits, tracks
+
+    samples = round(options.seconds * config.model.sample_rate)
+    model = dataclasses.replace(config.model, patch_samples=samples)
+    config = dataclasses.replace(config, model=model, batch_size=options.batch_size)
+    training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
+    print(how)
+    tracks.check_finite([segment.track for segment in training + validation])
+    started = time.monotonic()
+    torch.manual_seed(config.seed)
+    crops = dataset.fixed_crops(training, config, _STATISTICS_CROPS)
+    crops = dataset.fixed_dataset(training, config, crops, 1, stereo=True)
+    statistics = statistics_of(_batches(crops))
+    spent = time.monotonic() - started
+    share = max(0.0, 60 * options.minutes - spent) / len(config.model.stems)
+    crops = dataset.fixed_crops(validation, config, _VALIDATION_CROPS)
+    crops = dataset.fixed_dataset(validation, config, crops, options.batch_size, stereo=True)
+    trained = {}
+    for i, stem in enumerate(config.model.stems):
+        # Each stem sees the same crops.
+        stream = dataset.training_dataset(training, config, stereo=True)
+        fit = _Fit(config, i, statistics, options.hidden_size, crops)
+        trained[stem] = fit.run(_batches(stream), share)
+    _write(config, options, trained, {"split": how, "threads": torch.get_num_threads()}, spent)
+    print(f"Open-Unmix of {', '.join(trained)}: {options.workdir}")
+
+
+def _write(config, options, trained, about, spent) -> None:
+    """Writes the workdir: what openunmix needs, and how each network came about."""
+    import torch
+
+    settings = {
+        "nfft": _STFT["n_fft"],
+        "nhop": _STFT["n_hop"],
+        "sample_rate": float(config.model.sample_rate),
+        "nb_channels": 2,
+    }
+    of_stem = settings | {
+        "hidden_size": options.hidden_size,
+        "bandwidth": _BANDWIDTH,
+        "lr": _LEARNING_RATE,
+        "weight_decay": _WEIGHT_DECAY,
+        "batch_size": options.batch_size,
+        "seq_dur": options.seconds,
+        "seed": config.seed,
+        "minutes": options.minutes,
+        "data_dir": str(Path(options.data_dir).resolve()),
+        **about,
+        "config": config.to_dict(),
+    }
+    with folder_written_whole(options.workdir) as folder:
+        (folder / "separator.json").write_text(_to_json(settings))
+        for stem, (state, record) in trained.items():
+            torch.save(state, folder / f"{stem}.pth")
+            record = {"args": of_stem, "statistics_seconds": spent, **record}
+            (folder / f"{stem}.json").write_text(_to_json(record))
+
+
+def _check(config: Config, options: OpenUnmixOptions) -> None:
+    stems = config.model.stems
+    if len(stems) < 2:
+        raise ConfigError(
+            f"config.model.stems: found {stems}, expected at least two to train on: the mixture is"
+            " their sum"
+        )
+    for stem, other in itertools.permutations(stems, 2):
+        if other.startswith(stem):
+            # openunmix takes <stem>*.pth for the stem's weights.
+            raise ConfigError(
+                f"config.model.stems: found {stem!r} and {other!r}, expected none that another one"
+                " starts with: openunmix mistakes their files"
+            )
+    if options.hidden_size % 2:
+        raise ConfigError(
+            f"hidden_size: found {options.hidden_size}, expected an even number: half for each"
+            " direction"
+        )
+    if Path(options.workdir).exists():
+        raise ConfigError(f"{options.workdir}: found already there, expected a new workdir")
+
+
+def _to_json(values: Any) -> str:
+    return json.dumps(values, indent=1) + "\n"
+
+
+def _batches(data):
+    """torch.float32 [batch, stems, 2, samples] of one of our datasets."""
+    import tensorflow as tf
+    import torch
+
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = 1  # the cores are the network's
+    for batch in data.with_options(options):
+        yield torch.from_numpy(batch.numpy().copy())
+
+
+def _encoder():
+    """openunmix's function of [batch, 2, samples]: magnitudes [batch, 2, bins, frames]."""
+    import torch
+    from openunmix import transforms
+
+    stft, _ = transforms.make_filterbanks(**_STFT)
+    return torch.nn.Sequential(stft, transforms.ComplexNorm())
+
+
+def statistics_of(batches):
+    """Mean and standard deviation of the mixtures' magnitudes in each bin, as openunmix's training.
+
+    Of the mean over both channels. float64 [bins] each.
+    """
+    import numpy as np
+    import torch
+
+    encoder = _encoder()
+    count, total, squares = 0, 0.0, 0.0
+    with torch.inference_mode():
+        for stems in batches:
+            x = encoder(stems.sum(dim=1)).mean(dim=1).double()  # [batch, bins, frames]
+            count += x.shape[0] * x.shape[2]
+            total += x.sum(dim=(0, 2)).numpy()
+            squares += x.square().sum(dim=(0, 2)).numpy()
+    mean = total / count
+    scale = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    scale[scale == 0] = 1  # as scikit-learn's scaler: a bin that never changes
+    return mean, np.maximum(scale, 1e-4 * scale.max())
+
+
+class _Fit:
+    """Trains the network of one stem.
+
+    Args:
+      config: its stems and sample rate.
+      i: number of the stem.
+      statistics: of the network's input, from `statistics_of`.
+      hidden_size: of the network.
+      validation: dataset of a few batches.
+    """
+
+    def __init__(self, config: Config, i: int, statistics, hidden_size: int, validation):
+        import torch
+        from openunmix import model, utils
+
+        self.started = time.monotonic()
+        rate, n_fft = config.model.sample_rate, _STFT["n_fft"]
+        self.i, self.stem = i, config.model.stems[i]
+        self.encoder = _encoder()
+        self.unmix = model.OpenUnmix(
+            nb_bins=n_fft // 2 + 1,
+            nb_channels=2,
+            hidden_size=hidden_size,
+            input_mean=statistics[0],
+            input_scale=statistics[1],
+            max_bin=int(utils.bandwidth_to_max_bin(rate, n_fft, _BANDWIDTH)),
+        )
+        self.optimizer = torch.optim.Adam(
+            self.unmix.parameters(), _LEARNING_RATE, weight_decay=_WEIGHT_DECAY
+        )
+        self.validation = list(_batches(validation))
+        self.best = None
+        self.losses = []  # of the steps since the last validation
+        self.record = {
+            "steps": 0,
+            "seconds": 0.0,
+            "best_loss": math.inf,
+            "best_step": 0,
+            "train_loss_history": [],
+            "valid_loss_history": [],
+            "valid_step_history": [],
+        }
+
+    def run(self, batches, share: float) -> tuple[dict, dict]:
+        """Trains until `share` seconds after this object was made, but at least for one step.
+
+        Args:
+          batches: endless, torch.float32 [batch, stems, 2, samples].
+          share: seconds.
+
+        Returns:
+          The weights of the best validation, and a record of the training.
+        """
+        from tqdm import tqdm
+
+        started, validation_seconds = self.started, 0.0
+        bar = tqdm(
+            total=max(1, round(share)),
+            desc=self.stem,
+            bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total} s{postfix}",
+        )
+        self.unmix.train()
+        for stems in batches:
+            before = time.monotonic()
+            self._step(stems, min(1.0, (before - started) / share) if share > 0 else 1.0)
+            now = time.monotonic()
+            # Ends where another such step would not leave the time for the last validation.
+            done = now - started + (now - before) + validation_seconds > share
+            validations = len(self.record["valid_loss_history"])
+            if done or (now - started) / share > (validations + 1) / _VALIDATIONS:
+                valid_loss = self._validate()
+                validation_seconds = time.monotonic() - now
+                bar.set_postfix(steps=self.record["steps"], valid_loss=f"{valid_loss:.4g}")
+            bar.update(min(time.monotonic() - started, bar.total) - bar.n)
+            if done:
+                break
+        bar.close()
+        self.record["seconds"] = time.monotonic() - started
+        return self.best, self.record
+
+    def _loss(self, stems):
+        import torch
+        from torch.nn import functional
+
+        with torch.no_grad():
+            x = self.encoder(stems.sum(dim=1))
+            y = self.encoder(stems[:, self.i].contiguous())
+        return functional.mse_loss(self.unmix(x), y)
+
+    def _step(self, stems, progress: float) -> None:
+        """One update; `progress` of the time, from 0 to 1, gives the learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = _LEARNING_RATE * (1 + math.cos(math.pi * progress)) / 2
+        self.optimizer.zero_grad()
+        loss = self._loss(stems)
+        loss.backward()
+        self.optimizer.step()
+        self.losses.append(loss.item())
+        self.record["steps"] += 1
+
+    def _validate(self) -> float:
+        """The validation loss, which goes into the record; keeps the weights if it is the best."""
+        import torch
+
+        self.unmix.eval()
+        with torch.inference_mode():
+            losses = [self._loss(stems).item() * len(stems) for stems in self.validation]
+        self.unmix.train()
+        valid_loss = sum(losses) / sum(len(stems) for stems in self.validation)
+        record = self.record
+        record["train_loss_history"].append(sum(self.losses) / len(self.losses))
+        record["valid_loss_history"].append(valid_loss)
+        record["valid_step_history"].append(record["steps"])
+        self.losses = []
+        if not math.isfinite(valid_loss):
+            raise ConfigError(
+                f"config.model.stems: the loss of {self.stem} became {valid_loss};"
+                " another --seed or a larger --batch_size may help"
+            )
+        if valid_loss < record["best_loss"]:
+            record["best_loss"], record["best_step"] = valid_loss, record["steps"]
+            self.best = copy.deepcopy(self.unmix.state_dict())
+        return valid_loss

@@ -1,0 +1,212 @@
+"""The epochs of a training run: network, batches, checkpoint and logs put together."""
+
+import dataclasses
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from data_pipeline import dataset, readers
+from data_pipeline.tracks import Segment
+from experiments import training_records
+from experiments.training_options import TrainOptions
+from sccunet import checkpoints, distribution
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
+from sccunet.runs import CONFIG
+from sccunet.tensorboard import TensorBoard
+from sccunet.training import Trainer, compile_trainer
+from sccunet.unet import build_model
+
+_SHOWN = 3  # validation crops, in TensorBoard
+
+
+def fit(
+    config: Config,
+    options: TrainOptions,
+    strategy: tf.distribute.Strategy,
+    reader: readers.MakeReader,
+    training: Sequence[Segment],
+    validation: Sequence[Segment],
+) -> None:
+    """Trains, from the newest checkpoint on if there is one.
+
+    Args:
+      config: the run's, with its loss weights.
+      options: workdir, first weights, and how often a checkpoint is written.
+      strategy: from `sccunet.distribution.make_strategy`.
+      reader: of both splits.
+      training, validation: from `splits.training_split`.
+
+    Raises:
+      AudioError: for a file that turns bad while it runs.
+      ConfigError: for weights that do not fit, replicas without work, or a loss or gradients that
+        are no finite numbers.
+      PreemptedError: when SIGTERM has stopped it and all is saved.
+    """
+    keras.utils.set_random_seed(config.seed)
+    batches = _batches(config, strategy, reader, training, validation)
+    with strategy.scope():
+        unet = build_model(config.model, config.precision, config.synchronized_norm)
+        trainer = compile_trainer(unet, config, config.loss_weights, batches.steps_per_epoch)
+    note = _load(trainer, batches, options, strategy)
+    chief, workdir = distribution.is_chief(strategy), options.workdir
+    if chief:
+        write_whole(workdir / CONFIG, config.to_json())
+    if int(trainer.epochs_done.numpy()) >= config.epochs:
+        print(f"all {config.epochs} epochs are done: {workdir}")
+        return
+    checkpoint = checkpoints.Checkpoint(workdir, options.checkpoint_minutes, writes=chief)
+    if distribution.is_multiworker(strategy):
+        checkpoint.agree = distribution.agree(strategy)
+    signal.signal(signal.SIGTERM, lambda *_: checkpoint.preempt())
+    try:
+        _run(trainer, strategy, batches, checkpoint, note)
+    except NotFiniteError as error:
+        line = (
+            f"{workdir}: the {error.what} became NaN or infinite at step {error.step}"
+            f" (epoch {error.step // batches.steps_per_epoch + 1})"
+        )
+        if chief and error.what != "validation loss":
+            line += training_records.keep_bad_batch(workdir, training, config, error.step)
+        raise ConfigError(line) from error
+    except tf.errors.OpError as error:
+        if found := readers.error_of(error):
+            raise found from error
+        raise
+    print(f"best and last weights, config and TensorBoard logs: {workdir}")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batches:
+    """The data sets of a run.
+
+    Attributes:
+      config, reader, training, validation: as `fit` has them.
+      crops: of the validation split: whole batches.
+      batch_size: of the validation.
+    """
+
+    config: Config
+    reader: readers.MakeReader
+    training: Sequence[Segment]
+    validation: Sequence[Segment]
+    crops: Sequence[tuple[int, int]]
+    batch_size: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return dataset.steps_per_epoch(self.training, self.config)
+
+    def of_training(self, first_step: int, context=None) -> tf.data.Dataset:
+        return dataset.training_dataset(
+            self.training, self.config, first_step, self.reader, context=context
+        )
+
+    def of_validation(self, context=None) -> tf.data.Dataset:
+        return dataset.fixed_dataset(
+            self.validation, self.config, self.crops, self.batch_size, self.reader, context=context
+        )
+
+    def shown(self) -> np.ndarray:
+        """A few validation crops, float32 [crops, stems, patch_samples]."""
+        spread = np.linspace(0, len(self.crops) - 1, _SHOWN).round().astype(int)
+        crops = [self.crops[i] for i in np.unique(spread)]
+        (batch,) = dataset.fixed_dataset(
+            self.validation, self.config, crops, len(crops), self.reader
+        )
+        return batch.numpy()
+
+
+def _batches(config, strategy, reader, training, validation) -> _Batches:
+    """Raises ConfigError where there are fewer validation crops than replicas."""
+    crops = dataset.fixed_crops(validation, config, config.validation_crops)
+    replicas = strategy.num_replicas_in_sync
+    # Whole batches alone, divided among the replicas: the compiled step knows one shape.
+    batch_size = min(config.batch_size, len(crops)) // replicas * replicas
+    if not batch_size:
+        raise ConfigError(
+            f"--strategy: found {replicas} replicas, expected no more than the {len(crops)}"
+            " validation crops"
+        )
+    crops = crops[: len(crops) // batch_size * batch_size]
+    return _Batches(config, reader, training, validation, crops, batch_size)
+
+
+def _load(
+    trainer: Trainer, batches: _Batches, options: TrainOptions, strategy: tf.distribute.Strategy
+) -> str:
+    """Loads what the run goes on from, or starts from; text about the former."""
+    workdir = options.workdir
+    loaded = checkpoints.load_newest(trainer, workdir, lambda line: logging.warning("%s", line))
+    if options.init_from and not loaded:
+        path = Path(options.init_from)
+        path = path / checkpoints.BEST if path.is_dir() else path
+        checkpoints.load_weights(trainer.unet, path)
+    step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
+    if distribution.is_multiworker(strategy) and not distribution.same_everywhere(
+        strategy, (step, epoch)
+    ):
+        raise ConfigError(
+            f"{workdir}: found step {step} here and another one on another worker, expected a"
+            " folder that all of them see"
+        )
+    if not loaded:
+        return ""
+    note = f"continuing from epoch {epoch} of {batches.config.epochs}"
+    if within := step - epoch * batches.steps_per_epoch:
+        note += f" and {within} of {batches.steps_per_epoch} steps"
+    print(f"{note} in {loaded}", flush=True)
+    return note
+
+
+def _run(
+    trainer: Trainer,
+    strategy: tf.distribute.Strategy,
+    batches: _Batches,
+    checkpoint: checkpoints.Checkpoint,
+    note: str,
+) -> None:
+    """Trains from wherever the trainer is to the last epoch."""
+    epochs, steps = batches.config.epochs, batches.steps_per_epoch
+    step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
+    chief, shown = distribution.is_chief(strategy), batches.shown()
+    verbose = 0 if not chief else 1 if sys.stdout.isatty() else 2
+
+    def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
+        board = TensorBoard(str(checkpoint.workdir / "tensorboard"), shown, epoch, note)
+        # The guard comes first: what it refuses is not saved.
+        return [FiniteGuard(), checkpoint, *([board] if chief else [])]
+
+    several = distribution.is_multiworker(strategy)
+    if several or step > epoch * steps:
+        distribute = strategy.distribute_datasets_from_function
+        until = epochs if several else epoch + 1
+        run_epochs(
+            trainer,
+            strategy,
+            distribute(lambda context: batches.of_training(step, context)),
+            distribute(batches.of_validation),
+            steps,
+            until,
+            callbacks(epoch, note),
+            verbose,
+        )
+        epoch, note = until, ""
+    if epoch < epochs:
+        trainer.fit(
+            batches.of_training(epoch * steps),
+            steps_per_epoch=steps,
+            shuffle=False,  # the stream has its order
+            initial_epoch=epoch,
+            epochs=epochs,
+            validation_data=batches.of_validation(),
+            callbacks=callbacks(epoch, note),
+            verbose=verbose,
+        )

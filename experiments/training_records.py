@@ -1,0 +1,103 @@
+"""What a run writes beside its weights: its config, its data, and the batch at which it failed."""
+
+import dataclasses
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data_pipeline.tracks import Segment
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.runs import CONFIG, load_config
+
+
+def resolve(
+    config: Config,
+    workdir: Path,
+    data_dir: str | os.PathLike,
+    training: Sequence[Segment],
+    validation: Sequence[Segment],
+    how: str,
+) -> Config:
+    """The config of the run in the workdir, if there is one; a new workdir gets its `data.json`.
+
+    Args:
+      config: as it was given.
+      workdir: of the run.
+      data_dir: of the tracks.
+      training, validation, how: from `splits.training_split`.
+
+    Raises:
+      ConfigError: if the workdir holds a run of another config or of other tracks.
+    """
+    data = {
+        "data_dir": str(Path(data_dir).resolve()),
+        "split": how,
+        "training": [[s.track.split, s.track.name, s.start, s.frames] for s in training],
+        "validation": [[s.track.split, s.track.name, s.start, s.frames] for s in validation],
+    }
+    config_path, data_path = workdir / CONFIG, workdir / "data.json"
+    if not config_path.exists():
+        write_whole(data_path, json.dumps(data, indent=1) + "\n")
+        return config
+    before = load_config(workdir)
+    given = config.to_dict()
+    for field, was in before.to_dict().items():
+        same = given[field] == was or (field == "loss_weights" and not config.loss_weights)
+        if not same and field != "epochs":
+            raise ConfigError(
+                f"{config_path}: the run there has {field} = {was}, found {given[field]};"
+                " expected the same, or another --workdir"
+            )
+    was = json.loads(data_path.read_text())
+    if (was["training"], was["validation"]) != (data["training"], data["validation"]):
+        raise ConfigError(
+            f"{data_path}: the run there has other training or validation tracks;"
+            " expected the same, or another --workdir"
+        )
+    return dataclasses.replace(before, epochs=config.epochs)
+
+
+def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, step: int) -> str:
+    """Writes the batch of a step into the workdir.
+
+    Args:
+      workdir: of the run.
+      training: the training split.
+      config: the run's.
+      step: number of the step in the run, from 0.
+
+    Returns:
+      What a line about the failed step says of its batch; it starts with "; its batch".
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    from data_pipeline import readers
+    from data_pipeline.dataset import training_batch
+
+    try:
+        waveforms, origins = training_batch(training, config, step)
+    except tf.errors.OpError as error:
+        return f"; its batch cannot be read again ({readers.error_of(error) or error})"
+    files = [[path for path, _ in crop] for crop in origins]
+    starts = [[start for _, start in crop] for crop in origins]
+    content = io.BytesIO()
+    np.savez(content, waveforms=waveforms, files=files, starts=starts)
+    path = workdir / f"bad_batch_{step}.npz"
+    try:
+        write_whole(path, content.getvalue())
+        kept = f"is kept in {path}"
+    except OSError as error:
+        kept = f"cannot be kept ({error.strerror})"
+    bad = [not np.isfinite(crop).all() for crop in waveforms]
+    concerned = [crop for crop, is_bad in zip(files, bad, strict=True) if is_bad or not any(bad)]
+    tracks = sorted({Path(file).parent.name for crop in concerned for file in crop})
+    return (
+        f"; its batch {kept}"
+        + (", with NaN or infinity in crops of " if any(bad) else ", with crops of ")
+        + ", ".join(tracks)
+        + ("" if any(bad) else "; a lower config.learning_rate, in another --workdir, may help")
+    )

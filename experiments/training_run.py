@@ -1,0 +1,123 @@
+"""A training run as a process: checks, devices, signals, and the exit code of a run to go on with.
+
+Nothing here imports TensorFlow before data and config have been found good.
+"""
+
+import dataclasses
+import os
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from experiments import training_records
+from experiments.training_options import TrainOptions
+from sccunet.config import Config, ConfigError
+
+# EX_TEMPFAIL of sysexits.h: saved, and worth running again.
+PREEMPTED = 75
+
+
+def train(config: Config, options: TrainOptions) -> None:
+    """Trains until `config.epochs` epochs are done, continuing where the workdir has a checkpoint.
+
+    Raises:
+      AudioError: for data that cannot be trained on, before training starts; for a file that turns
+        bad while it runs.
+      ConfigError: for a workdir of another run, weights that do not fit, devices or a reader that
+        are not there, or a loss or gradients that are no finite numbers.
+      SystemExit: with `PREEMPTED`, when SIGTERM has stopped it and all is saved, or another worker
+        has vanished.
+    """
+    before = signal.signal(
+        signal.SIGTERM, lambda *_: _leave("stopped before the first step", options.workdir)
+    )
+    try:
+        _train(config, options)
+    except Exception as error:
+        if not _is_of_workers(error, options.strategy):
+            raise
+        reason = re.sub(r"{{.*?}} ", "", str(error).splitlines()[0])[:200]
+        _leave(f"another worker is gone ({reason})", options.workdir)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _leave(why: str, workdir: Path) -> NoReturn:
+    print(f"{why}; run it again to go on: {workdir}", file=sys.stderr, flush=True)
+    sys.exit(PREEMPTED)
+
+
+def _is_of_workers(error: Exception, strategy: str) -> bool:
+    """Whether it is what those see whose fellow worker has vanished."""
+    if not os.environ.get("TF_CONFIG") or strategy not in ("auto", "multiworker"):
+        return False
+    import tensorflow as tf
+
+    kinds = ("Unavailable", "Aborted", "Cancelled", "DeadlineExceeded", "Internal")
+    return isinstance(error, tuple(getattr(tf.errors, f"{kind}Error") for kind in kinds))
+
+
+def _train(config: Config, options: TrainOptions) -> None:
+    from data_pipeline import readers, splits, tracks
+
+    if len(config.model.stems) < 2:
+        raise ConfigError(
+            f"config.model.stems: found {config.model.stems}, expected at least two to train on:"
+            " the mixture is their sum"
+        )
+    training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
+    print(how)
+    tracks.check_finite([segment.track for segment in training + validation])
+    # From here on it takes TensorFlow.
+    reader = readers.reader_named(options.reader)
+    strategy = devices(config, options)
+    workdir, data_dir = options.workdir, options.data_dir
+    config = training_records.resolve(config, workdir, data_dir, training, validation, how)
+
+    from data_pipeline.volumes import training_volumes
+    from experiments.training_fit import fit
+    from sccunet.checkpoints import PreemptedError
+    from sccunet.losses import loss_weights
+
+    weights = loss_weights(config, lambda: training_volumes(training, config, data_dir))
+    config = dataclasses.replace(config, loss_weights=weights)
+    named = zip(config.model.stems, weights, strict=True)
+    print("loss weights:", ", ".join(f"{stem} {alpha:.3f}" for stem, alpha in named))
+    try:
+        fit(config, options, strategy, reader, training, validation)
+    except PreemptedError as error:
+        _leave(str(error), workdir)
+
+
+def devices(config: Config, options: TrainOptions):
+    """The run's strategy, made before TensorFlow computes anything.
+
+    Raises:
+      ConfigError: if it is not there, or the config does not suit it.
+    """
+    import tensorflow as tf
+
+    from sccunet.distribution import make_strategy
+
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
+    strategy, about = make_strategy(options.strategy, options.tpu)
+    print(f"strategy: {about}")
+    replicas = strategy.num_replicas_in_sync
+    if config.batch_size % replicas:
+        raise ConfigError(
+            f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
+            " replicas that share it"
+        )
+    if (
+        config.jit_compile
+        and replicas > 1
+        and all("CPU" in device for device in strategy.extended.worker_devices)
+    ):
+        raise ConfigError(
+            f"config.jit_compile: found True with {replicas} replicas on CPUs, expected False: XLA"
+            " cannot add up gradients between CPUs"
+        )
+    return strategy

@@ -225,8 +225,9 @@ def test_config_file_is_valid_and_says_how_it_went(name):
     assert _values(name).model.dropout != 0.123
 
 
-def test_paper_4stems_has_the_papers_numbers():
+def test_paper_4stems_has_the_papers_numbers_which_are_the_defaults():
     values = _values("paper_4stems").to_dict()
+    assert Config.from_dict(values) == Config()
     model = values.pop("model")
     assert model == {
         "stems": ("vocals", "drums", "bass", "other"),

@@ -43,6 +43,14 @@ setup(
         "gpu": ["tensorflow[and-cuda]>=2.17,<2.22"],
         # `experiments.catalogue` uses parts of it that other versions may not have.
         "beam": ["apache-beam==2.77.*"],
-        "test": ["pytest", "pytest-xdist", "librosa", "ruff", "apache-beam==2.77.*"],
+        # setuptools of 70.1 or newer builds a wheel without another package.
+        "test": [
+            "pytest",
+            "pytest-xdist",
+            "librosa",
+            "ruff",
+            "setuptools>=70.1",
+            "apache-beam==2.77.*",
+        ],
     },
 )

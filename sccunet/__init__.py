@@ -1,7 +1,7 @@
 """Spectrogram-Channels U-Net (Oh, Kim, Yun 2018, arXiv:1810.11520) for music source separation.
 
-The names below are imported when they are first used, so that a program's `--help` and everything
-that needs only the configuration never loads TensorFlow.
+The names below are imported on first use, so that a program's `--help`, and whatever needs only the
+configuration, does not load TensorFlow.
 """
 
 import importlib

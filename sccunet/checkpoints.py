@@ -1,4 +1,4 @@
-"""Weights on the disk: whole or not at all, checked when loaded, and what a run continues from."""
+"""Saves and loads weights, whole and checked, with the state that a run resumes from."""
 
 import contextlib
 import errno
@@ -28,15 +28,16 @@ _DIGEST = "sha256"
 def save_whole(
     model: keras.Model, path: str | os.PathLike, previous: str | os.PathLike | None = None
 ) -> None:
-    """`model.save_weights`, with a checksum, the file being there whole or not at all.
+    """Saves a model's weights with a checksum; the file appears whole or not at all.
 
     Args:
-      model: any.
-      path: of the file, `*.weights.h5`.
-      previous: where the file that was there is kept.
+      model: any Keras model.
+      path: the file, `*.weights.h5`.
+      previous: path that keeps the file that `path` replaces.
 
     Raises:
-      OSError: naming `path` if it cannot be written; what was there before is there, or `previous`.
+      OSError: if `path` cannot be written; the error names it. The old file is kept, at `path` or
+        `previous`.
     """
     path = Path(path)
     reason = 0
@@ -48,7 +49,7 @@ def save_whole(
                 with h5py.File(partial, "r+") as file:
                     file.attrs[_DIGEST] = _digest(file)
                 with open(partial, "rb") as file:
-                    os.fsync(file.fileno())  # else a crash could leave the name without the content
+                    os.fsync(file.fileno())  # otherwise a crash could leave a name without content
                 if previous and path.exists():
                     os.replace(path, previous)
         except (OSError, RuntimeError) as error:  # HDF5 raises either
@@ -59,44 +60,44 @@ def save_whole(
 
 
 def _check_room(model: keras.Model, path: Path) -> None:
-    """Raises OSError where the disk has no room: HDF5 may crash the process when a write fails."""
+    """Raises OSError if the disk is full: HDF5 may crash the process when a write fails."""
     if not hasattr(os, "posix_fallocate"):
         return
     variables = [*model.variables, *getattr(getattr(model, "optimizer", None), "variables", ())]
     content = sum(4 * math.prod(variable.shape) for variable in variables)
     with open(path, "wb") as file:
-        # HDF5's own takes up to some kilobytes an array.
+        # HDF5 adds up to a few kilobytes per array.
         os.posix_fallocate(file.fileno(), 0, content + 8192 * len(variables) + 2**16)
 
 
 @contextlib.contextmanager
 def _without_complaints() -> Iterator[None]:
-    """HDF5 prints a traceback for each handle of a file that it could not write."""
+    """Silences HDF5, which prints a traceback for each handle of a file that it cannot write."""
     before = sys.unraisablehook
     sys.unraisablehook = lambda _: None
     try:
         yield
-        gc.collect(0)  # the handles that an error held
+        gc.collect(0)  # frees the handles that an error holds
     finally:
         sys.unraisablehook = before
 
 
 def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
-    """`model.load_weights`, with one line where it fails.
+    """Loads a model's weights; an error is one line.
 
     Raises:
-      ConfigError: if the file is missing, damaged or another network's.
+      ConfigError: if the file is missing, damaged or from another network.
     """
     path = Path(path)
     if not path.is_file():
         raise ConfigError(f"{path}: found no such file, expected weights")
     try:
         with h5py.File(path) as file:
-            # Files that others wrote have none.
+            # Files from other programs have no checksum.
             if file.attrs.get(_DIGEST, whole := _digest(file)) != whole:
                 raise OSError("its content is not what was written")
         with warnings.catch_warnings():
-            # One for every layer that does not fit, ahead of the error that says so.
+            # Keras warns of every layer that does not fit, before the error that says the same.
             warnings.filterwarnings("ignore", message="Skipping nested container")
             model.load_weights(path)
     except (OSError, RuntimeError, ValueError, KeyError) as error:
@@ -105,7 +106,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
 
 
 def _digest(file: h5py.File) -> str:
-    """The checksum of every array in a file, names and shapes included."""
+    """Computes the checksum of all arrays in a file, with their names and shapes."""
     digest = hashlib.sha256()
 
     def add(name: str, item: h5py.Group | h5py.Dataset) -> None:
@@ -121,20 +122,21 @@ def _digest(file: h5py.File) -> str:
 def load_newest(
     trainer: keras.Model, workdir: str | os.PathLike, report: Callable[[str], None] = print
 ) -> Path | None:
-    """Loads the last checkpoint of a workdir; where it is damaged or missing, the one before.
+    """Loads a workdir's last checkpoint, or the one before if the last is damaged or missing.
 
-    A damaged one gets the ending `.damaged`, so that the next checkpoint finds the good one.
+    A damaged file gets the ending `.damaged`, so that the next save does not move it over the
+    intact one.
 
     Args:
       trainer: a compiled `sccunet.training.Trainer`.
-      workdir: of the run.
-      report: called with one line about each damaged one.
+      workdir: the run's folder.
+      report: called with one line about each damaged file.
 
     Returns:
-      What was loaded; None where there is no checkpoint.
+      The file that was loaded; None if there is no checkpoint.
 
     Raises:
-      ConfigError: if none of them can be loaded, or one may not be read.
+      ConfigError: if no checkpoint loads, or permission to read one is missing.
     """
     damaged = []
     for name in (CHECKPOINT, PREVIOUS):
@@ -145,7 +147,7 @@ def load_newest(
             load_weights(trainer, path)
         except ConfigError as error:
             if isinstance(error.__cause__, PermissionError):
-                raise  # nothing is known of what is in it
+                raise  # it need not be damaged
             damaged.append((path, str(error)))
             continue
         for bad, reason in damaged:
@@ -162,25 +164,26 @@ def load_newest(
 
 
 class PreemptedError(Exception):
-    """The run had to stop, and can go on from its last checkpoint."""
+    """The run was asked to stop; it can resume from its last checkpoint."""
 
 
 class Checkpoint(keras.callbacks.Callback):
-    """Writes the best and the last weights into a workdir.
+    """Saves the best and the last weights of a run in its workdir.
 
-    The last ones come with everything that a run continues from: the optimizer's state, the number
-    of steps and epochs done and the state of the random generators. They are written after every
-    epoch, and within one after the step that ends `minutes` later than they were written before, or
-    during which `preempt` was called. The checkpoint before the last is kept beside it.
+    The last weights come with all the state that a run resumes from: the optimizer's state, the
+    number of steps and epochs done, and the states of the random generators. They are saved after
+    every epoch. Within an epoch they are saved after the first step that ends `minutes` or more
+    after the previous save, and after the step during which `preempt` was called. The previous
+    checkpoint is kept beside the last.
 
     Args:
-      workdir: of the run.
-      minutes: after which a checkpoint is written; None writes them after epochs alone.
-      writes: whether this process is the one that writes.
+      workdir: the run's folder.
+      minutes: time between saves within an epoch; None saves after epochs only.
+      writes: whether this process writes the files.
 
     Attributes:
-      agree: function of (asked to stop, due) of this process that tells whether any process of the
-        run is: all of them must stop at the same step.
+      agree: function that takes this process's (stop requested, save due) and returns the same for
+        all processes of the run together: they must stop at the same step.
     """
 
     def __init__(
@@ -195,11 +198,11 @@ class Checkpoint(keras.callbacks.Callback):
         self._written = time.monotonic()
 
     def preempt(self) -> None:
-        """Asks for a checkpoint and the end of the run, after the step that is being done."""
+        """Asks the run to save and stop after the current step."""
         self._asked = True
 
     def on_train_batch_end(self, batch, logs=None):
-        """Raises `PreemptedError` when all is saved."""
+        """Saves when due; raises `PreemptedError` after saving if the run must stop."""
         stop, due = self.agree((self._asked, time.monotonic() - self._written >= self._seconds))
         if stop or due:
             self._save_last()
@@ -207,7 +210,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._stop()
 
     def on_test_batch_end(self, batch, logs=None):
-        """As `on_train_batch_end`: the epoch's steps are done, its validation will be repeated."""
+        """Saves and stops on request; a resumed run repeats the validation."""
         stop, _ = self.agree((self._asked, False))
         if stop:
             self._save_last()

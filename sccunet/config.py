@@ -1,8 +1,8 @@
-"""The numbers of a run, checked once: model, training and augmentation.
+"""Settings of a run, validated once: model, training and augmentation.
 
-The defaults are the paper's (Oh, Kim, Yun 2018, arXiv:1810.11520) 4-stem set-up; where the paper is
-silent the choice is listed in docs/fidelity.md.
-Nothing here imports TensorFlow, so that programs can show their flags at once.
+The defaults are the 4-stem set-up of the paper (Oh, Kim, Yun 2018, arXiv:1810.11520).
+docs/fidelity.md lists the choices that the paper leaves open.
+This module does not import TensorFlow, so that programs show their flags at once.
 """
 
 import dataclasses
@@ -13,9 +13,9 @@ from typing import Any
 from sccunet.checks import ConfigError, check_value, checks_of, is_names, is_number, is_whole
 from sccunet.checks import UserError as UserError
 
-LOSS_BALANCES = ("volume", "equal")  # of Config
-PRECISIONS = ("float32", "mixed_bfloat16")  # of Config and Separator
-STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # of sccunet.distribution
+LOSS_BALANCES = ("volume", "equal")  # for Config
+PRECISIONS = ("float32", "mixed_bfloat16")  # for Config and Separator
+STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # for sccunet.distribution
 
 # One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
 _MIN_PATCH_FRAMES = 4
@@ -23,16 +23,16 @@ _MIN_PATCH_FRAMES = 4
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What a trained model is: everything that separation and serving need to know.
+    """Settings of a model: everything that separation and serving need to know.
 
     Attributes:
       stems: names of the separated sources, in the order of the network's output channels.
-      sample_rate: the rate of the audio that the network sees, in Hz.
-      frame_length: STFT window and FFT length, in samples (paper: 2048).
-      hop_length: between STFT frames, in samples (paper: 512).
+      sample_rate: sample rate of the network's audio, in Hz.
+      frame_length: length of STFT window and FFT, in samples (paper: 2048).
+      hop_length: distance between STFT frames, in samples (paper: 512).
       patch_samples: length of one patch, in samples (paper: 2 s = 88 200).
-      filters: channels of each encoder level from the top, then of the bottom.
-      dropout: rate behind each up-convolution of the decoder.
+      filters: number of channels at each encoder level from the top, then at the bottom.
+      dropout: dropout rate after each up-convolution of the decoder.
     """
 
     stems: tuple[str, ...] = ("vocals", "drums", "bass", "other")
@@ -86,13 +86,12 @@ class ModelConfig:
 
 @dataclasses.dataclass(frozen=True)
 class AugmentConfig:
-    """Changes made to training crops; all off as in the paper.
+    """Augmentation of training crops; off by default, as in the paper.
 
     Attributes:
-      gain_db: each stem's level is changed at random by up to this many dB, up or down.
-      channel_swap: left and right of each stem change places at random. Needs
-        `downmix = False`.
-      mix_tracks: chance that a crop's stems come each from another track and place.
+      gain_db: largest random change of each stem's level, up or down, in dB.
+      channel_swap: swap left and right of each stem at random. Needs `downmix = False`.
+      mix_tracks: probability that each stem of a crop comes from a different track and place.
     """
 
     gain_db: float = 0.0
@@ -109,34 +108,34 @@ class AugmentConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """A whole training run; written into its workdir as `config.json`.
+    """Settings of a training run; saved in its workdir as `config.json`.
 
     Attributes:
       model: the network and its spectrograms.
-      augment: changes made to training crops.
-      sources: which of a track's files make up a stem, where it is not the one file of its name:
+      augment: augmentation of training crops.
+      sources: the files that make up a stem, unless it is a single file with the stem's name:
         `{"accompaniment": ("drums", "bass", "other")}` sums three files.
-      seed: decides initial weights, crops, their order, augmentation and dropout.
-      batch_size: patches per step, over all replicas of all workers. So steps, epochs and the
-        learning rate's schedule do not depend on how many there are.
+      seed: determines initial weights, crops, their order, augmentation and dropout.
+      batch_size: patches per step, over all replicas of all workers. Steps, epochs and the learning
+        rate's schedule therefore do not depend on the number of replicas.
       epochs: passes over the training split.
-      steps_per_epoch: training steps called an epoch; 0 takes one crop for every patch length of
-        training audio, as cutting the split into consecutive patches would.
-      validation_crops: at most this many validation crops, evenly spread; 0 takes all.
-      random_crops: crops start anywhere; False takes the consecutive cuts themselves.
-      downmix: crops are the mean of a file's channels; False takes one channel at random.
-      learning_rate: Adam's, at the start.
+      steps_per_epoch: training steps per epoch; 0 takes as many crops as the training split has
+        consecutive patches.
+      validation_crops: largest number of validation crops, evenly spread; 0 takes all.
+      random_crops: start crops anywhere; False takes consecutive patches.
+      downmix: train on the mean of a file's channels; False takes one channel at random.
+      learning_rate: Adam's initial learning rate.
       decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
-        then 1e-4 for 20); "cosine" lowers it to 0 over all of them.
-      weight_decay: decoupled, per step and times the learning rate.
-      loss_weights: alpha of each stem, in the order of `model.stems`; empty lets `loss_balance`
-        choose them.
-      loss_balance: how loss weights are chosen where `loss_weights` is empty: "volume" from the
-        volumes of the training split (paper), "equal" gives every stem the same.
+        then 1e-4 for 20); "cosine" lowers it to 0 over all epochs.
+      weight_decay: decoupled weight decay per step, multiplied by the learning rate.
+      loss_weights: alpha of each stem, in the order of `model.stems`; if empty, `loss_balance`
+        determines them.
+      loss_balance: rule for loss weights if `loss_weights` is empty: "volume" computes them from
+        the volumes of the training split (paper), "equal" gives every stem the same weight.
       precision: "float32" or "mixed_bfloat16".
       jit_compile: compile the training step with XLA.
-      synchronized_norm: batch normalisation takes its statistics over all replicas' patches; False
-        takes each replica's own, which is faster.
+      synchronized_norm: compute batch normalisation's statistics over the patches of all replicas;
+        False computes them for each replica, which is faster.
     """
 
     model: ModelConfig = ModelConfig()
@@ -211,10 +210,10 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Config":
-        """The inverse of `to_dict`; also takes a config file's `get_config()`.
+        """Reverses `to_dict`; also accepts the result of a config file's `get_config()`.
 
         Raises:
-          ConfigError: for a field that does not exist or cannot have its value.
+          ConfigError: if a field does not exist or has an invalid value.
         """
         values = _plain(values)
         for field, kind in (("model", ModelConfig), ("augment", AugmentConfig)):
@@ -222,7 +221,7 @@ class Config:
         return _build(cls, values, "")
 
     def to_dict(self) -> dict[str, Any]:
-        """Nested plain values, fit for JSON and for `ml_collections.ConfigDict`."""
+        """Returns nested plain values, for JSON and `ml_collections.ConfigDict`."""
         return dataclasses.asdict(self)
 
     @classmethod
@@ -230,7 +229,7 @@ class Config:
         """Reads what `to_json` wrote.
 
         Raises:
-          ConfigError: for other text, and as `from_dict` does.
+          ConfigError: if the text is not JSON, or as `from_dict`.
         """
         try:
             values = json.loads(text)
@@ -239,12 +238,12 @@ class Config:
         return cls.from_dict(values)
 
     def to_json(self) -> str:
-        """The resolved config as text."""
+        """Returns the config as JSON."""
         return json.dumps(self.to_dict(), indent=2) + "\n"
 
 
 def model_config(config: Any) -> ModelConfig:
-    """The validated `ModelConfig` of a `Config`, a config file's `get_config()` or its `.model`."""
+    """Returns the `ModelConfig` of a `Config`, a config file's `get_config()` or its `.model`."""
     if isinstance(config, ModelConfig):
         return config
     if isinstance(config, Config):
@@ -254,7 +253,7 @@ def model_config(config: Any) -> ModelConfig:
 
 
 def _plain(values: Any) -> dict[str, Any]:
-    """A dict of dicts from a Mapping or an ml_collections.ConfigDict."""
+    """Makes a dict of dicts from a Mapping or an ml_collections.ConfigDict."""
     if hasattr(values, "to_dict"):
         values = values.to_dict()
     check_value(isinstance(values, Mapping), "", values, "a dict of fields")

@@ -1,4 +1,4 @@
-"""Which devices a run computes on: a flag's word to a `tf.distribute` strategy."""
+"""Chooses the devices of a run: from a flag's value to a `tf.distribute` strategy."""
 
 import json
 import os
@@ -10,20 +10,20 @@ from sccunet.config import ConfigError
 
 
 def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Strategy, str]:
-    """A strategy, and what it is made of, for the log.
+    """Makes a strategy, and a description of it for the log.
 
-    Before this call TensorFlow must not have computed anything.
+    TensorFlow must not have computed anything before this call.
 
     Args:
-      name: one of `config.STRATEGIES`. "cpu" and "gpu" are one device; "mirrored" is all GPUs of
-        this machine or, where there are none, its logical CPUs; "multiworker" is that on every
-        machine of the environment's TF_CONFIG; "tpu" is a TPU. "auto" takes what is there:
-        "tpu" if `tpu` is given, "multiworker" if TF_CONFIG names more than one worker, "mirrored"
-        for several GPUs, "gpu", "cpu".
-      tpu: name or address of the TPU; "local" is the one of a TPU VM.
+      name: one of `config.STRATEGIES`. "cpu" and "gpu" use one device. "mirrored" uses all GPUs of
+        this machine or, if there are none, its logical CPUs; "multiworker" does the same on every
+        machine in the environment's TF_CONFIG. "tpu" uses a TPU. "auto" chooses "tpu" if `tpu` is
+        given, "multiworker" if TF_CONFIG names more than one worker, "mirrored" for several GPUs,
+        "gpu" for one, and otherwise "cpu".
+      tpu: name or address of the TPU; "local" is the TPU of a TPU VM.
 
     Raises:
-      ConfigError: if there is no such device, or TF_CONFIG is wrong.
+      ConfigError: if there is no such device, or TF_CONFIG is invalid.
     """
     gpus = tf.config.list_physical_devices("GPU")
     workers = _workers()
@@ -70,7 +70,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
 
 
 def _workers() -> int:
-    """How many TF_CONFIG names; 0 without one."""
+    """Number of workers in TF_CONFIG; 0 without TF_CONFIG."""
     text = os.environ.get("TF_CONFIG", "")
     if not text:
         return 0
@@ -104,7 +104,7 @@ def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes."""
+    """Whether this process writes the run's files."""
     if not is_multiworker(strategy):
         return True
     resolver = strategy.cluster_resolver
@@ -114,7 +114,7 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 
 def same_everywhere(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> bool:
-    """Whether all workers have the same few numbers, each of them smaller than 2**31."""
+    """Whether all workers give the same few numbers, each less than 2**31."""
     mine = tf.cast(numbers, tf.int64)
     squares = tf.stack([mine, mine**2])
 
@@ -122,7 +122,7 @@ def same_everywhere(strategy: tf.distribute.Strategy, numbers: Sequence[int]) ->
     def mean():
         return strategy.reduce("SUM", strategy.run(tf.identity, args=(squares,)), axis=None)
 
-    # The variance is 0 where all are the same.
+    # The variance is 0 if all are the same.
     replicas = strategy.num_replicas_in_sync
     total, of_squares = mean().numpy()
     return bool((replicas * of_squares == total**2).all())
@@ -131,7 +131,7 @@ def same_everywhere(strategy: tf.distribute.Strategy, numbers: Sequence[int]) ->
 def agree(
     strategy: tf.distribute.Strategy,
 ) -> Callable[[tuple[bool, ...]], tuple[bool, ...]]:
-    """Function of this worker's answers to the same questions: whether any worker says yes."""
+    """Returns a function from this worker's answers to whether any worker answers yes."""
 
     @tf.function
     def count(answers):

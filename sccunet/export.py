@@ -1,6 +1,6 @@
-"""A SavedModel that anyone can run or serve: waveforms in, named stems out, no Python of ours.
+"""Exports a SavedModel that needs only TensorFlow: waveforms in, named stems out.
 
-Its signatures are listed in `sccunet.signatures`.
+`sccunet.signatures` lists its signatures.
 """
 
 import json
@@ -32,26 +32,27 @@ def export_saved_model(
     training_data: Any = "not stated",
     licence: str = "not stated",
 ) -> Path:
-    """Writes `<base_dir>/<version>/`, after checking it in a fresh process.
+    """Writes `<base_dir>/<version>/`, after a check in a fresh process.
 
-    The network is written folded (`sccunet.folding`), which has to compute what `unet` does. What
-    was written is loaded by both of TensorFlow's loaders there, and each signature has to give what
-    the folded network in memory gives. Requests for TensorFlow Serving to warm up with lie beside.
+    The network is exported folded (`sccunet.folding`); the folded network must compute the same as
+    `unet`. The fresh process loads the export with both of TensorFlow's loaders, and each signature
+    must return the same as the folded network in memory. The export contains warm-up requests for
+    TensorFlow Serving.
 
     Args:
       unet: from `build_model`, with its weights.
-      config: of the run that trained it.
-      base_dir: what TensorFlow Serving calls the model's base path; made where it is missing.
-      version: 1 or more, must not exist yet; by default one more than the newest there.
-      training_data: what the weights were trained on, text or what JSON holds.
-      licence: of the weights, in words.
+      config: config of the run that trained it.
+      base_dir: the model's base path in TensorFlow Serving; created if missing.
+      version: 1 or more, must not exist yet; by default the newest plus 1.
+      training_data: description of the training data, a text or any JSON value.
+      licence: licence of the weights, as text.
 
     Returns:
       The version's folder.
 
     Raises:
-      UserError: if the version exists, or what was written runs differently or not at all; then
-        nothing is left of it.
+      UserError: if the version exists, or if the export does not run or computes something else;
+        nothing is left of it then.
     """
     base_dir = Path(base_dir)
     export = base_dir / str(new_version(base_dir, version))
@@ -82,7 +83,7 @@ def export_saved_model(
 def metadata(
     table: Mapping[str, Signature], config: Config, version: int, training_data: Any, licence: str
 ) -> str:
-    """What an export says of itself, as JSON."""
+    """Returns the description inside an export, as JSON."""
     content = {
         "name": "Spectrogram-Channels U-Net (Oh, Kim, Yun 2018)",
         "model_version": version,
@@ -99,7 +100,7 @@ def metadata(
 
 
 def _git_commit() -> str:
-    """Of the code's checkout, `-dirty` if it was changed since; "unknown" outside of one."""
+    """Commit of the checkout, with `-dirty` if it was changed; "unknown" outside of a checkout."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -111,20 +112,20 @@ def _git_commit() -> str:
         ).stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not some repository around it
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository around it
         return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
 
 def _write_warmup(path: Path, table: Mapping[str, Signature]) -> None:
-    """A request for each signature; TensorFlow Serving replays them before it takes others."""
+    """Writes a request for each signature; TensorFlow Serving runs them before any others."""
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
     with tf.io.TFRecordWriter(str(path)) as writer:
         for name, signature in table.items():
             row = signature.example[:1]
-            # One number that stands for all of the tensor's keeps the file small.
+            # A single value for the whole tensor keeps the file small.
             quiet = row if row.dtype == object else 0.01
             request = predict_pb2.PredictRequest(
                 model_spec=model_pb2.ModelSpec(signature_name=name),

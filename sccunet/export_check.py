@@ -1,4 +1,4 @@
-"""Whether what was exported computes what the network in memory does."""
+"""Checks that an export computes the same as the network in memory."""
 
 import os
 import pickle
@@ -16,7 +16,7 @@ import tensorflow as tf
 from sccunet.config import ConfigError, ModelConfig
 from sccunet.folding import fold
 
-# Of the largest value: what another loader, and what folding, may change.
+# Differences allowed relative to the largest value: between loaders, and from folding.
 _TOLERANCE = 1e-5
 _FOLDING = 1e-4
 
@@ -26,15 +26,15 @@ Request = tuple[str, dict[str, np.ndarray]]
 def check_export(
     export: Path, requests: Sequence[Request], expected: Sequence[Mapping[str, Any]]
 ) -> None:
-    """Runs signatures in a fresh process, by both of TensorFlow's loaders, and compares.
+    """Runs signatures in a fresh process with both of TensorFlow's loaders, and compares results.
 
     Args:
       export: the SavedModel's folder.
-      requests: signature's name and inputs of each.
-      expected: output name -> rows of each; arrays, texts, or waveforms that WAV files hold.
+      requests: pairs of a signature's name and its inputs.
+      expected: for each request, output name -> rows: arrays, texts, or the waveforms of WAV files.
 
     Raises:
-      ConfigError: if it does not run, or gives something else.
+      ConfigError: if the export does not run, or returns something else.
     """
     for loader, results in _in_fresh_process(export, requests).items():
         for (signature, _), found, truth in zip(requests, results, expected, strict=True):
@@ -55,11 +55,11 @@ def _in_fresh_process(
             cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,
-            # The one that calls has the GPU's memory, and its arithmetic may be another.
+            # The calling process holds the GPU's memory, and a GPU may compute differently.
             env={**os.environ, "CUDA_VISIBLE_DEVICES": "-1"},
         )
         if done.returncode:
-            # From the exception's name on, in one line.
+            # The exception's name and message, in one line.
             reason = " ".join(done.stderr.strip().rpartition("\n  ")[2].split("\n")[1:])
             raise ConfigError(
                 f"{export}: does not run in a fresh process"
@@ -69,10 +69,10 @@ def _in_fresh_process(
 
 
 def checked_fold(unet: keras.Model, model: ModelConfig) -> keras.Model:
-    """The network without batch normalisation (`sccunet.folding`), if it computes the same.
+    """Folds batch normalisation into the network (`sccunet.folding`) and checks the result.
 
     Raises:
-      ConfigError: if it does not.
+      ConfigError: if the folded network computes something else.
     """
     folded, shape = fold(unet), (1, model.bins, model.frames, 1)
     noise = np.abs(np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
@@ -85,12 +85,12 @@ def checked_fold(unet: keras.Model, model: ModelConfig) -> keras.Model:
 def difference(
     found: Mapping[str, Any], expected: Mapping[str, Any], most: float = _TOLERANCE
 ) -> str | None:
-    """Why a signature's result is not the one expected, or None if it is.
+    """Describes how a signature's result differs from the expected one; None if it does not.
 
     Args:
       found: output name -> rows: arrays, or bytes (a text, or a WAV file).
       expected: the same with a str for a text and a waveform [samples, channels] for a WAV file.
-      most: how far numbers may be apart, relative to the row's largest where that is over 1.
+      most: largest allowed difference, relative to the row's largest value if that is over 1.
     """
     if sorted(found) != sorted(expected):
         return f"found the outputs {sorted(found)}, expected {sorted(expected)}"
@@ -103,7 +103,7 @@ def difference(
             tolerance = most * max(1.0, float(np.abs(want).max(initial=0)))
             if isinstance(got, bytes):
                 got, want = tf.audio.decode_wav(got).audio.numpy(), np.clip(want, -1, 1)
-                tolerance += 1 / 32768  # a half for the rounding, the other at full scale
+                tolerance += 1 / 32768  # half of it for rounding, half for full scale
             error = float(np.abs(got - want).max()) if got.shape == want.shape else np.inf
             if not error <= tolerance:
                 return (

@@ -1,4 +1,4 @@
-"""Files and folders that are never seen half-written, and the lock that keeps processes apart."""
+"""Writes files and folders whole or not at all, and locks folders."""
 
 import contextlib
 import os
@@ -17,20 +17,20 @@ _LOCK = ".lock"
 
 @contextlib.contextmanager
 def file_written_whole(path: str | os.PathLike, alone: bool = False) -> Iterator[Path]:
-    """A context manager that gives a hidden path, whose file gets its name if nothing fails.
+    """Context manager that yields a hidden path and renames the file there if nothing fails.
 
     Args:
-      path: the file, replaced where it exists; its folder is made where it is missing. The hidden
-        name has the same endings.
-      alone: whether nobody else writes this file at the same time. Then the hidden name is always
-        the same, and the next write replaces what a killed one left.
+      path: the file, replaced if it exists; its folder is created if missing. The hidden name has
+        the same endings.
+      alone: whether no other process writes this file at the same time. The hidden name is then
+        always the same, and the next write replaces the remains of a killed one.
 
     Raises:
-      OSError: if the folder cannot be made or the file cannot get its name.
+      OSError: if the folder cannot be created or the file cannot be renamed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Processes of several machines may write into one folder, with the same number each.
+    # Not the process id: processes of several machines may share a folder and have the same id.
     hidden = f".{secrets.token_hex(4)}.part{''.join(path.suffixes[-2:])}"
     part = path.with_name(f".{path.name}" if alone else hidden)
     try:
@@ -42,24 +42,25 @@ def file_written_whole(path: str | os.PathLike, alone: bool = False) -> Iterator
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file, and its folder where that is missing; it appears whole or not at all."""
+    """Writes a file whole or not at all; creates its folder if missing."""
     with file_written_whole(path) as part:
         part.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 @contextlib.contextmanager
 def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterator[Path]:
-    """A context manager that gives a hidden folder, which gets its name if nothing fails.
+    """Context manager that yields a hidden folder and renames it to `folder` if nothing fails.
 
-    Removes what killed processes left of the same folder.
+    Hidden folders that killed processes left for the same name are removed first.
 
     Args:
-      folder: its name. If it is there already, the new files go into it one by one, and the other
-        files in it are left alone.
-      new: whether it has to be a new folder, which fails if somebody else makes it meanwhile.
+      folder: the final name. If it exists, the new files are moved into it one by one, and its
+        other files are left alone.
+      new: whether the folder must be new; an error is raised if another process creates it
+        meanwhile.
 
     Raises:
-      UserError: if it cannot be written; errors from inside name the folder, not the hidden one.
+      UserError: if it cannot be written. Errors raised inside name the folder, not the hidden one.
     """
     folder = Path(folder)
     try:
@@ -77,17 +78,17 @@ def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterat
                 for file in partial.iterdir():
                     os.replace(file, folder / file.name)
             else:
-                os.rename(partial, folder)  # fails where it is there, unless it is empty
+                os.rename(partial, folder)  # fails if it exists and is not empty
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def remove_left(parent: Path, names: Iterable[str]) -> None:
-    """Removes the hidden folders that killed processes left of `folder_written_whole`.
+    """Removes hidden folders of `folder_written_whole` that killed processes left.
 
     Args:
-      parent: the folder that they lie in.
-      names: those that the hidden folders were to get.
+      parent: the folder that contains them.
+      names: the final names of the hidden folders.
     """
     starts = set(map(_start, names))
     for left in parent.glob(".*.part"):
@@ -98,16 +99,16 @@ def remove_left(parent: Path, names: Iterable[str]) -> None:
 
 
 def _start(name: str) -> str:
-    """What the name of a folder's hidden folder starts with."""
+    """Start of the name of a folder's hidden folder."""
     return f".{name[:50]}."  # a name has 255 bytes at most
 
 
 @contextlib.contextmanager
 def _hidden_folder(start: str, parent: Path) -> Iterator[Path]:
-    """A new folder, locked, that is removed at the end."""
+    """Context manager that yields a new, locked folder and removes it at the end."""
     with contextlib.ExitStack() as stack:
-        # Before it is locked, somebody who cleans up may take it for a killed process's. Some file
-        # systems have no locks: there nobody cleans up either, and the last one will do.
+        # Another process's clean-up may remove a folder before it is locked: then try again. File
+        # systems without locks see no clean-up either, so the last folder is safe to use there.
         for _ in range(3):
             hidden = stack.enter_context(tempfile.TemporaryDirectory(".part", start, parent))
             if stack.enter_context(lock_folder(hidden)):
@@ -117,7 +118,7 @@ def _hidden_folder(start: str, parent: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def lock_folder(folder: str | os.PathLike) -> Iterator[bool]:
-    """Locks a folder while this process lives; gives whether no other process has it locked.
+    """Context manager that locks a folder and yields whether it got the lock.
 
     The lock is a hidden file in the folder. A killed process leaves the file, but not the lock.
     """

@@ -1,4 +1,4 @@
-"""The network for inference alone: batch normalisation becomes part of the convolutions."""
+"""Folds batch normalisation into the convolutions, for inference."""
 
 import keras
 import numpy as np
@@ -8,11 +8,11 @@ from sccunet.unet import BatchNormalization
 
 
 class Affine(layers.Layer):
-    """What is left of batch normalisation behind a folded convolution: x * sign + shift.
+    """The remainder of batch normalisation after a folded convolution: x * sign + shift.
 
     Args:
       channels: size of the last axis of x, and of sign and shift.
-      signed: whether there is a sign; without, x + shift is computed.
+      signed: whether there is a sign; otherwise the layer computes x + shift.
     """
 
     def __init__(self, channels: int, signed: bool, **kwargs):
@@ -20,39 +20,39 @@ class Affine(layers.Layer):
         self.channels, self.signed = channels, signed
 
     def build(self, _):
-        """Makes the weights, which folding fills in."""
+        """Creates the weights; `fold` sets them."""
         self.shift = self.add_weight(name="shift", shape=(self.channels,), trainable=False)
         if self.signed:
             self.sign = self.add_weight(name="sign", shape=(self.channels,), trainable=False)
 
-    def call(self, x, training=None, mask=None):  # as normalisation is called
-        """Takes x of any shape that ends with the channels."""
+    def call(self, x, training=None, mask=None):  # called like normalisation
+        """Transforms x [..., channels]."""
         if self.signed:
             x = x * ops.convert_to_tensor(self.sign)
         return x + ops.convert_to_tensor(self.shift)
 
 
 def fold(unet: keras.Model) -> keras.Model:
-    """The same network for `training=False`, in less arithmetic.
+    """Returns a network that computes the same as `unet(training=False)` with less arithmetic.
 
-    Behind each convolution stand ReLU and a normalisation y = a relu(x) + b. Since
-    a relu(x) = sign(a) relu(|a| x), |a| goes into kernel and bias. The shift b stays behind the
-    ReLU: moved into the next convolution it would be wrong where that one's padding is zero. A
-    transposed convolution of stride 1 becomes a convolution by the mirrored kernel, whose bias and
-    ReLU TensorFlow computes along with it.
+    Each convolution is followed by ReLU and normalisation, y = a relu(x) + b. Since
+    a relu(x) = sign(a) relu(|a| x), kernel and bias absorb |a|. The shift b remains after the ReLU:
+    in the next convolution it would be wrong where the padding is zero. A transposed convolution of
+    stride 1 becomes a convolution with the mirrored kernel, which TensorFlow computes together with
+    bias and ReLU.
 
     Args:
-      unet: from `sccunet.build_model`. Later changes of its weights are not seen. Another model is
-        returned as it is.
+      unet: from `sccunet.build_model`. Later changes to its weights have no effect. Any other model
+        is returned unchanged.
 
     Returns:
-      Magnitudes [batch, bins, frames, 1] -> [batch, bins, frames, stems], those of `unet` up to
-      float32's rounding; layers of the same names and dtypes.
+      Model, magnitudes [batch, bins, frames, 1] -> [batch, bins, frames, stems]. Its outputs equal
+      those of `unet` up to float32 rounding; its layers have the same names and dtypes.
     """
     scales = {
         layer.name: _value(layer.gamma) / np.sqrt(_value(layer.moving_variance) + layer.epsilon)
         for layer in unet.layers
-        if isinstance(layer, BatchNormalization)  # ours, behind the convolution of its name
+        if isinstance(layer, BatchNormalization)  # ours, named after its convolution
     }
 
     if not scales:
@@ -79,7 +79,7 @@ def fold(unet: keras.Model) -> keras.Model:
             if target.signed:
                 target.sign.assign(np.where(scale < 0, -1, 1))
         elif hasattr(layer, "kernel"):
-            scale = 1 if scale is None else np.abs(scale)  # the last one has no normalisation
+            scale = 1 if scale is None else np.abs(scale)  # the last layer has no normalisation
             kernel = _value(layer.kernel)  # [height, width, in, out], transposed [.., out, in]
             if isinstance(layer, layers.Conv2DTranspose):
                 kernel = kernel.swapaxes(2, 3) * scale

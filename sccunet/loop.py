@@ -1,4 +1,4 @@
-"""Epochs of training from any step on, and the guard that ends a run whose numbers went wrong."""
+"""Training loop that can start at any step, and the guard that stops a run at NaN or infinity."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,8 @@ class NotFiniteError(Exception):
     """The loss or a gradient of a step became NaN or infinite.
 
     Attributes:
-      step: number of the step's batch in the run, from 0.
-      what: "loss", "gradients", or "validation loss" after the step.
+      step: index of the step in the run, from 0.
+      what: "loss", "gradients", or "validation loss" for the validation after the step.
     """
 
     def __init__(self, step: int, what: str):
@@ -53,20 +53,20 @@ def run_epochs(
     callbacks: Sequence[keras.callbacks.Callback],
     verbose: int,
 ) -> None:
-    """What `trainer.fit` does, from wherever the trainer is: in the middle of an epoch, too.
+    """Trains like `trainer.fit`, but from the trainer's current step, even within an epoch.
 
-    For an epoch that was interrupted, which `fit` would begin again, and for
-    `MultiWorkerMirroredStrategy`, under which Keras 3's `fit` fails (keras issue 20585).
+    It serves interrupted epochs, which `fit` would begin again, and `MultiWorkerMirroredStrategy`,
+    under which Keras 3's `fit` fails (keras issue 20585).
 
     Args:
       trainer: compiled under `strategy`.
       strategy: a `tf.distribute.Strategy`.
-      batches: a distributed data set of it, from the step on that the trainer is at.
-      validation: a distributed data set.
-      steps_per_epoch: as the trainer was compiled with.
-      epochs: the number at which to stop.
-      callbacks: Keras's; those of training and of test batches, epochs, and the whole.
-      verbose: as `fit` has it.
+      batches: distributed data set of the strategy, starting at the trainer's current step.
+      validation: distributed data set of the strategy.
+      steps_per_epoch: the number that the trainer was compiled with.
+      epochs: number of epochs after which to stop.
+      callbacks: Keras callbacks for training and test batches, epochs and the whole run.
+      verbose: as for `fit`.
     """
     callbacks = keras.callbacks.CallbackList(
         list(callbacks),
@@ -88,7 +88,7 @@ def run_epochs(
     for epoch in range(first_epoch, epochs):
         trainer.reset_metrics()
         callbacks.on_epoch_begin(epoch)
-        logs = {}  # stays so where the validation was interrupted
+        logs = {}  # remains empty if the validation was interrupted
         for step in range(done, steps_per_epoch):
             callbacks.on_train_batch_begin(step)
             logs = train_step(next(iterator))
@@ -104,7 +104,7 @@ def run_epochs(
 def _compiled(
     step: Callable[[Any], Mapping[str, Any]], strategy, jit_compile: bool
 ) -> Callable[[Any], dict[str, float]]:
-    """Function of a distributed batch: the step's logs, as means over the replicas."""
+    """Returns a function from a distributed batch to the step's logs, averaged over replicas."""
     import tensorflow as tf
 
     @tf.function(jit_compile=jit_compile)
@@ -116,7 +116,7 @@ def _compiled(
 
 
 def _validate(test_step, validation, callbacks) -> dict[str, float]:
-    """The logs of all validation batches."""
+    """Runs all validation batches and returns their logs."""
     logs = {}
     callbacks.on_test_begin()
     for i, batch in enumerate(validation):

@@ -10,20 +10,20 @@ from sccunet.config import Config, ConfigError
 
 
 def loss_weights(config: Config, volumes: Callable[[], Sequence[float]]) -> tuple[float, ...]:
-    """Loss weights of a run: those that its config gives, or those of its rule.
+    """Returns a run's loss weights: those in its config, or those of its rule.
 
-    A new rule is a name in `config.LOSS_BALANCES` and a case here.
+    To add a rule, add a name to `config.LOSS_BALANCES` and a case here.
 
     Args:
-      config: `loss_weights` or, where that is empty, `loss_balance`.
-      volumes: gives V_i as `balancing_weights` takes them. It is a pass over the training split,
-        so it is called only where the rule needs it.
+      config: gives `loss_weights` or, if that is empty, `loss_balance`.
+      volumes: function that returns V_i for `balancing_weights`. It takes a pass over the training
+        split, so it is called only if the rule needs it.
 
     Returns:
       alpha of each stem.
 
     Raises:
-      ConfigError: as `balancing_weights` does.
+      ConfigError: as `balancing_weights`.
     """
     if config.loss_weights:
         return config.loss_weights
@@ -34,13 +34,13 @@ def loss_weights(config: Config, volumes: Callable[[], Sequence[float]]) -> tupl
 
 
 def balancing_weights(volumes: Sequence[float]) -> np.ndarray:
-    """Loss weights under which every source counts the same, however loud it is.
+    """Computes loss weights that give every source the same influence, however loud it is.
 
     alpha_i = (1 / V_i) / sum_j (1 / V_j), so that sum_i alpha_i = 1 and alpha_i V_i is the same for
     every source i. Quiet sources weigh more.
 
     Args:
-      volumes: V_i, the mean 2-norm of source i's training spectrograms; any common unit.
+      volumes: V_i, the mean 2-norm of source i's training spectrograms, in any common unit.
 
     Returns:
       alpha, float64 [stems].
@@ -59,11 +59,11 @@ def balancing_weights(volumes: Sequence[float]) -> np.ndarray:
 class VolumeBalancedL1(keras.losses.Loss):
     """L = sum_i alpha_i mean(|Y_i - Yhat_i|), the paper's loss.
 
-    Y_i is the magnitude spectrogram of source i, Yhat_i channel i of the network's output; the mean
-    runs over batch, bins and frames.
+    Y_i is the magnitude spectrogram of source i, and Yhat_i is channel i of the network's output.
+    The mean is taken over batch, bins and frames.
 
     Args:
-      weights: alpha_i, one per stem in the order of the channels; from `balancing_weights`.
+      weights: alpha_i, one per stem in the order of the channels, as from `balancing_weights`.
     """
 
     def __init__(self, weights: Sequence[float], name: str = "volume_balanced_l1", **kwargs):
@@ -71,7 +71,7 @@ class VolumeBalancedL1(keras.losses.Loss):
         self.weights = tuple(float(alpha) for alpha in weights)
 
     def call(self, y_true, y_pred):
-        """Loss of each example, [batch]; both arguments [batch, bins, frames, stems]."""
+        """Returns each example's loss, [batch]; both arguments are [batch, bins, frames, stems]."""
         distances = ops.mean(ops.abs(y_true - y_pred), axis=(1, 2))  # [batch, stems]
         return ops.sum(distances * ops.convert_to_tensor(self.weights, distances.dtype), axis=-1)
 

@@ -1,4 +1,4 @@
-"""How the network's estimates become stems: phase of the mixture, masks or Wiener filter."""
+"""Turns the network's estimates into stems by the mixture's phase, masks or a Wiener filter."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,20 +16,20 @@ PatchSeparator = Callable[[np.ndarray], np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Reconstruction:
-    """How the network's estimates become stems; chosen when separating, not when training.
+    """How the network's estimates become stems; chosen for separation, not for training.
 
     Attributes:
-      mask: "none" gives each stem its estimated magnitude and the mixture's phase, as in the paper;
-        "soft" gives each stem its share of the mixture's spectrogram, every channel on its own, so
-        that the stems sum to the mixture; "wiener" refines the estimates by norbert's multichannel
-        Wiener filter with expectation-maximisation (Nugraha, Liutkus, Vincent 2016), whose stems
-        leave out of the mixture only what was estimated as 0 in all of them.
-      exponent: goes with "soft": the share is estimate**exponent over the sum of all stems'. 1 is
-        the ratio mask, 2 the Wiener filter, if estimates are the sources' magnitudes.
-      iterations: go with "wiener": steps of expectation-maximisation.
+      mask: "none" gives each stem its estimated magnitude and the mixture's phase, as in the paper.
+        "soft" gives each stem its share of the mixture's spectrogram, for each channel separately;
+        the stems sum to the mixture. "wiener" refines the estimates with norbert's multichannel
+        Wiener filter and expectation-maximisation (Nugraha, Liutkus, Vincent 2016); the stems sum
+        to the mixture except where all estimates are 0.
+      exponent: with "soft", the share is estimate**exponent divided by its sum over all stems. If
+        estimates are the sources' magnitudes, 1 is the ratio mask and 2 the Wiener filter.
+      iterations: with "wiener", the number of steps of expectation-maximisation.
 
     Raises:
-      ConfigError: for a value that cannot work.
+      ConfigError: if a value is invalid.
     """
 
     mask: str = "none"
@@ -48,13 +48,13 @@ class Reconstruction:
 
 
 def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) -> PatchSeparator:
-    """The network between analysis and synthesis of patches, traced once.
+    """Returns a function that separates patches: STFT, network, inverse STFT; traced once.
 
     Args:
-      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. Of
-        `build_model`'s the weights of now are used: later training is not seen.
+      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. A
+        network from `build_model` is used with its current weights: later training has no effect.
       model: gives patch_samples, frame_length and hop_length.
-      reconstruction: how its estimates become stems.
+      reconstruction: how the estimates become stems.
     """
     import keras
 
@@ -87,13 +87,13 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
 def wiener(
     real: np.ndarray, imaginary: np.ndarray, estimates: np.ndarray, iterations: int
 ) -> np.ndarray:
-    """norbert's multichannel Wiener filter, started from the estimates and the mixture's phase.
+    """Applies norbert's multichannel Wiener filter to the estimates, with the mixture's phase.
 
     Args:
       real, imaginary: the mixture's spectrogram, [channels, frames, bins] of one recording.
       estimates: magnitudes [channels, stems, frames, bins].
       iterations: steps of expectation-maximisation, which estimates each stem's spatial covariance
-        from all frames given.
+        from all frames.
 
     Returns:
       complex128 [channels, stems, frames, bins].
@@ -108,10 +108,10 @@ def wiener(
 
 
 def _one_by_one(function: Callable) -> Callable:
-    """`function` of [1, samples] as one of [n, samples].
+    """Turns a function of [1, samples] into one of [n, samples].
 
-    A second patch beside the first takes memory and saved no time on a CPU (results/benchmark); on
-    a GPU it was not tried.
+    Two patches at a time took more memory and saved no time on a CPU (results/benchmark). A GPU was
+    not tried.
     """
     from keras import tree
 
@@ -123,7 +123,7 @@ def _one_by_one(function: Callable) -> Callable:
 
 
 def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
-    """`function` of float32 tensors as one of arrays, traced once where the backend traces."""
+    """Turns a function of float32 tensors into one of arrays, traced once under TensorFlow."""
     import keras
     from keras import ops, tree
 

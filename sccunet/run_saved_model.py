@@ -2,8 +2,8 @@
 
   python -m sccunet.run_saved_model EXPORT REQUESTS RESULTS
 
-REQUESTS is a pickled list of (signature, {input: array}); RESULTS becomes a pickled dict of loader
-("tf2", or "session", which is TensorFlow Serving's) -> list of {output: array}.
+REQUESTS is a pickled list of (signature, {input: array}). RESULTS receives a pickled dict: loader
+("tf2", or "session" as in TensorFlow Serving) -> list of {output: array}.
 """
 
 import pickle
@@ -18,7 +18,7 @@ Request = tuple[str, dict[str, np.ndarray]]
 
 
 def run_tf2(export: str, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
-    """Through `tf.saved_model.load`."""
+    """Runs requests through `tf.saved_model.load`."""
     module = tf.saved_model.load(export)
     results = []
     for name, inputs in requests:
@@ -28,7 +28,7 @@ def run_tf2(export: str, requests: Sequence[Request]) -> list[dict[str, np.ndarr
 
 
 def run_session(export: str, requests: Sequence[Request]) -> list[dict[str, np.ndarray]]:
-    """Through the session loader, by the tensor names of the signature definitions."""
+    """Runs requests through the session loader, by tensor names from the signature definitions."""
     results = []
     with tf.compat.v1.Session(graph=tf.Graph()) as session:
         definitions = tf.compat.v1.saved_model.load(session, ["serve"], export).signature_def

@@ -1,6 +1,6 @@
-"""Where trained models lie: training workdirs and exported SavedModels.
+"""Finds and loads trained models: training workdirs and exported SavedModels.
 
-Only `load_unet` imports TensorFlow, when it is called.
+Only `load_unet` imports TensorFlow, and only when called.
 """
 
 import json
@@ -10,12 +10,12 @@ from pathlib import Path
 from sccunet.config import Config, ConfigError
 
 CONFIG = "config.json"
-# The description inside an export, the config included.
+# The description inside an export; it includes the config.
 METADATA = Path("assets") / "metadata.json"
 
 
 def load_config(path: str | os.PathLike) -> Config:
-    """The resolved config of a training workdir or of an exported SavedModel.
+    """Loads the config of a training workdir or of an exported SavedModel.
 
     Raises:
       ConfigError: if `path` is neither, or its config is damaged.
@@ -38,7 +38,7 @@ def load_config(path: str | os.PathLike) -> Config:
 
 
 def exported_version(path: str | os.PathLike) -> Path:
-    """The newest version below an export's base folder; `path` itself for everything else."""
+    """Returns the newest version in an export's base folder; any other `path` unchanged."""
     path = Path(path)
     if not path.is_dir() or (path / CONFIG).exists():
         return path
@@ -51,10 +51,10 @@ def exported_version(path: str | os.PathLike) -> Path:
 
 
 def new_version(base_dir: str | os.PathLike, version: int | None = None) -> int:
-    """The number of the next export: `version`, or one more than the highest there.
+    """Returns the number of the next export: `version`, or the highest existing one plus 1.
 
     Raises:
-      ConfigError: if it is there, or if `base_dir` is no folder for versions.
+      ConfigError: if the version exists, or if `base_dir` is not a folder for versions.
     """
     base_dir = Path(base_dir)
     if base_dir.exists() and not base_dir.is_dir():
@@ -75,15 +75,15 @@ def new_version(base_dir: str | os.PathLike, version: int | None = None) -> int:
 
 
 def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "float32"):
-    """The network of a training workdir with its best weights.
+    """Loads the network of a training workdir with its best weights.
 
     Args:
-      workdir: of `experiments.train`.
-      config: the run's.
-      precision: "float32" or "mixed_bfloat16"; weights are float32 in any case.
+      workdir: folder of a training run.
+      config: the run's config.
+      precision: "float32" or "mixed_bfloat16"; weights are always float32.
 
     Raises:
-      ConfigError: if there are none, or they do not fit.
+      ConfigError: if there are no weights, or they do not fit.
     """
     from sccunet.checkpoints import BEST, load_weights
     from sccunet.unet import build_model

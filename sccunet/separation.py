@@ -1,4 +1,4 @@
-"""A whole recording to stems, from a trained workdir or an exported SavedModel."""
+"""Separates whole recordings with a training workdir or an exported SavedModel."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -17,8 +17,8 @@ class Separator:
     """Separates recordings of any length by overlapping patches.
 
     Args:
-      separate_patches: the network between analysis and synthesis.
-      config: of the run that trained it.
+      separate_patches: function that separates patches, as from `patch_separator`.
+      config: config of the run that trained the network.
     """
 
     def __init__(self, separate_patches: PatchSeparator, config: Config):
@@ -29,13 +29,14 @@ class Separator:
     def from_model(
         cls, unet, config: Config, reconstruction: Reconstruction | None = None
     ) -> "Separator":
-        """Separates with a model in memory, `sccunet.build_model`'s or any other.
+        """Makes a separator from a model in memory, built by `sccunet.build_model` or any other.
 
         Args:
-          unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. Of
-            `build_model`'s the weights of now are used: later training is not seen.
-          config: of the run that trained it.
-          reconstruction: how its estimates become stems; by default as in the paper.
+          unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. A
+            network from `build_model` is used with its current weights: later training has no
+            effect.
+          config: config of the run that trained it.
+          reconstruction: how the estimates become stems; by default as in the paper.
         """
         reconstruction = reconstruction or Reconstruction()
         return cls(patch_separator(unet, config.model, reconstruction), config)
@@ -47,13 +48,14 @@ class Separator:
         reconstruction: Reconstruction | None = None,
         precision: str = "float32",
     ) -> "Separator":
-        """Separates with the best weights of a training workdir, or with an exported SavedModel.
+        """Makes a separator from a training workdir's best weights or from an exported SavedModel.
 
         Args:
-          path: the workdir; or an export, or the base folder of several: the newest is taken.
-          reconstruction: how the network's estimates become stems; by default as in the paper.
-          precision: "mixed_bfloat16" computes the network's inner layers in bfloat16: faster on
-            devices that have it, with rounding errors (results/benchmark). Workdirs only.
+          path: a workdir, an export, or the base folder of several exports (the newest is used).
+          reconstruction: how the estimates become stems; by default as in the paper.
+          precision: "mixed_bfloat16" computes the network's inner layers in bfloat16. This is
+            faster on devices that support it, and adds rounding errors (results/benchmark).
+            Workdirs only.
 
         Raises:
           ConfigError: if `path` is neither, has no weights yet, or cannot be loaded.
@@ -78,7 +80,7 @@ class Separator:
             reason = (str(error).splitlines() or [""])[0]
             raise ConfigError(
                 f"{export}: found a SavedModel that does not load ({reason}), expected one that"
-                " experiments.export wrote"
+                " sccunet export wrote"
             ) from error
 
         def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
@@ -92,13 +94,13 @@ class Separator:
 
         Args:
           waveform: [samples, channels], any length; each channel is separated on its own.
-          sample_rate: in Hz; another one than the model's is resampled there and back.
+          sample_rate: in Hz; audio at another rate than the model's is resampled there and back.
 
         Returns:
           Stem name -> float32 [samples, channels].
 
         Raises:
-          ValueError: if `waveform` is something else.
+          ValueError: if `waveform` has another type or shape.
         """
         waveform = _checked(waveform)
         stems = {stem: np.empty(waveform.shape, np.float32) for stem in self.config.model.stems}
@@ -112,19 +114,19 @@ class Separator:
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int
     ) -> Iterator[dict[str, np.ndarray]]:
-        """Separates a recording that comes in blocks; memory does not depend on its length.
+        """Separates a recording given in blocks; memory does not depend on its length.
 
-        The stems' blocks have other lengths than the mixture's, but as many samples in all.
+        Blocks of stems differ in length from those of the mixture; the total length is the same.
 
         Args:
-          blocks: float [samples, channels] each, of any lengths and the same number of channels.
+          blocks: float [samples, channels] each, of any length, all with the same channels.
           sample_rate: in Hz.
 
         Yields:
           Stem name -> float32 [samples, channels].
 
         Raises:
-          ValueError: if a block is something else.
+          ValueError: if a block has another type or shape.
         """
         rate, stems = self.config.model.sample_rate, self.config.model.stems
         blocks = map(_checked, blocks)
@@ -143,7 +145,7 @@ class Separator:
         separated = self._stream(_resampled(counted(), sample_rate, rate))
         joined = (np.concatenate(list(block.values()), axis=1) for block in separated)
         for block in _resampled(joined, rate, sample_rate):
-            # Two rounded lengths may differ from the input's by a sample or two at the end.
+            # Rounding twice may make the stems a sample or two longer or shorter than the input.
             block = block[: samples - given]
             given += len(block)
             yield dict(zip(stems, np.split(block, len(stems), axis=1), strict=True))
@@ -151,7 +153,7 @@ class Separator:
         yield dict.fromkeys(stems, missing)
 
     def _stream(self, blocks: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        """`stream` at the model's own sample rate."""
+        """Does what `stream` does, at the model's own sample rate."""
         model = self.config.model
         patching = Patching.of(model)
         window = patching.window[:, None]
@@ -161,7 +163,7 @@ class Separator:
         samples, given = 0, -fade  # of the recording: the first patch fades in before it starts
 
         def advance(patch: np.ndarray) -> np.ndarray:
-            """Samples [stems, step, channels] that no later patch adds to."""
+            """Separates a patch; returns the samples [stems, step, channels] that are final."""
             nonlocal tail
             estimate = self._separate_patches(np.ascontiguousarray(patch.T))
             # [channels, stems, patch_samples] -> [stems, keep, channels]
@@ -185,7 +187,7 @@ class Separator:
             pieces.append(block)
             samples += len(block)
             waiting += len(block)
-            # Pieces are joined once per patch, however small they come.
+            # Pieces are joined once per patch, however small they are.
             if waiting >= model.patch_samples:
                 pending = np.concatenate(pieces)
                 while len(pending) >= model.patch_samples:
@@ -201,7 +203,7 @@ class Separator:
 
 def _checked(block: np.ndarray) -> np.ndarray:
     block = np.asarray(block)
-    # More channels than this are samples: others return audio as [channels, samples].
+    # More channels than this are samples: some libraries return audio as [channels, samples].
     if block.ndim != 2 or block.dtype.kind != "f" or not 1 <= block.shape[1] <= _MOST_CHANNELS:
         raise ValueError(
             f"waveform: found {block.dtype} {list(block.shape)}, expected floats"
@@ -211,7 +213,7 @@ def _checked(block: np.ndarray) -> np.ndarray:
 
 
 def _resampled(blocks: Iterable[np.ndarray], from_rate: int, to_rate: int) -> Iterator[np.ndarray]:
-    """Blocks [samples, channels] at another sample rate."""
+    """Resamples blocks [samples, channels]."""
     import soxr
 
     stream = None

@@ -1,4 +1,4 @@
-"""`sccunet.separation` as TensorFlow ops, for the SavedModel: recordings or WAV files to stems."""
+"""Separation of recordings and WAV files as TensorFlow ops, for the SavedModel."""
 
 import keras
 import tensorflow as tf
@@ -9,15 +9,15 @@ from sccunet.patching import Patching
 
 
 def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> dict[str, tf.Tensor]:
-    """`Separator` as TensorFlow ops: the same patches, in a loop that holds one at a time.
+    """Does what `Separator` does in TensorFlow ops, in a loop that holds one patch at a time.
 
-    Rows of the batch and channels are separated one after the other as well: memory for the network
-    does not depend on the request.
+    Rows of the batch and channels are also separated one by one, so the network's memory does not
+    depend on the size of the request.
 
     Args:
       waveform: float32 [batch, samples, channels], at the model's sample rate.
       unet: from `build_model`.
-      config: of the run that trained it.
+      config: config of the run that trained it.
 
     Returns:
       Stem name -> float32 [batch, samples, channels].
@@ -35,7 +35,7 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
     def body(i, tail, done):
         estimate = _estimate(mixture[:, i * step : i * step + model.patch_samples], unet, model)
         ready = tf.concat([estimate[..., :fade] + tail, estimate[..., fade:step]], axis=-1)
-        # The first patch fades in before the recording starts, the last may end behind its end.
+        # The first patch fades in before the recording starts; the last may end after its end.
         given = i * step - fade
         ready = ready[..., tf.maximum(0, -given) : tf.minimum(step, samples - given)]
         # [rows, stems, n] -> [n, stems, rows]: pieces that join along their first axis.
@@ -43,7 +43,7 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
         done = [pieces.write(i, ready[:, k]) for k, pieces in enumerate(done)]
         return i + 1, estimate[..., step:], done
 
-    # A list of pieces per stem, so that joining one needs memory for one.
+    # One list of pieces per stem: joining then needs memory for a single stem.
     pieces = [
         tf.TensorArray(tf.float32, count, element_shape=[None, None], infer_shape=False)
         for _ in model.stems
@@ -86,12 +86,12 @@ def _estimate(patches: tf.Tensor, unet: keras.Model, model: ModelConfig) -> tf.T
 def separate_wav_graph(
     wav_bytes: tf.Tensor, unet: keras.Model, config: Config
 ) -> dict[str, tf.Tensor]:
-    """WAV files to WAV files, one after the other, each with its own length and channels.
+    """Separates WAV files one by one, each with its own length and channels.
 
     Args:
       wav_bytes: string [batch], 16-bit PCM WAV at the model's sample rate.
       unet: from `build_model`.
-      config: of the run that trained it.
+      config: config of the run that trained it.
 
     Returns:
       `<stem>_wav_bytes` -> string [batch]; samples beyond full scale are clipped.

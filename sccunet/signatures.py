@@ -1,7 +1,7 @@
-"""The signatures of the SavedModel: one table that export, its metadata and its check read.
+"""Table of the SavedModel's signatures, for the export, its metadata and its check.
 
-This is how TensorFlow Serving and `saved_model_cli show` name them. The first axis of each tensor
-is the batch. Each takes an input, since TensorFlow Serving's REST interface insists on one.
+TensorFlow Serving and `saved_model_cli show` use these names. The first axis of each tensor is the
+batch. Every signature has an input, since TensorFlow Serving's REST interface requires one.
 
 serving_default  `waveform` float32 [batch, samples, channels] at the model's rate, full scale 1
                  -> one tensor of that shape per stem, named after it
@@ -28,7 +28,7 @@ from sccunet.separation_graph import separate_graph, separate_wav_graph
 
 @dataclasses.dataclass(frozen=True)
 class Tensor:
-    """What a signature takes or gives; axes of any size have a name in place of a number."""
+    """An input or output of a signature; axes of any size have a name instead of a number."""
 
     dtype: str
     shape: tuple[int | str, ...]
@@ -37,16 +37,17 @@ class Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """One signature: a tensor in, named tensors out, the first axis of each being the batch.
+    """One signature: a tensor in, named tensors out; the first axis of each is the batch.
 
     Attributes:
-      function: the TensorFlow ops; its argument is named `input`.
-      input: name of the tensor that it takes.
-      takes: what that is.
-      gives: what each output is, by its name.
+      function: the TensorFlow ops; its argument has the name in `input`.
+      input: name of the input tensor.
+      takes: the input tensor.
+      gives: the output tensors by name.
       example: a request. The export is checked with it, and TensorFlow Serving warms up with one
         like its first row.
-      expected: what the network in memory makes of a request, as `check_export` takes it.
+      expected: function from a request to the result of the network in memory, in the form that
+        `check_export` expects.
     """
 
     function: Callable[..., dict[str, tf.Tensor]]
@@ -57,13 +58,13 @@ class Signature:
     expected: Callable[[np.ndarray], dict[str, Any]]
 
     def concrete(self) -> Callable:
-        """The function traced for its input."""
+        """Returns the function, traced for its input."""
         shape = [size if isinstance(size, int) else None for size in self.takes.shape]
         spec = tf.TensorSpec(shape, self.takes.dtype)
         return tf.function(self.function).get_concrete_function(**{self.input: spec})
 
     def document(self) -> dict[str, Any]:
-        """Its entry in the metadata."""
+        """Returns the signature's entry in the metadata."""
         tensors = {"inputs": {self.input: self.takes}, "outputs": self.gives}
         return {
             side: {name: dataclasses.asdict(tensor) for name, tensor in named.items()}
@@ -74,12 +75,12 @@ class Signature:
 def signatures(
     unet: keras.Model, config: Config, description: tf.saved_model.Asset
 ) -> dict[str, Signature]:
-    """The table of all signatures, which everything else reads; the first is the default.
+    """Returns the table of all signatures; the first is the default.
 
     Args:
       unet: from `build_model` or `fold`, with its weights.
-      config: of the run that trained it.
-      description: the file that the export's metadata is in.
+      config: config of the run that trained it.
+      description: the file with the export's metadata.
     """
     return {
         "serving_default": _serving_default(unet, config),
@@ -177,6 +178,6 @@ def _metadata(description: tf.saved_model.Asset) -> Signature:
 
 
 def _noise(model: ModelConfig) -> np.ndarray:
-    """A waveform [samples, 2] a little longer than a patch: two are joined."""
+    """A waveform [samples, 2] a little longer than a patch, so that two patches are joined."""
     noise = np.random.default_rng(0).standard_normal((model.patch_samples + 1, 2))
     return (0.1 * noise).astype(np.float32)

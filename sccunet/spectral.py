@@ -1,6 +1,6 @@
-"""Spectrograms of patches: no other module computes what the network sees.
+"""Spectrograms of patches; no other module computes the network's input.
 
-How recordings are cut into patches is `sccunet.patching`. Device code in `keras.ops`: it runs
+`sccunet.patching` describes how recordings are cut into patches. The code uses `keras.ops` and runs
 under every Keras backend and XLA.
 """
 
@@ -11,7 +11,7 @@ from sccunet.config import ModelConfig
 
 
 def stft(waveforms, model: ModelConfig):
-    """Centred short-time Fourier transform (Hann, edges mirrored) of whole patches.
+    """Computes the centred short-time Fourier transform (Hann, edges mirrored) of whole patches.
 
     Args:
       waveforms: float32 [..., patch_samples].
@@ -32,15 +32,15 @@ def stft(waveforms, model: ModelConfig):
 
 
 def istft(real, imaginary, model: ModelConfig):
-    """Inverse of `stft` by weighted overlap-add.
+    """Inverts `stft` by weighted overlap-add.
 
     Args:
       real, imaginary: float32 [..., frames, bins].
       model: gives frame_length and hop_length.
 
     Returns:
-      float32 [..., patch_samples]. Exact only where every frame that covers a sample exists, which
-      is what `sccunet.patching` keeps.
+      float32 [..., patch_samples]. Exact only for samples that have all of the frames covering
+      them; `sccunet.patching` keeps only those.
     """
     return ops.istft(
         (real, imaginary),
@@ -54,14 +54,14 @@ def istft(real, imaginary, model: ModelConfig):
 
 
 def magnitude(real, imaginary):
-    """Magnitude of a complex spectrogram given by its two parts, any shape."""
+    """Magnitude of a complex spectrogram from its real and imaginary part, any shape."""
     return ops.sqrt(ops.square(real) + ops.square(imaginary))
 
 
 def training_magnitudes(waveforms, model: ModelConfig):
-    """Network input and targets from the stems of a batch of patches.
+    """Computes the network's input and targets from the stems of a batch of patches.
 
-    The mixture is the sum of its stems, so its spectrogram is the sum of theirs.
+    The mixture is the sum of its stems, so its spectrogram is the sum of their spectrograms.
 
     Args:
       waveforms: float32 [batch, stems, patch_samples].
@@ -80,7 +80,7 @@ def training_magnitudes(waveforms, model: ModelConfig):
 
 
 def estimate_patches(waveforms, unet: keras.Model, model: ModelConfig):
-    """The mixture's spectrogram and what the network makes of its magnitude.
+    """Computes the mixture's spectrogram and the network's estimates.
 
     Args:
       waveforms: mixture, float32 [batch, patch_samples].
@@ -98,15 +98,15 @@ def estimate_patches(waveforms, unet: keras.Model, model: ModelConfig):
 
 
 def soft_masks(estimates, exponent: float):
-    """Each stem's share of the mixture: generalised Wiener filter (Liutkus and Badeau 2015).
+    """Computes each stem's share of the mixture: generalised Wiener filter (Liutkus, Badeau 2015).
 
     Args:
       estimates: magnitudes [batch, stems, frames, bins].
       exponent: over 0.
 
     Returns:
-      estimates**exponent over its sum over the stems. Equal shares where all estimates are 0, so
-      that the masks sum to 1 everywhere.
+      estimates**exponent divided by its sum over the stems. Shares are equal where all estimates
+      are 0, so the masks sum to 1 everywhere.
     """
     # Relative to the largest, so that no power leaves float32's range.
     largest = ops.max(estimates, axis=1, keepdims=True)  # [batch, 1, frames, bins]
@@ -119,23 +119,23 @@ def soft_masks(estimates, exponent: float):
 def separate_patches(
     waveforms, unet: keras.Model, model: ModelConfig, mask_exponent: float | None = None
 ):
-    """Stems of mixture patches.
+    """Separates mixture patches into stems.
 
     Args:
       waveforms: mixture, float32 [batch, patch_samples].
       unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
       model: gives frame_length and hop_length.
       mask_exponent: None multiplies estimated magnitudes by the mixture's phase (the paper's
-        reconstruction); a number takes `soft_masks` of this exponent.
+        reconstruction); a number applies `soft_masks` with this exponent.
 
     Returns:
       float32 [batch, stems, patch_samples].
     """
     real, imaginary, estimates = estimate_patches(waveforms, unet, model)
     if mask_exponent is None:
-        # Where the mixture is silent it has no phase: the estimate there becomes 0. The bound lies
-        # far above 1e-19, whose square float32 cannot hold: there the magnitude is 0, the parts are
-        # not.
+        # A silent mixture has no phase, so the estimate becomes 0. The bound is far above 1e-19:
+        # the square of smaller numbers is 0 in float32, and so is the magnitude, though the real
+        # and imaginary parts are not.
         mixture = ops.maximum(magnitude(real, imaginary), 1e-12)
         gain = estimates / ops.expand_dims(mixture, 1)
     else:

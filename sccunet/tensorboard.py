@@ -1,4 +1,4 @@
-"""TensorBoard's logs: losses, and what the model makes of a few validation crops."""
+"""TensorBoard logs: losses, and spectrograms and audio of a few validation crops."""
 
 import contextlib
 import errno
@@ -12,13 +12,13 @@ from sccunet import spectral
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Keras's scalars, and what the model makes of fixed validation crops: pictures and sound.
+    """Logs Keras's scalars, and spectrograms and audio of the estimates for fixed crops.
 
     Args:
-      log_dir: of the events.
-      crops: waveforms of the stems, float32 [crops, stems, patch_samples].
-      epoch: in which the run goes on.
-      note: text for the log, of a run that was continued.
+      log_dir: folder of the logs.
+      crops: stems of validation crops, float32 [crops, stems, patch_samples].
+      epoch: epoch in which the run starts or resumes.
+      note: text for the log of a resumed run.
     """
 
     def __init__(self, log_dir: str, crops: np.ndarray, epoch: int = 0, note: str = ""):
@@ -51,7 +51,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
-        """OSError in place of TensorFlow's."""
+        """Raises OSError in place of TensorFlow's errors."""
         import tensorflow as tf
 
         try:
@@ -61,7 +61,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
             raise OSError(errno.EIO, reason, self._log_write_dir) from error
 
     def _look(self, what: str, waveforms: np.ndarray, step: int) -> None:
-        """Spectrograms in dB, low frequencies at the bottom, and audio; one entry per stem."""
+        """Logs spectrograms in dB (low frequencies at the bottom) and audio, one entry per stem."""
         import tensorflow as tf
 
         model = self.model.config

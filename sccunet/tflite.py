@@ -1,4 +1,4 @@
-"""The network alone as a TFLite (LiteRT) file, for runtimes without TensorFlow."""
+"""Exports only the network, as a TFLite (LiteRT) file for runtimes without TensorFlow."""
 
 import os
 import tempfile
@@ -13,18 +13,18 @@ from sccunet.files import write_whole
 
 
 def export_tflite(unet: keras.Model, config: Config, path: str | os.PathLike) -> None:
-    """Writes the network as a TFLite (LiteRT) file: magnitudes of one patch in, each stem's out.
+    """Writes the network as a TFLite (LiteRT) file: a patch's magnitudes in, each stem's out.
 
-    Builtin operators only, float32. Its signature is `magnitudes` with batch 1; the STFT is left to
-    the caller.
+    The file uses builtin operators only, in float32. Its signature is `magnitudes` with batch 1;
+    the caller computes the STFT.
 
     Args:
       unet: from `build_model`, with its weights.
-      config: of the run that trained it.
-      path: the file, replaced where it exists; written whole or not at all.
+      config: config of the run that trained it.
+      path: the file, replaced if it exists; written whole or not at all.
 
     Raises:
-      ConfigError: if what was converted computes something else, or cannot be written.
+      ConfigError: if the converted network computes something else, or cannot be written.
     """
     model, folded = config.model, checked_fold(unet, config.model)
     shape = [1, model.bins, model.frames]

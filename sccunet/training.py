@@ -1,4 +1,4 @@
-"""Waveforms to loss on the device, and the optimizer."""
+"""The training step, from waveforms to the loss on the device, and the optimizer."""
 
 import math
 from collections.abc import Sequence
@@ -12,10 +12,10 @@ from sccunet.losses import VolumeBalancedL1
 
 
 class Trainer(keras.Model):
-    """Trains a U-Net on waveforms: spectrograms are computed here, inside the training step.
+    """Trains a U-Net on waveforms; spectrograms are computed inside the training step.
 
-    Its input is float32 [batch, stems, patch_samples], the stems whose sum is the mixture. It stays
-    float32 under every precision; only the U-Net's layers have another.
+    The input is float32 [batch, stems, patch_samples], the stems whose sum is the mixture. It is
+    float32 under every precision, which concerns only the U-Net's layers.
 
     Args:
       unet: from `sccunet.build_model`.
@@ -27,8 +27,8 @@ class Trainer(keras.Model):
         self.unet = unet
         self.config = model
         self.stem_losses = [keras.metrics.Mean(name=f"{stem}_loss") for stem in model.stems]
-        # Kept with the weights so that a continued run knows what it has to beat, and whether the
-        # epoch whose steps are done has been validated.
+        # Saved with the weights: a resumed run needs the best loss so far, and must know whether
+        # the last epoch has been validated.
         self.best_loss = self.add_weight(
             name="best_loss",
             shape=(),
@@ -41,7 +41,7 @@ class Trainer(keras.Model):
 
     @property
     def _random_states(self) -> list:
-        """Of the dropout layers; Keras leaves them out of saved weights."""
+        """States of the dropout layers, which Keras leaves out of saved weights."""
         return [
             layer.seed_generator.state
             for layer in self.unet.layers
@@ -49,21 +49,21 @@ class Trainer(keras.Model):
         ]
 
     def save_own_variables(self, store):
-        """What a continued run needs besides weights and optimizer."""
+        """Saves what a resumed run needs besides weights and optimizer."""
         store["best_loss"] = self.best_loss.numpy()
         store["epochs_done"] = self.epochs_done.numpy()
         for i, state in enumerate(self._random_states):
             store[f"random_state_{i}"] = state.numpy()
 
     def load_own_variables(self, store):
-        """The inverse of `save_own_variables`."""
+        """Loads what `save_own_variables` saved."""
         self.best_loss.assign(store["best_loss"])
         self.epochs_done.assign(store["epochs_done"])
         for i, state in enumerate(self._random_states):
             state.assign(store[f"random_state_{i}"])
 
     def call(self, waveforms, training=False):
-        """Estimates and targets, each [batch, bins, frames, stems]."""
+        """Returns estimates and targets, each [batch, bins, frames, stems]."""
         mixture, targets = spectral.training_magnitudes(waveforms, self.config)
         estimates = self.unet(mixture, training=training)
         return estimates, targets
@@ -71,7 +71,7 @@ class Trainer(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True, **kwargs
     ):
-        """The compiled loss; the mean |Y_i - Yhat_i| of each stem goes into its metric."""
+        """Returns the loss, and updates each stem's metric with its mean |Y_i - Yhat_i|."""
         estimates, targets = y_pred
         for i, metric in enumerate(self.stem_losses):
             metric.update_state(ops.mean(ops.abs(targets[..., i] - estimates[..., i])))
@@ -81,13 +81,13 @@ class Trainer(keras.Model):
 def compile_trainer(
     unet: keras.Model, config: Config, loss_weights: Sequence[float], steps_per_epoch: int
 ) -> Trainer:
-    """The trainer of a run, ready for `fit`.
+    """Returns the trainer of a run, ready for `fit`.
 
     Args:
       unet: from `sccunet.build_model(config, dtype=config.precision)`.
-      config: the run's.
+      config: the run's config.
       loss_weights: alpha of each stem.
-      steps_per_epoch: what the learning rate's schedule is measured in.
+      steps_per_epoch: training steps per epoch, for the learning rate's schedule.
     """
     trainer = Trainer(unet, config.model)
     trainer.compile(
@@ -98,19 +98,19 @@ def compile_trainer(
         loss=VolumeBalancedL1(loss_weights),
         jit_compile=config.jit_compile,
     )
-    # Built here, so that a checkpoint has somewhere to be loaded into.
+    # Built here, so that a checkpoint can be loaded.
     trainer.build((None, len(config.model.stems), config.model.patch_samples))
     trainer.optimizer.build(trainer.trainable_variables)
     return trainer
 
 
 def learning_rate_schedule(config: Config, steps_per_epoch: int):
-    """Learning rate by step; see `Config.decay`."""
+    """Returns the learning rate's schedule over steps; see `Config.decay`."""
     if config.decay == "cosine":
         return keras.optimizers.schedules.CosineDecay(
             config.learning_rate, config.epochs * steps_per_epoch
         )
-    # A boundary is the last step of its rate.
+    # A boundary is the last step with the rate before it.
     return keras.optimizers.schedules.PiecewiseConstantDecay(
         [math.ceil(config.epochs / 2) * steps_per_epoch - 1],
         [config.learning_rate, config.learning_rate / 10],
@@ -118,7 +118,7 @@ def learning_rate_schedule(config: Config, steps_per_epoch: int):
 
 
 class _Adam(keras.optimizers.Adam):
-    """Keras's, counting the gradients that are no finite numbers; TensorFlow's backend alone."""
+    """Keras's Adam that also counts gradients that are not finite; TensorFlow backend only."""
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, name="adam", **kwargs)

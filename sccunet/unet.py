@@ -8,16 +8,16 @@ from keras import layers, ops
 
 from sccunet.config import model_config
 
-# As PyTorch has it (0.1 there). Keras's 0.99 takes hundreds of steps to forget where it started.
+# PyTorch's default (0.1 there). Keras's 0.99 takes hundreds of steps to forget its initial values.
 _MOMENTUM = 0.9
 
 
 @keras.saving.register_keras_serializable(package="sccunet")
 class BatchNormalization(layers.BatchNormalization):
-    """Keras's layer, using TensorFlow's fused kernel in training where there is one.
+    """Keras's layer with TensorFlow's fused kernel in training, where that is available.
 
-    Keras computes the moments, the normalisation and all their gradients op by op: on two CPU cores
-    that was 0.4 of a small network's training step, and the fused kernel took 0.3 off the step.
+    Keras computes the moments, the normalisation and all their gradients op by op. On two CPU cores
+    that was 0.4 of a small network's training step; the fused kernel saved 0.3 of the step.
     """
 
     def call(self, inputs, training=None, mask=None):
@@ -26,7 +26,7 @@ class BatchNormalization(layers.BatchNormalization):
             training
             and self.trainable
             and keras.backend.backend() == "tensorflow"
-            # In bfloat16 the kernel has vectors of 16 channels, and is slow for others.
+            # In bfloat16 the kernel works on vectors of 16 channels, and is slow for other numbers.
             and (self.compute_dtype == "float32" or inputs.shape[-1] % 16 == 0)
             and not self.synchronized
         )
@@ -46,16 +46,16 @@ class BatchNormalization(layers.BatchNormalization):
         return normalised
 
 
-# Enough to revive a channel within an epoch, too little to be felt by one that is alive.
+# Enough to revive a dead channel within an epoch, too little to affect a live one.
 _LEAK = 0.05
 
 
 @keras.saving.register_keras_serializable(package="sccunet")
 def output_relu(x):
-    """ReLU, through whose zeros a little gradient leaks.
+    """ReLU with a small gradient where its output is 0.
 
-    Most bins of a quiet or rare stem are nearly 0, so before anything is learned the least L1 loss
-    is a channel of zeros. Behind a plain ReLU that channel has no gradient and stays there.
+    Most bins of a quiet or rare stem are nearly 0, so at the start of training a channel of zeros
+    has the least L1 loss. After a plain ReLU that channel would have no gradient and never change.
 
     Args:
       x: any shape.
@@ -68,7 +68,7 @@ def output_relu(x):
 
 
 def _convolution(x, kind, filters, kernel, name, dtype, synchronized_norm, strides=1):
-    """A convolution of a kind of layer, with ReLU, and its batch normalisation."""
+    """Applies a convolution layer of the class `kind`, ReLU and batch normalisation."""
     x = kind(
         filters,
         kernel,
@@ -87,17 +87,18 @@ def _convolution(x, kind, filters, kernel, name, dtype, synchronized_norm, strid
 def build_model(
     config: Any, dtype: str = "float32", synchronized_norm: bool = False
 ) -> keras.Model:
-    """Builds the network of the paper (Oh, Kim, Yun 2018), of any depth and width.
+    """Builds the network of the paper (Oh, Kim, Yun 2018), with any depth and width.
 
-    Encoder level: two 3x3 convolutions, 2x2 max-pooling. Bottom: two 3x3 convolutions. Decoder
-    level: 5x5 transposed convolution of stride 2, dropout, concatenation with the encoder's
-    features, two 3x3 transposed convolutions of stride 1. Each convolution: ReLU, then batch
-    normalisation. Last: 1x1 convolution to one channel per stem, ReLU.
+    An encoder level is two 3x3 convolutions and 2x2 max-pooling. The bottom is two 3x3
+    convolutions. A decoder level is a 5x5 transposed convolution of stride 2, dropout,
+    concatenation with the encoder's features, and two 3x3 transposed convolutions of stride 1. ReLU
+    and batch normalisation follow each convolution. The last layer is a 1x1 convolution to one
+    channel per stem, with ReLU.
 
     Args:
-      config: what a config file's `get_config()` returns, or its `.model` part.
-      dtype: Keras dtype policy of the layers; the last convolution is float32 in any case.
-      synchronized_norm: see `Config`; on TensorFlow's backend alone.
+      config: the result of a config file's `get_config()`, or its `.model` part.
+      dtype: Keras dtype policy of the layers; the last convolution is always float32.
+      synchronized_norm: see `Config`; TensorFlow backend only.
 
     Returns:
       Functional model, [batch, bins, frames, 1] -> [batch, bins, frames, stems], both linear
@@ -110,7 +111,7 @@ def build_model(
     *encoder_filters, bottom_filters = model.filters
 
     convolution = functools.partial(_convolution, dtype=dtype, synchronized_norm=synchronized_norm)
-    # Each pooling halves both axes: zeros are added behind so that no bin or frame is lost.
+    # Each pooling halves both axes: zeros are added at the end so that no bin or frame is lost.
     multiple = 2 ** len(encoder_filters)
     more_bins, more_frames = -model.bins % multiple, -model.frames % multiple
 

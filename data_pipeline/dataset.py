@@ -15,8 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
-from data_pipeline.mmap_reader import mmap_reader
-from data_pipeline.readers import MakeReader
+from data_pipeline.mmap_reader import MakeReader, mmap_reader
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 

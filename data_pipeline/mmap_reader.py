@@ -3,15 +3,20 @@
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 
 import numpy as np
 import tensorflow as tf
 
 from data_pipeline.augment import MEAN
-from data_pipeline.readers import Reader
 from data_pipeline.wav import AudioError, WavInfo, pcm_to_float
+
+# (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or MEAN
+# alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].
+Reader = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+# (files, samples of a crop) -> Reader
+MakeReader = Callable[[Sequence[WavInfo], int], Reader]
 
 # Encodings whose samples NumPy converts as they lie in the file: type, and full scale.
 _DIRECT = {"pcm16": ("<i2", 2**15), "pcm32": ("<i4", 2**31), "float32": ("<f4", 1)}

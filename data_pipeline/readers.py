@@ -8,7 +8,6 @@ To add a reader, write a module beside `mmap_reader`, and name it here.
 """
 
 import re
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sccunet.config import ConfigError
@@ -16,18 +15,13 @@ from sccunet.config import ConfigError
 if TYPE_CHECKING:  # so that programs can show the readers' names at once
     import tensorflow as tf
 
-    from data_pipeline.wav import AudioError, WavInfo
+    from data_pipeline.mmap_reader import MakeReader
+    from data_pipeline.wav import AudioError
 
 READERS = ("mmap", "tfio")
 
-# (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or
-# `augment.MEAN` alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].
-Reader = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
-# (files, samples of a crop) -> Reader
-MakeReader = Callable[[Sequence["WavInfo"], int], Reader]
 
-
-def reader_named(name: str) -> MakeReader:
+def reader_named(name: str) -> "MakeReader":
     """The function that makes a reader of files.
 
     Args:

@@ -188,7 +188,7 @@ class Config:
         expected = f"nothing, or a weight for each of {stems} that sum to 1"
         check("loss_weights", fit or (numbers and not weights), expected)
         object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
-        check("loss_balance", self.loss_balance in LOSS_BALANCES, "'volume' or 'equal'")
+        check("loss_balance", self.loss_balance in LOSS_BALANCES, f"one of {LOSS_BALANCES}")
         check("precision", self.precision in PRECISIONS, "'float32' or 'mixed_bfloat16'")
 
     def _check_sources(self) -> None:

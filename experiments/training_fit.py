@@ -12,6 +12,7 @@ import tensorflow as tf
 from absl import logging
 
 from data_pipeline import dataset, readers
+from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
 from experiments import training_records
 from experiments.training_options import TrainOptions
@@ -31,7 +32,7 @@ def fit(
     config: Config,
     options: TrainOptions,
     strategy: tf.distribute.Strategy,
-    reader: readers.MakeReader,
+    reader: MakeReader,
     training: Sequence[Segment],
     validation: Sequence[Segment],
 ) -> None:
@@ -94,7 +95,7 @@ class _Batches:
     """
 
     config: Config
-    reader: readers.MakeReader
+    reader: MakeReader
     training: Sequence[Segment]
     validation: Sequence[Segment]
     crops: Sequence[tuple[int, int]]

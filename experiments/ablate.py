@@ -1,21 +1,22 @@
-r"""Trains one network with several loss weights and seeds, scores every run, and reports.
+r"""Trains one network with several loss weights and seeds, scores all runs, and writes a report.
 
 Examples:
-  python -m experiments.ablate --config=experiments/configs/small_2stems.py --data_dir=DATA \
-      --losses="alpha 1=1:0,alpha 0=0:1,alpha 0.5=0.5:0.5,balanced" --seeds=0,1,2 \
+  sccunet ablate --config=small_2stems --data_dir=DATA --seeds=0,1,2 \
+      --losses="alpha 1=1:0,alpha 0=0:1,alpha 0.5=0.5:0.5,balanced" \
       --work_dir=WORK --report_dir=results/ablation --name="Two stems"
-  python -m experiments.ablate --report_dir=results/ablation
+  sccunet ablate --report_dir=results/ablation
 
-A loss is a name and the weights alpha in the order of the stems; without weights they balance the
-stems' volumes. Overrides such as --config.epochs=6 go to the training. WORK keeps the runs, and
-what is done there is not done again. The report is made from the JSON files of its folder alone:
-without --data_dir the program only makes it again.
+A loss is a name with the weights alpha in the order of the stems. Without weights, alpha balances
+the stems' volumes. Overrides such as --config.epochs=6 are passed to the training. WORK keeps the
+runs; finished work there is not repeated. The report is rendered only from the JSON files in its
+folder; without --data_dir the program does nothing else.
 
-Written into REPORT:
-  README.md, <name>.png       tables and pictures of every name
-  <name>/ablation.json        what was run
-  <name>/<loss>/<seed>/...    the scores that experiments.evaluate wrote; <name>/scaled/... too
-  <name>/reading.md           what the figures say, written by hand: it stands above the tables
+The program writes into REPORT:
+  README.md, <name>.png       tables and pictures of all ablations
+  <name>/ablation.json        settings of the runs
+  <name>/<loss>/<seed>/...    scores of `sccunet evaluate`; also <name>/scaled/...
+It shows above the tables, if it is there:
+  <name>/reading.md           interpretation of the figures, written by hand
 """
 
 import dataclasses
@@ -42,18 +43,18 @@ class Options:
     """What is trained and scored.
 
     Attributes:
-      config: of the runs, but for weights and seed.
-      config_file: the file that it is from.
-      overrides: flags that changed it.
+      config: config of the runs, except for loss weights and seed.
+      config_file: the file of the config.
+      overrides: flags that changed the config.
       data_dir: tracks in the MUSDB18-HQ layout.
-      work_dir: for runs and scores.
-      report_dir: for what is published.
-      name: of this ablation.
-      losses: name -> alpha of each stem, none for the balancing ones.
-      seeds: of initial weights, crops and augmentation.
-      levels: stem -> gain in dB, in a copy of the data that is used in its place.
-      excerpt: score this many seconds from the middle of each test track; None takes all.
-      note: what the data is.
+      work_dir: folder for runs and scores.
+      report_dir: folder of the report.
+      name: name of this ablation.
+      losses: name -> alpha of each stem; empty for the balancing weights.
+      seeds: seeds of initial weights, crops and augmentation.
+      levels: stem -> gain in dB, applied in a copy of the data that is used instead.
+      excerpt: score this many seconds from the middle of each test track; None: all.
+      note: description of the data.
     """
 
     config: Config
@@ -74,7 +75,7 @@ def run_all(options: Options) -> None:
     """Trains and scores every loss with every seed, and publishes the scores in `report_dir`.
 
     Raises:
-      ConfigError: for losses, seeds or levels that cannot be.
+      ConfigError: for invalid losses, seeds or levels.
     """
     _check(options)
     work, published = Path(options.work_dir), Path(options.report_dir) / slug(options.name)
@@ -107,8 +108,8 @@ def _check(options: Options) -> None:
     names = [slug(loss) for loss in losses]
     if not names or len({*names, ablation.SCALED, ""}) < len(names) + 2:
         raise ConfigError(
-            f"losses: found {', '.join(losses) or 'none'}, expected names that make folders of"
-            f" their own, not {ablation.SCALED}"
+            f"losses: found {', '.join(losses) or 'none'}, expected names that make different"
+            f" folders, and not {ablation.SCALED}"
         )
     if not seeds or len(set(seeds)) < len(seeds):
         raise ConfigError(f"seeds: found {list(seeds)}, expected different ones")
@@ -121,7 +122,7 @@ def _check(options: Options) -> None:
 
 
 def _settings(options: Options, weights: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """What the report says was run, with the `weights` that were used."""
+    """Returns the settings of the runs for the report, with the `weights` that were used."""
     return {
         "name": options.name,
         "note": options.note,
@@ -143,15 +144,16 @@ def _run(program: str, *arguments: str) -> None:
 
 
 def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, float]) -> None:
-    """Copies stems as 16-bit WAVs, some of them quieter; what is there is kept.
+    """Copies stems as 16-bit WAVs, some of them quieter; existing copies are kept.
 
     Args:
       data_dir: tracks in the MUSDB18-HQ layout.
-      output_dir: for the copies, in the same layout without mixtures, which no longer fit.
+      output_dir: folder for the copies, in the same layout, without the mixtures, which would be
+        wrong.
       levels: stem -> gain in dB, 0 or less.
 
     Raises:
-      ConfigError: for levels that cannot be, or a folder with other copies.
+      ConfigError: for invalid levels, or a folder with other copies.
     """
     from data_pipeline import audio
     from data_pipeline.wav import read_wav, wav_info
@@ -160,8 +162,8 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
     for stem, gain in levels.items():
         if gain > 0 or stem not in {path.stem for path in paths}:
             raise ConfigError(
-                f"levels: found {stem}={gain:g}, expected the name of a file in {data_dir} and 0 dB"
-                " or less: 16 bits hold no more"
+                f"levels: found {stem}={gain:g}, expected a stem in {data_dir} and 0 dB or less:"
+                " 16-bit samples cannot be louder"
             )
     made = {"data_dir": str(Path(data_dir).resolve()), "levels_db": levels}
     made_path = output_dir / "levels.json"
@@ -179,7 +181,7 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
 
 
 def weights_of(losses: Sequence[str]) -> dict[str, list[float]]:
-    """--losses: name -> alpha of each stem."""
+    """Parses --losses: name -> alpha of each stem."""
     return {
         loss: [_number("losses", alpha) for alpha in weights.split(":") if weights]
         for loss, weights in _pairs("losses", losses).items()
@@ -187,20 +189,20 @@ def weights_of(losses: Sequence[str]) -> dict[str, list[float]]:
 
 
 def seeds_of(seeds: Sequence[str]) -> list[int]:
-    """--seeds as numbers."""
+    """Parses --seeds."""
     return [_number("seeds", seed, int) for seed in seeds]
 
 
 def levels_of(levels: Sequence[str]) -> dict[str, float]:
-    """--levels: stem -> gain in dB."""
+    """Parses --levels: stem -> gain in dB."""
     return {stem: _number("levels", gain) for stem, gain in _pairs("levels", levels).items()}
 
 
 def _pairs(flag: str, values: Sequence[str]) -> dict[str, str]:
-    """["a=1", "b"] -> {"a": "1", "b": ""}."""
+    """Splits ["a=1", "b"] into {"a": "1", "b": ""}."""
     pairs = dict(value.partition("=")[::2] for value in values)
     if len(pairs) < len(values):
-        raise ConfigError(f"--{flag}: found a name twice in {','.join(values)}")
+        raise ConfigError(f"--{flag}: found a name twice in {','.join(values)}, expected it once")
     return pairs
 
 
@@ -212,11 +214,11 @@ def _number(flag: str, text: str, kind: type = float) -> Any:
 
 
 def main(_: Sequence[str]) -> None:
-    """Runs what the flags say, if they say something, and makes the report."""
+    """Runs the ablation if there is a data directory, and renders the report."""
     if _DATA_DIR.value:
         for flag in (_CONFIG, _WORK_DIR, _NAME):
             if not flag.value:
-                raise ConfigError(f"--{flag.name}: missing, expected with --data_dir")
+                raise ConfigError(f"--{flag.name}: not given, expected a value with --data_dir")
         options = Options(
             Config.from_dict(_CONFIG.value),
             flags.FLAGS["config"].config_filename,
@@ -237,18 +239,24 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.")
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", None, "What to train: a name from `sccunet configs`, or a file."
+    )
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.")
-    _WORK_DIR = flags.DEFINE_string("work_dir", None, "Where the runs and their scores are kept.")
+    _WORK_DIR = flags.DEFINE_string("work_dir", None, "Folder for the runs and their scores.")
     _REPORT_DIR = flags.DEFINE_string(
-        "report_dir", None, "Where the report and its JSON are written.", required=True
+        "report_dir", None, "Folder for the report and its JSON files.", required=True
     )
     _NAME = flags.DEFINE_string("name", None, "Heading of this ablation in the report.")
-    _NOTE = flags.DEFINE_string("note", "", "What the data is, for the report.")
-    _LOSSES = flags.DEFINE_list("losses", ["balanced"], "name=alpha:alpha:..., or a name alone.")
-    _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Each loss is run with each.")
+    _NOTE = flags.DEFINE_string("note", "", "Description of the data for the report.")
+    _LOSSES = flags.DEFINE_list(
+        "losses",
+        ["balanced"],
+        "Each name=alpha:alpha:..., or just a name for weights that balance the volumes.",
+    )
+    _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Every loss is run with every seed.")
     _LEVELS = flags.DEFINE_list(
-        "levels", [], "stem=dB, ...: on a copy of the data with these stems quieter."
+        "levels", [], "stem=dB, ...: use a copy of the data with these stems quieter."
     )
     _EXCERPT = flags.DEFINE_float(
         "excerpt",

@@ -1,22 +1,23 @@
-r"""Measures our speed beside what people would use instead, and writes a report.
+r"""Measures the speed of this project and of its alternatives, and writes a report.
 
 Examples:
-  python -m experiments.benchmark
-  python -m experiments.benchmark input separate --data_dir=DATA --rounds=3
-  python -m experiments.benchmark --report_only
+  sccunet benchmark
+  sccunet benchmark input separate --data_dir=DATA --rounds=3
+  sccunet benchmark --report_only
 
-Sections, all of them by default:
+Sections (default: all):
   input     stem-seconds per second of training data, read from the page cache
   train     seconds per training step
   separate  seconds for a stereo file; whole programs in new processes
 
-Contenders take turns (A B C A B C ...), each time in a process of its own: nothing idles beside it,
-and its memory is its own. Run nothing else meanwhile. What is not installed, or fails, becomes a
-row "not run"; `make comparison` installs the others' packages. On a machine with a GPU, train and
-separate run on it, with the Keras backend of KERAS_BACKEND.
+Contenders take turns (A B C A B C ...), each time in a new process, so that only its own work and
+memory are measured. Run nothing else at the same time. A contender that is not installed or fails
+gets a row "not run"; `make comparison` installs the other systems. On a machine with a GPU, train
+and separate run on the GPU. KERAS_BACKEND selects the Keras backend.
 
-Written into --output_dir: benchmark.json with every repetition, README.md and a picture of each
-section made from it. A section's results replace the earlier ones; other sections' stay.
+The program writes into --output_dir: benchmark.json with every repetition, and from it README.md
+and a picture of each section. New results of a section replace its earlier ones; results of other
+sections are kept.
 """
 
 import hashlib
@@ -64,7 +65,7 @@ _SYNTHETIC_SECONDS = 60.0
 def plan(
     section: str, names: Sequence[str], batch_sizes: Sequence[int], rounds: int
 ) -> list[tuple[Contender, dict[str, Any]]]:
-    """Contenders and their cases in the order of measuring, each once in every round."""
+    """Returns contenders and cases in the order of measuring, each once per round."""
     chosen = [one for one in CONTENDERS[section] if one.name in names]
     turn: list[tuple[Contender, dict[str, Any]]] = []
     if section == "input":
@@ -80,7 +81,7 @@ def plan(
 
 
 def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures in a new process; what `worker.measure` returns or {"not_run": reason}."""
+    """Measures in a new process; returns the result of `worker.measure` or {"not_run": reason}."""
     done = subprocess.run(
         [*_WORKER, section, name, json.dumps(settings)],
         capture_output=True,
@@ -94,12 +95,12 @@ def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str
     except (IndexError, ValueError):
         reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
         if done.returncode < 0:
-            reason = f"ended by signal {-done.returncode}, perhaps out of memory"
+            reason = f"killed by signal {-done.returncode}, perhaps out of memory"
     return {"not_run": _without_paths(reason)}
 
 
 def _without_paths(text: str) -> str:
-    """One line that says nothing of this machine's folders."""
+    """Returns a text as one line, without the folders of this machine."""
     return re.sub(r"(?<![\w.])/(?:[^\s/'\":,]+/)+", ".../", " ".join(text.split()))
 
 
@@ -139,9 +140,9 @@ def measure(
 
 
 def _command(sections: Sequence[str]) -> str:
-    """The command line without this machine's folders."""
+    """Returns the command line, without the folders of this machine."""
     config = flags.FLAGS["config"].config_filename
-    parts = ["python", "-m", "experiments.benchmark", *sections]
+    parts = ["sccunet", "benchmark", *sections]
     if config != _DEFAULT_CONFIG:
         name = configs.name_of(config)
         parts.append(f"--config={Path(name).name if Path(name).is_absolute() else name}")
@@ -158,7 +159,7 @@ def _command(sections: Sequence[str]) -> str:
 
 
 def _models(work_dir: Path, config: Config) -> Path:
-    """The folder of a config's models; other code makes others, in another folder."""
+    """Returns the folder of a config's models; a change of config or code gives another folder."""
     import sccunet
 
     digest = hashlib.sha256(config.to_json().encode())
@@ -168,7 +169,7 @@ def _models(work_dir: Path, config: Config) -> Path:
 
 
 def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[str]]) -> dict:
-    """Makes data and models that are missing; the settings of all contenders."""
+    """Makes missing data and models; returns the settings for all contenders."""
     data_dir = _DATA_DIR.value
     if not data_dir:
         from data_pipeline.synthetic import make_set
@@ -192,17 +193,17 @@ def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[st
 
 
 def _prepare(config: Config, models: str, names: Sequence[str]) -> None:
-    print("a network with random weights", file=sys.stderr, flush=True)
+    print("making a network with random weights", file=sys.stderr, flush=True)
     text = json.dumps({"config": config.to_dict(), "models": models, "names": list(names)})
     command = [*_WORKER, "separate", "prepare", text]
-    subprocess.run(command, check=False)  # the contenders say what is missing
+    subprocess.run(command, check=False)  # contenders report what is missing
 
 
 def _chosen(words: Sequence[str]) -> dict[str, list[str]]:
-    """Section -> names of its contenders.
+    """Returns the chosen sections and the names of their contenders.
 
     Raises:
-      ConfigError: for a word or a name that does not exist.
+      ConfigError: for an unknown section or contender.
     """
     for word in words:
         if word not in (*CONTENDERS, "all"):
@@ -227,7 +228,7 @@ def main(words: Sequence[str]) -> None:
     if not _REPORT_ONLY.value:
         if not all(size.isdecimal() and int(size) for size in _BATCH_SIZES.value):
             found = ",".join(_BATCH_SIZES.value)
-            raise ConfigError(f"--batch_sizes: found {found!r}, expected whole numbers over 0")
+            raise ConfigError(f"--batch_sizes: found {found!r}, expected positive whole numbers")
         sizes = [int(size) for size in _BATCH_SIZES.value]
         settings = _prepared(Config.from_dict(_CONFIG.value), Path(_WORK_DIR.value), sections)
         about = {
@@ -239,11 +240,11 @@ def main(words: Sequence[str]) -> None:
         }
 
         def save(section: str, measurements: list[Measurement]) -> None:
-            """Replaces the section's earlier results, once it is measured whole."""
+            """Replaces a section's earlier results, once all of it is measured."""
             before = read_results(folder)
             ran = [each for one in measurements for each in one["rounds"]]
             if not ran and section in before:
-                return  # nothing was measured, and nobody knows whether that was on a GPU
+                return  # nothing was measured: the device is unknown
             on_gpu = section != "input" and any(each["device"] != "cpu" for each in ran)
             result = {section + GPU * on_gpu: {**about, "measurements": measurements}}
             write_whole(folder / RESULTS, json.dumps(before | result, indent=1) + "\n")
@@ -261,26 +262,24 @@ if __name__ == "__main__":
     _WORK_DIR = flags.DEFINE_string(
         "work_dir",
         "benchmark_work",
-        "Folder of the synthetic set and the models; do not commit it.",
+        "Folder for the synthetic set and the models; do not commit it.",
     )
-    _OUTPUT_DIR = flags.DEFINE_string("output_dir", "results/benchmark", "Folder of the report.")
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", "results/benchmark", "Folder for the report.")
     _CONFIG = config_flags.DEFINE_config_file(
-        "config", _DEFAULT_CONFIG, "The network: a file of configs/."
+        "config", _DEFAULT_CONFIG, "The network: a name from `sccunet configs`, or a file."
     )
-    _ROUNDS = flags.DEFINE_integer(
-        "rounds", 5, "How often each contender has its turn.", lower_bound=1
-    )
+    _ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each contender.", lower_bound=1)
     _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["2", "8"], "Batch sizes to train with.")
     _SECONDS = flags.DEFINE_float(
-        "seconds", 180.0, "Length of the stereo file to separate.", lower_bound=1
+        "seconds", 180.0, "Length of the stereo file to separate, in seconds.", lower_bound=1
     )
     _ONLY = flags.DEFINE_list(
         "only",
         [],
-        "Measure only these contenders, by their names in experiments/benchmarks/contender.py; the"
-        " others' results of the same section are dropped.",
+        "Measure only these contenders, named as in experiments/benchmarks/contender.py. Earlier"
+        " results of the others in the same section are dropped.",
     )
     _REPORT_ONLY = flags.DEFINE_boolean(
-        "report_only", False, "Only make the report again, from the JSON in --output_dir."
+        "report_only", False, "Only render the report, from the JSON in --output_dir."
     )
     cli.run(main, takes_files=True)

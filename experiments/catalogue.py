@@ -1,11 +1,11 @@
 r"""Separates, scores or prepares thousands of recordings on Apache Beam, file by file.
 
 Examples:
-  python -m experiments.catalogue separate --model=RUN --output_dir=OUT ALBUM/ song.flac
-  python -m experiments.catalogue separate --model=RUN --output_dir=OUT --format=flac --list=FILES
-  python -m experiments.catalogue score --model=RUN --data_dir=DATA --output_dir=SCORES
-  python -m experiments.catalogue prepare --musdb_dir=MY_STEMS --data_dir=DATA --workers=4
-  python -m experiments.catalogue separate --model=RUN --output_dir=OUT --list=FILES -- \
+  sccunet catalogue separate --model=RUN --output_dir=OUT ALBUM/ song.flac
+  sccunet catalogue separate --model=RUN --output_dir=OUT --format=flac --list=FILES
+  sccunet catalogue score --model=RUN --data_dir=DATA --output_dir=SCORES
+  sccunet catalogue prepare --musdb_dir=MY_STEMS --data_dir=DATA --workers=4
+  sccunet catalogue separate --model=RUN --output_dir=OUT --list=FILES -- \
       --runner=FlinkRunner --flink_master=HOST:8081
 
 It writes what experiments.separate, evaluate and prepare write, and takes their flags (`catalogue

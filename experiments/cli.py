@@ -1,12 +1,13 @@
-"""What every program shares: one clear line for a user's mistake instead of a traceback."""
+"""Shared by all programs: flags, and one clear line for a user's mistake, not a traceback."""
 
+import contextlib
 import errno
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -17,15 +18,15 @@ from sccunet.reconstruction import MASKS, Reconstruction
 
 
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
-    """Runs `main` under absl with the arguments that are no flags.
+    """Runs `main` under absl, with the arguments that are not flags.
 
-    A user's mistake prints one line on standard error and exits with 1.
+    A user's mistake prints one line to standard error and exits with code 1.
 
     Args:
       main: the program.
-      takes_files: whether it has arguments besides its flags.
+      takes_files: whether it accepts arguments besides its flags.
     """
-    # TensorFlow's own notes on the machine would bury the one line that matters.
+    # TensorFlow's log lines about the machine would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     def guarded(argv):
@@ -47,24 +48,42 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
                 raise
             _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
 
-    app.run(guarded, flags_parser=_parse_flags)
+    with quiet_when_reader_is_gone():
+        app.run(guarded, flags_parser=_parse_flags)
+
+
+@contextlib.contextmanager
+def quiet_when_reader_is_gone() -> Iterator[None]:
+    """Exits with code 1, without a traceback, if the reader of standard output has ended.
+
+    `head` is one in `sccunet train --help | head -3`. From the Python docs, "Note on SIGPIPE".
+    """
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()  # here, where the error can be caught
+    except BrokenPipeError:
+        # The interpreter flushes again as it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
-    """absl's parser, with one line for a mistake in place of its usage text.
+    """Parses flags with absl, but reports a mistake in one line in place of the usage text.
 
-    A config file is code and can fail in any way; each is the user's.
+    A config file is code and can raise anything; every such error is the user's.
     """
     argv = [_long_form(argument) for argument in argv]
     if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
         try:
             return app.parse_flags_with_usage(argv)
-        except SystemExit:  # absl gives 1
+        except SystemExit:  # absl exits with 1
             sys.exit(0)
     try:
         left = flags.FLAGS(argv)
         if "config" in flags.FLAGS:
-            # A file that is not there is told when a field is asked for.
+            # ml_collections reports a missing file only when a field is read.
             getattr(flags.FLAGS.config, "model", None)
         return left
     except flags.Error as error:
@@ -86,7 +105,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _long_form(argument: str) -> str:
-    """An argument as absl takes it: --help for -h, a file for the name of a configuration."""
+    """Returns an argument as absl expects it: --help for -h, a file for a configuration's name."""
     if argument == "-h":
         return "--help"
     flag, given, value = argument.partition("=")
@@ -101,61 +120,64 @@ def _fail(reason: str) -> NoReturn:
 
 
 def report(reason: str) -> None:
-    """Prints the one line of a mistake; for programs that go on after it."""
+    """Prints a mistake as one line; for programs that continue after it."""
     logging.flush()
     print(f"error: {reason}", file=sys.stderr, flush=True)
 
 
 def config_overrides() -> list[str]:
-    """The flags that changed fields of the --config file, as they would be given again."""
+    """Returns the flags that override fields of the --config file, in the form they are given."""
     values = flags.FLAGS["config"].override_values
     return [f"--config.{field}={value}" for field, value in values.items()]
 
 
 def run_program(program: str, *arguments: str) -> int:
-    """Shows and runs another of the programs, as a user would; returns its exit code."""
+    """Prints and runs the command of another program; returns its exit code."""
     shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
     print(f"\n$ sccunet {program} {shown}", flush=True)
     done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
-    if done.returncode < 0:  # it could not say so itself
-        report(f"{program}: ended by signal {-done.returncode}, perhaps for lack of memory")
+    if done.returncode < 0:  # it could not report this itself
+        report(f"{program}: killed by signal {-done.returncode}, perhaps out of memory")
     return done.returncode
 
 
 def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
-    """Flags for the fields of `sccunet.Reconstruction`: mask, exponent, iterations."""
+    """Defines flags for the fields of `sccunet.Reconstruction`: mask, exponent, iterations."""
     holders = (
         flags.DEFINE_enum(
             "mask",
             "none",
             MASKS,
-            "none: the model's magnitudes with the mixture's phase, as in the paper. soft: each"
-            " stem's share of the mixture's spectrogram. wiener: multichannel Wiener filter.",
+            "How estimates become stems. none: the model's magnitudes with the mixture's phase, as"
+            " in the paper. soft: each stem's share of the mixture's spectrogram. wiener:"
+            " multichannel Wiener filter.",
         ),
         flags.DEFINE_float(
             "mask_exponent",
             2.0,
-            "Of --mask=soft: 1 is the ratio mask, 2 the Wiener gain of a single channel.",
+            "Exponent for --mask=soft: 1 gives the ratio mask, 2 the single-channel Wiener gain.",
         ),
-        flags.DEFINE_integer("wiener_iterations", 1, "Of --mask=wiener.", lower_bound=1),
+        flags.DEFINE_integer(
+            "wiener_iterations", 1, "EM iterations for --mask=wiener.", lower_bound=1
+        ),
     )
-    for holder in holders:  # else --help of the program leaves them out
+    for holder in holders:  # otherwise the program's --help leaves them out
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
     return holders
 
 
 def reconstruction_of_flags() -> Reconstruction:
-    """What the flags of `define_reconstruction` say.
+    """Returns the reconstruction that the flags of `define_reconstruction` choose.
 
     Raises:
-      ConfigError: if it cannot be.
+      ConfigError: for values that `Reconstruction` refuses.
     """
     given = flags.FLAGS
     return Reconstruction(given.mask, given.mask_exponent, given.wiener_iterations)
 
 
 def end_with_parent() -> None:
-    """For worker processes: ends this one with its parent, which may be killed without a word."""
+    """Makes this worker process end with its parent, even if the parent is killed."""
     import multiprocessing
     import threading
 

@@ -1,15 +1,15 @@
 """Separates recordings on a TensorFlow Serving server that serves an export of this project.
 
 Examples:
-  python -m experiments.client --server=localhost:8501 --output_dir=OUT song.wav
-  python -m experiments.client --protocol=grpc --server=localhost:8500 --output_dir=OUT song.wav
-  python -m experiments.client --server=localhost:8501 --metadata
+  sccunet client --server=localhost:8501 --output_dir=OUT song.wav
+  sccunet client --protocol=grpc --server=localhost:8500 --output_dir=OUT song.wav
+  sccunet client --server=localhost:8501 --metadata
 
-The files are 16-bit PCM WAV at the model's sample rate. Each is sent whole, in a request of its
-own, and its stems are written to OUT/<file name without its ending>/<stem>.wav.
+The files must be 16-bit PCM WAV at the model's sample rate. Each file is sent whole, in one
+request, and its stems are written to OUT/<file name without extension>/<stem>.wav.
 
-The functions are worth copying: those with `rest` need Python's standard library alone, those with
-`grpc` the packages tensorflow-serving-api and grpcio.
+The functions can be copied into other programs: those named `..._rest` need only Python's standard
+library, those named `..._grpc` the packages tensorflow-serving-api and grpcio.
 """
 
 import base64
@@ -32,11 +32,11 @@ from experiments import cli, stem_folders
 from sccunet.config import ConfigError
 from sccunet.files import folder_written_whole
 
-_WAV = "_wav_bytes"  # what the outputs of signature `separate_wav` end in
+_WAV = "_wav_bytes"  # suffix of the outputs of signature `separate_wav`
 
 
 class ServingError(ConfigError):
-    """What a server did not do: one line that names the server and gives its own reason."""
+    """A failed request: one line with the server's address and the reason that it gave."""
 
 
 def predict_rest(
@@ -50,20 +50,20 @@ def predict_rest(
     """Runs a signature over TensorFlow Serving's REST interface.
 
     Args:
-      server: "host:port", of the REST port.
+      server: "host:port" of the REST interface.
       signature: its name.
-      inputs: name -> nested lists of numbers, texts, or `{"b64": ...}` for bytes.
-      model_name: as the server has it.
-      model_version: None takes the newest that is loaded.
+      inputs: name -> nested lists of numbers, strings, or `{"b64": ...}` for bytes.
+      model_name: name of the model on the server.
+      model_version: None selects the newest version that is loaded.
       timeout: seconds that the server may be silent.
 
     Returns:
-      Output name -> nested lists like the inputs; the lists alone if there is a single output.
+      Output name -> nested lists like the inputs; just the lists if there is a single output.
 
     Raises:
       ServingError: if the server cannot be reached, refuses the request or is too slow.
     """
-    # Columns ("inputs") rather than rows ("instances"): one list per output, whatever its length.
+    # Columns ("inputs") rather than rows ("instances"): one list per output, of any length.
     body = json.dumps({"signature_name": signature, "inputs": inputs}).encode()
     version = "" if model_version is None else f"/versions/{model_version}"
     model = urllib.parse.quote(model_name, safe="")
@@ -79,7 +79,7 @@ def predict_rest(
         text = error.read().decode(errors="replace")
         with contextlib.suppress(ValueError, KeyError, TypeError):  # a proxy's page, say
             text = json.loads(text)["error"]
-        # It gives REST requests 30 s, whatever the client would wait.
+        # TensorFlow Serving ends REST requests after 30 s, however long the client would wait.
         hint = " (see its flag --rest_api_timeout_in_ms)" if error.code == 504 else ""
         raise _error(server, f"{error.code} {error.reason}{hint}", text) from error
     except OSError as error:
@@ -95,12 +95,12 @@ def separate_rest(server: str, wav: bytes, **options: Any) -> dict[str, bytes]:
     """Separates a WAV file over REST.
 
     Args:
-      server: "host:port", of the REST port.
+      server: "host:port" of the REST interface.
       wav: a 16-bit PCM WAV file at the model's sample rate.
-      **options: of `predict_rest`.
+      **options: further arguments of `predict_rest`.
 
     Returns:
-      Stem name -> a WAV file as long as `wav`, with its channels.
+      Stem name -> a WAV file of the same length and channels as `wav`.
 
     Raises:
       ServingError: as `predict_rest`.
@@ -116,7 +116,7 @@ def separate_rest(server: str, wav: bytes, **options: Any) -> dict[str, bytes]:
 
 
 def metadata_rest(server: str, **options: Any) -> str:
-    """The model's metadata, JSON text, over REST; arguments and errors as `separate_rest`."""
+    """Returns the model's metadata, JSON text, over REST; arguments, errors: `separate_rest`."""
     [text] = predict_rest(server, "metadata", {"request": [""]}, **options)
     return text
 
@@ -132,15 +132,15 @@ def predict_grpc(
     """Runs a signature over TensorFlow Serving's gRPC interface.
 
     Args:
-      server: "host:port", of the gRPC port.
+      server: "host:port" of the gRPC interface.
       signature: its name.
       inputs: name -> array, or a list of bytes.
-      model_name: as the server has it.
-      model_version: None takes the newest that is loaded.
-      timeout: seconds until the answer has to be there.
+      model_name: name of the model on the server.
+      model_version: None selects the newest version that is loaded.
+      timeout: seconds until the answer must have arrived.
 
     Returns:
-      Output name -> array, of objects where they are bytes.
+      Output name -> array; bytes are in an array of objects.
 
     Raises:
       ServingError: if the server cannot be reached, refuses the request or is too slow.
@@ -156,7 +156,7 @@ def predict_grpc(
         request.model_spec.version.value = model_version
     for name, value in inputs.items():
         request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-    # By default gRPC takes no answer beyond 4 MiB: 24 s of one stereo stem.
+    # By default gRPC refuses answers over 4 MiB: 24 s of one stereo stem.
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     with grpc.insecure_channel(server, unlimited) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
@@ -170,19 +170,19 @@ def predict_grpc(
 
 
 def separate_grpc(server: str, wav: bytes, **options: Any) -> dict[str, bytes]:
-    """Separates a WAV file over gRPC; as `separate_rest`, with the gRPC port and `predict_grpc`."""
+    """Separates a WAV file over gRPC, as `separate_rest` does over REST."""
     outputs = predict_grpc(server, "separate_wav", {"wav_bytes": [wav]}, **options)
     return {name.removesuffix(_WAV): file for name, [file] in outputs.items()}
 
 
 def metadata_grpc(server: str, **options: Any) -> str:
-    """The model's metadata, JSON text, over gRPC; arguments and errors as `separate_grpc`."""
+    """Returns the model's metadata, JSON text, over gRPC; arguments, errors: `separate_grpc`."""
     [text] = predict_grpc(server, "metadata", {"request": [""]}, **options)["metadata"]
     return text.decode()
 
 
 def _error(server: str, problem: str, reason: str = "") -> ServingError:
-    # TensorFlow puts {{nodes}} before its reason and [[more of them]] on the lines behind.
+    # TensorFlow writes {{nodes}} before its reason and [[more nodes]] on the following lines.
     lines = [line.strip() for line in re.sub(r"\{\{.*?\}\}", "", reason).splitlines()]
     first = next(filter(None, lines), "")
     return ServingError(f"server {server}: {problem}" + (f": {first}" if first else ""))
@@ -193,16 +193,16 @@ def separate_file(
     path: str | os.PathLike,
     folder: str | os.PathLike,
 ) -> None:
-    """Has a WAV file separated and writes its stems.
+    """Sends a WAV file to be separated and writes its stems.
 
     Args:
       separate: WAV file -> stem name -> WAV file.
       path: the WAV file.
-      folder: of the stems; it is there whole or not at all. If it was there before, its stems are
-        replaced one by one.
+      folder: the stems' folder, written whole or not at all. If it exists, its stems are replaced
+        one by one.
 
     Raises:
-      ServingError: what `separate` raises, with the file's name before it.
+      ServingError: as `separate` raises it, prefixed with the file's name.
     """
     try:
         stems = separate(Path(path).read_bytes())
@@ -217,7 +217,7 @@ def separate_file(
 
 
 def main(files: Sequence[str]) -> None:
-    """Checks all that can be checked here, then has file after file separated."""
+    """Checks flags and files, then sends one file after the other."""
     server = _SERVER.value
     if not re.fullmatch(r"[^\s/]+:\d+", server):
         raise ConfigError(f"--server: found {server!r}, expected host:port")
@@ -229,14 +229,14 @@ def main(files: Sequence[str]) -> None:
     rest = _PROTOCOL.value == "rest"
     if _METADATA.value:
         if files:
-            raise ConfigError(f"{files[0]}: found a file, expected none beside --metadata")
+            raise ConfigError(f"{files[0]}: found a file, expected none with --metadata")
         print((metadata_rest if rest else metadata_grpc)(server, **options), end="")
         return
     from tqdm import tqdm
 
     function = separate_rest if rest else separate_grpc
     if _OUTPUT_DIR.value is None:
-        raise ConfigError("--output_dir: found none, expected where the stems go")
+        raise ConfigError("--output_dir: not given, expected a folder for the stems")
     if not files:
         raise ConfigError("FILE: found none, expected one or more WAV files")
     given = flags.FLAGS
@@ -254,19 +254,22 @@ if __name__ == "__main__":
     _SERVER = flags.DEFINE_string(
         "server",
         None,
-        "host:port; TensorFlow Serving has REST on 8501, gRPC on 8500.",
+        "host:port. TensorFlow Serving's defaults: 8501 for REST, 8500 for gRPC.",
         required=True,
     )
-    _PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "How to talk to it.")
-    _MODEL_NAME = flags.DEFINE_string("model_name", "sccunet", "As the server has it.")
+    _PROTOCOL = flags.DEFINE_enum("protocol", "rest", ["rest", "grpc"], "Protocol of the server.")
+    _MODEL_NAME = flags.DEFINE_string("model_name", "sccunet", "Name of the model on the server.")
     _MODEL_VERSION = flags.DEFINE_integer(
-        "model_version", None, "By default the newest that is loaded.", lower_bound=0
+        "model_version",
+        None,
+        "Version of the model. Default: the newest that is loaded.",
+        lower_bound=0,
     )
-    _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where the stems go.")
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the stems.")
     stem_folders.define_flags()
     flags.adopt_module_key_flags(stem_folders)
     _TIMEOUT = flags.DEFINE_float(
-        "timeout", 600, "Seconds that the server may take for a file.", lower_bound=0.001
+        "timeout", 600, "Seconds that the server may take for one file.", lower_bound=0.001
     )
-    _METADATA = flags.DEFINE_bool("metadata", False, "Print what the model says of itself instead.")
+    _METADATA = flags.DEFINE_bool("metadata", False, "Only print the model's metadata.")
     cli.run(main, takes_files=True)

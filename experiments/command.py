@@ -1,44 +1,45 @@
-"""The command `sccunet`: `sccunet separate ...` is `python -m experiments.separate ...`."""
+"""The command `sccunet`: `sccunet separate ...` runs `python -m experiments.separate ...`."""
 
 import difflib
 import runpy
 import sys
 
+from experiments import cli
 from sccunet import __version__
 
-# Group -> command -> what it does. A command is the program, or package, of that name beside this.
+# Group -> command -> what it does. Each command is a program or package in this folder.
 COMMANDS = {
     "Separate": {
-        "separate": "recordings of any length into stems",
+        "separate": "separates recordings of any length into stems",
     },
     "Train": {
-        "prepare": "MUSDB18, or compressed files, to the WAV files that train reads",
-        "train": "a network on a folder of tracks",
-        "evaluate": "scores of a model, or of another system, on a folder of tracks",
-        "export": "a trained network as SavedModel and TFLite file",
-        "configs": "lists the configurations that --config takes by name",
+        "prepare": "decodes MUSDB18 or other compressed stems to WAV files for training",
+        "train": "trains a network on a folder of tracks",
+        "evaluate": "scores a model or another system on a folder of tracks",
+        "export": "exports a trained network as a SavedModel and a TFLite file",
+        "configs": "lists the configurations that --config accepts by name",
     },
     "Serve": {
-        "client": "separates on a TensorFlow Serving server",
-        "catalogue": "separates, scores or prepares thousands of files on Apache Beam",
+        "client": "separates recordings on a TensorFlow Serving server",
+        "catalogue": "separates, scores or prepares thousands of files with Apache Beam",
     },
     "Compare": {
-        "compare": "several systems on the same tracks, as a report",
-        "measure": "speed and memory of one system, as compare takes them",
-        "ablate": "loss weights and seeds in one table",
-        "benchmark": "time and memory of reading, training and separation",
-        "train_open_unmix": "Open-Unmix on the same crops for a given time",
+        "compare": "scores and measures several systems on the same tracks, with a report",
+        "measure": "measures speed and memory of one system, as compare does",
+        "ablate": "trains with several loss weights and seeds, with a report",
+        "benchmark": "measures time and memory of reading, training and separation",
+        "train_open_unmix": "trains Open-Unmix on the same crops for a given time",
     },
     "Other": {
-        "convert": "weights from TensorFlow to PyTorch and back",
-        "plot": "spectrograms of true and estimated stems",
-        "demo": "the whole chain on built-in data",
+        "convert": "converts weights from TensorFlow to PyTorch and back",
+        "plot": "draws spectrograms of true and estimated stems",
+        "demo": "runs the whole chain on built-in data",
     },
 }
 
 
 def overview() -> str:
-    """All commands in their groups, as text for a terminal."""
+    """Returns the list of all commands in their groups, as text for a terminal."""
     lines = ["Usage: sccunet COMMAND [--help] ..."]
     for group, commands in COMMANDS.items():
         lines += ["", f"{group}:"]
@@ -47,14 +48,19 @@ def overview() -> str:
         [
             *lines,
             "",
-            "sccunet COMMAND --help shows its flags and examples; sccunet --version the version.",
+            "sccunet COMMAND --help shows flags and examples; sccunet --version shows the version.",
             "Example: sccunet separate --model=RUN --output_dir=OUT song.mp3",
         ]
     )
 
 
 def main() -> None:
-    """Runs the command that the first argument names."""
+    """Runs the command that the first argument names; exits quietly if its reader is gone."""
+    with cli.quiet_when_reader_is_gone():
+        _main()
+
+
+def _main() -> None:
     name, *arguments = sys.argv[1:] or ["--help"]
     known = [name for commands in COMMANDS.values() for name in commands]
     if name in ("--help", "-h", "help"):
@@ -66,8 +72,8 @@ def main() -> None:
         runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
     else:
         near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else "sccunet alone lists all"
-        print(f"error: found the command {name!r}, expected another: {hint}", file=sys.stderr)
+        hint = f"did you mean {near[0]}?" if near else "run sccunet for a list"
+        print(f"error: found the unknown command {name!r}: {hint}", file=sys.stderr)
         sys.exit(1)
 
 

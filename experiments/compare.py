@@ -1,19 +1,19 @@
 r"""Scores and measures several systems on the same tracks, and writes a report.
 
 Examples:
-  python -m experiments.compare --report_dir=REPORT --name="Rendered songs" --data_dir=DATA \
+  sccunet compare --report_dir=REPORT --name="Rendered songs" --data_dir=DATA \
       --model=RUN --systems=model,mixture,scaled,openunmix=umxhq,irm --note="Sung speech."
-  python -m experiments.compare --report_dir=REPORT --name=MUSDB18 --data_dir=DATA \
-      --config=experiments/configs/paper_4stems.py --systems=ours:model=RUN,theirs:folder=ESTIMATES
-  python -m experiments.compare --report_dir=REPORT
+  sccunet compare --report_dir=REPORT --name=MUSDB18 --data_dir=DATA --config=paper_4stems \
+      --systems=ours:model=RUN,theirs:folder=ESTIMATES
+  sccunet compare --report_dir=REPORT
 
-A system is [label:]system[=weights], system and weights being experiments.evaluate's; weights of
-model are another training workdir than --model's. Each runs in processes of its own. Started again,
-the program does only what is missing; a system more under the same name joins the others. The last
-example makes the report again from the JSON in REPORT.
+A system is [label:]system[=weights], with system and weights as in `sccunet evaluate`. Weights of
+the system "model" are a training workdir other than --model. Each system runs in its own processes.
+Run again, the program does only what is missing, and adds new systems under the same --name to the
+report. The last example only renders the report, from the JSON in REPORT.
 
-Written into REPORT: README.md, two pictures and the scores of each data set, all without paths of
-this machine. Unfinished scores and audio stay in --work_dir.
+The program writes into REPORT: README.md, two pictures and the scores of each data set, all without
+paths of this machine. Unfinished scores and audio stay in --work_dir.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.runs import CONFIG, load_config
 
-_ROUNDS = 3  # each system is measured so often, in turns
-_MEASURED_SECONDS = 30.0  # of a track, where whole tracks are scored
+_ROUNDS = 3  # measurements of each system, in turns
+_MEASURED_SECONDS = 30.0  # length of the measured part where whole tracks are scored
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Choice:
 
 
 def parse_systems(values: Sequence[str]) -> list[Choice]:
-    """Each "[label:]system[=weights]"; the label is the system's name where there is none.
+    """Parses each "[label:]system[=weights]"; the default label is the system's name.
 
     Raises:
-      ConfigError: for an unknown system, weights that are missing or not wanted, or a label that is
-        used twice or cannot be a folder's name.
+      ConfigError: for an unknown system, missing or superfluous weights, or a label that is used
+        twice or cannot be the name of a folder.
     """
     entries: list[Choice] = []
     for value in values:
@@ -84,19 +84,19 @@ class Options:
     """What is compared.
 
     Attributes:
-      report_dir: of the report.
-      name: of the data set in the report.
+      report_dir: folder of the report.
+      name: name of the data set in the report.
       systems: what to compare.
       data_dir: tracks in the MUSDB18-HQ layout.
-      work_dir: for unfinished scores, and audio.
-      model: training workdir or exported SavedModel; "model" without weights is this one.
-      config: says which stems are scored where there is no model.
-      config_name: of the config, as the report's command names it.
+      work_dir: folder for audio and unfinished scores.
+      model: training workdir or exported SavedModel; the system "model" without weights.
+      config: defines the scored stems if there is no model.
+      config_name: name of the config in the report's command.
       overrides: flags that changed the config, for the report's command.
-      split: which tracks, if none are named.
-      tracks: score these instead, wherever they are.
-      excerpt: separate and score this many seconds from the middle of each track; None takes all.
-      note: what the data are, a sentence or two.
+      split: split of the tracks, if none are named.
+      tracks: score these tracks instead, from any split.
+      excerpt: separate and score this many seconds from the middle of each track; None: all.
+      note: description of the data, a sentence or two.
     """
 
     report_dir: str | os.PathLike
@@ -118,10 +118,10 @@ def compare(options: Options) -> list[str]:
     """Scores and measures systems, and puts the results into a report's folder.
 
     Returns:
-      The labels of systems that failed; what they had to say is on standard error.
+      The labels of systems that failed; their errors are on standard error.
 
     Raises:
-      ConfigError: for a model that cannot be read, or a report of something else.
+      ConfigError: for a model that cannot be read, or a report of another comparison.
       AudioError: for tracks that cannot be found or read.
     """
     from data_pipeline.tracks import find_tracks
@@ -159,7 +159,7 @@ def compare(options: Options) -> list[str]:
 
 
 def _info(options: Options) -> dict[str, Any]:
-    """What dataset.json says besides the systems."""
+    """Returns the content of dataset.json, without the systems."""
     config = None if options.model else options.config_name
     if config and Path(config).is_absolute():
         config = Path(config).name
@@ -178,7 +178,7 @@ def _named(systems: Sequence[Choice]) -> dict[str, Any]:
     return {
         choice.label: {
             "system": choice.system,
-            # A path is of this machine.
+            # Paths of this machine are not published.
             "weights": Path(choice.weights).name if choice.weights else None,
         }
         for choice in systems
@@ -186,7 +186,7 @@ def _named(systems: Sequence[Choice]) -> dict[str, Any]:
 
 
 def _check_model(choice: Choice, model: str | os.PathLike | None, config: Config) -> None:
-    """Raises ConfigError if the system is a model that is not there or has other stems."""
+    """Raises ConfigError if the system is a model that is missing or has other stems."""
     if choice.system != "model":
         return
     if not (choice.weights or model):
@@ -206,7 +206,7 @@ def _check_model(choice: Choice, model: str | os.PathLike | None, config: Config
 
 
 def _score(choice: Choice, options: Options, work: Path) -> bool:
-    """Has a system scored; whether that went well."""
+    """Runs evaluate for a system; returns whether it succeeded."""
     arguments = list(_arguments(choice, options, work))
     if options.excerpt:
         arguments.append(f"--excerpt={options.excerpt}")
@@ -215,7 +215,7 @@ def _score(choice: Choice, options: Options, work: Path) -> bool:
 
 
 def _measured_part(track: Any, config: Config, excerpt: float | None) -> tuple[int, int]:
-    """First sample and length of what is measured: the excerpt, or where all stems sound."""
+    """Returns first sample and length of what is measured: the excerpt or the liveliest part."""
     from data_pipeline.tracks import middle
 
     part = middle(track, excerpt or _MEASURED_SECONDS, config)
@@ -225,16 +225,17 @@ def _measured_part(track: Any, config: Config, excerpt: float | None) -> tuple[i
 def _measure(
     systems: Sequence[Choice], options: Options, work: Path, track: str, start: float
 ) -> list[Choice]:
-    """Has systems measured in turns, where that makes sense; those of `systems` that did not fail.
+    """Runs measure for the systems in turns; returns those of `systems` that did not fail.
 
-    The first turn keeps the estimates; of an oracle nothing else is wanted.
+    References and systems that do not compute are skipped. The first turn keeps the estimates; an
+    oracle has only that turn.
 
     Args:
-      systems: to measure.
-      options: of the comparison.
-      work: for what is measured.
-      track: "<split>/<track>", the one that will be separated.
-      start: of the excerpt, in seconds.
+      systems: systems to measure.
+      options: options of the comparison.
+      work: folder for the measurements.
+      track: "<split>/<track>" of the separated track.
+      start: start of the excerpt, in seconds.
     """
     done = list(systems)
     excerpt = options.excerpt or _MEASURED_SECONDS
@@ -257,7 +258,7 @@ def _measure(
 
 
 def _is_measured(output: Path, scores: Path, track: str, start: float) -> bool:
-    """Whether a measurement is there, of this part of this track, not older than the scores."""
+    """Whether a measurement of this part of this track exists and is not older than the scores."""
     if not output.exists():
         return False
     found = json.loads(output.read_text())
@@ -266,7 +267,7 @@ def _is_measured(output: Path, scores: Path, track: str, start: float) -> bool:
 
 
 def _arguments(choice: Choice, options: Options, work: Path) -> Iterator[str]:
-    """Of evaluate and measure: what is separated, and by what."""
+    """Yields the flags of evaluate and measure for the system and the tracks."""
     if choice.system == "model":
         yield f"--model={choice.weights or options.model}"
     else:
@@ -283,7 +284,7 @@ def _arguments(choice: Choice, options: Options, work: Path) -> Iterator[str]:
 def _keep_estimates(
     choice: Choice, track: Any, config: Config, part: tuple[int, int], folder: Path
 ) -> None:
-    """Of a folder of estimates: keeps the part that the other systems are measured with."""
+    """Keeps that part of a folder's estimates that the other systems are measured with."""
     estimates = folders.read_estimates(choice.weights, f"{track.split}/{track.name}", config)
     start, frames = part
     if estimates.shape[1] == track.frames:
@@ -292,7 +293,7 @@ def _keep_estimates(
 
 
 def main(_: Sequence[str]) -> None:
-    """Compares as the flags say; without a data directory makes the report again."""
+    """Compares as the flags say; without a data directory, only renders the report."""
     path = Path(_REPORT_DIR.value) / report.README
     if not _DATA_DIR.value:
         for holder in (_NAME, _SYSTEMS):
@@ -324,28 +325,30 @@ def main(_: Sequence[str]) -> None:
     print(f"\n{path}")
     if failed:
         raise ConfigError(
-            f"--systems: found {', '.join(failed)} failed (see above), expected scores and"
-            " measurements of each; the report has what there is. To score a system again remove"
-            f" its folder in {_WORK_DIR.value}"
+            f"--systems: {', '.join(failed)} failed (see above); the report has all other scores"
+            " and measurements. To score a system again, remove its folder in"
+            f" {_WORK_DIR.value}"
         )
 
 
 if __name__ == "__main__":
-    _REPORT_DIR = flags.DEFINE_string("report_dir", None, "Of the report.", required=True)
-    _NAME = flags.DEFINE_string("name", None, "Of the data set in the report.")
-    _NOTE = flags.DEFINE_string("note", "", "What the data are, a sentence or two for the report.")
+    _REPORT_DIR = flags.DEFINE_string("report_dir", None, "Folder of the report.", required=True)
+    _NAME = flags.DEFINE_string("name", None, "Name of the data set in the report.")
+    _NOTE = flags.DEFINE_string(
+        "note", "", "Description of the data for the report, a sentence or two."
+    )
     _SYSTEMS = flags.DEFINE_list(
         "systems",
         [],
-        "What to compare, each [label:]system[=weights]. Systems: " + ", ".join(SYSTEMS) + ".",
+        "Systems to compare, each [label:]system[=weights]: " + ", ".join(SYSTEMS) + ".",
     )
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
     _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Without a model: what is scored, a file of configs/."
+        "config", None, "Defines the stems if there is no --model: a name or a file."
     )
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.")
-    _SPLIT = flags.DEFINE_string("split", "test", "Which tracks to score.")
-    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, wherever they are.")
+    _SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
+    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, from any split.")
     _EXCERPT = flags.DEFINE_float(
         "excerpt",
         None,
@@ -353,6 +356,6 @@ if __name__ == "__main__":
         lower_bound=1,
     )
     _WORK_DIR = flags.DEFINE_string(
-        "work_dir", "compare_work", "For unfinished scores, and audio; not to be committed."
+        "work_dir", "compare_work", "Folder for audio and unfinished scores; do not commit it."
     )
     cli.run(main)

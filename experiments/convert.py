@@ -1,8 +1,8 @@
 """Converts a trained network into a PyTorch checkpoint, or one into a workdir.
 
 Examples:
-  python -m experiments.convert --workdir=RUN --output=twin.pt
-  python -m experiments.convert --checkpoint=twin.pt --workdir=NEW
+  sccunet convert --workdir=RUN --output=twin.pt
+  sccunet convert --checkpoint=twin.pt --workdir=NEW
 
 The checkpoint holds RUN's best weights, the `state_dict` of `experiments.twin`'s network, and its
 config as JSON: `torch.load("twin.pt", weights_only=True)`. NEW is a workdir for every program, but

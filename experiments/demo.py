@@ -5,7 +5,7 @@ ships, trains a small network, scores it on unheard tracks beside reference syst
 and separates the real excerpt with the exported SavedModel.
 
 Example:
-  python -m experiments.demo
+  sccunet demo
 """
 
 import json

@@ -1,12 +1,12 @@
 r"""Scores a model, or another system, on the tracks of a data directory.
 
 Examples:
-  python -m experiments.evaluate --model=RUN --data_dir=DATA --split=test --output_dir=SCORES
-  python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SOFT --mask=soft
-  python -m experiments.evaluate --model=RUN --data_dir=DATA --output_dir=SCALED --system=scaled
-  python -m experiments.evaluate --config=experiments/configs/paper_4stems.py \
+  sccunet evaluate --model=RUN --data_dir=DATA --split=test --output_dir=SCORES
+  sccunet evaluate --model=RUN --data_dir=DATA --output_dir=SOFT --mask=soft
+  sccunet evaluate --model=RUN --data_dir=DATA --output_dir=SCALED --system=scaled
+  sccunet evaluate --config=paper_4stems \
       --data_dir=DATA --output_dir=UMX --system=openunmix --weights=umxhq
-  python -m experiments.evaluate --config=experiments/configs/paper_4stems.py \
+  sccunet evaluate --config=paper_4stems \
       --data_dir=DATA --output_dir=THEIRS --system=folder --weights=ESTIMATES
 
 --model is a training workdir or an exported SavedModel; its config says which stems are scored.

@@ -1,8 +1,8 @@
 """Exports a trained network as a SavedModel: waveforms in, one waveform per stem out.
 
 Examples:
-  python -m experiments.export --workdir=RUN --export_dir=EXPORT --licence="CC BY-NC-SA 4.0"
-  python -m experiments.export --workdir=RUN --export_dir=EXPORT --tflite=network.tflite
+  sccunet export --workdir=RUN --export_dir=EXPORT --licence="CC BY-NC-SA 4.0"
+  sccunet export --workdir=RUN --export_dir=EXPORT --tflite=network.tflite
 
 Writes EXPORT/1/, or the next number where there are versions, as TensorFlow Serving expects; a
 version that is there is never touched. It is there only after all of its signatures, loaded in a

@@ -1,9 +1,9 @@
 r"""Measures how long one system takes to separate an excerpt, and how much memory: one JSON.
 
 Examples:
-  python -m experiments.measure --model=RUN --data_dir=DATA
-  python -m experiments.measure --system=openunmix --weights=umxhq --data_dir=DATA \
-      --config=experiments/configs/paper_4stems.py --output=UMX.json --estimates_dir=STEMS
+  sccunet measure --model=RUN --data_dir=DATA
+  sccunet measure --system=openunmix --weights=umxhq --data_dir=DATA \
+      --config=paper_4stems --output=UMX.json --estimates_dir=STEMS
 
 The excerpt is the middle of the first track of the split, or of --tracks. Run nothing beside it.
 A process measures one system: what another one had loaded would count.

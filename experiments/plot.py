@@ -1,7 +1,7 @@
 r"""Draws the spectrograms of true and estimated stems beside each other, as a PNG.
 
 Example:
-  python -m experiments.plot --truth_dir=DATA/test/TRACK --estimates_dir=OUT/TRACK \
+  sccunet plot --truth_dir=DATA/test/TRACK --estimates_dir=OUT/TRACK \
       --output=TRACK.png
 """
 

@@ -7,9 +7,9 @@ Output, 16-bit PCM in the layout of MUSDB18-HQ:
   DATA/train/<track>/<stem>.wav
 
 Examples:
-  python -m experiments.prepare --musdb_dir=MUSDB18 --data_dir=DATA
-  python -m experiments.prepare --musdb_dir=PREVIEWS --data_dir=DATA --download
-  python -m experiments.prepare --musdb_dir=MY_STEMS --data_dir=DATA --tracks=one,two --jobs=2
+  sccunet prepare --musdb_dir=MUSDB18 --data_dir=DATA
+  sccunet prepare --musdb_dir=PREVIEWS --data_dir=DATA --download
+  sccunet prepare --musdb_dir=MY_STEMS --data_dir=DATA --tracks=one,two --jobs=2
 
 Each track is written whole or not at all, and finished ones are skipped: run it again after an
 interruption. All files are looked at before the first is decoded.

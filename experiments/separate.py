@@ -1,11 +1,11 @@
 """Separates recordings of any length into stems.
 
 Examples:
-  python -m experiments.separate --model=RUN --output_dir=OUT song.wav
-  python -m experiments.separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3" ALBUM/
-  python -m experiments.separate --model=RUN --output_dir=OUT --stems=vocals,accompaniment song.wav
-  python -m experiments.separate --model=RUN --output_dir=OUT --format=flac --mask=soft song.wav
-  cat song.wav | python -m experiments.separate --model=RUN --output_dir=OUT -
+  sccunet separate --model=RUN --output_dir=OUT song.wav
+  sccunet separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3" ALBUM/
+  sccunet separate --model=RUN --output_dir=OUT --stems=vocals,accompaniment song.wav
+  sccunet separate --model=RUN --output_dir=OUT --format=flac --mask=soft song.wav
+  cat song.wav | sccunet separate --model=RUN --output_dir=OUT -
 
 A folder stands for the audio files in it, `-` for a WAV on standard input. Each file's stems are
 written to OUT/<file name without its ending>/<stem>.wav (OUT/stdin/ for `-`), as long as the file,

@@ -1,16 +1,16 @@
 r"""Trains a network on a data directory.
 
 Examples:
-  python -m experiments.train --config=experiments/configs/paper_4stems.py \
+  sccunet train --config=paper_4stems \
       --data_dir=DATA --workdir=RUN
-  python -m experiments.train --config=experiments/configs/small_2stems.py \
+  sccunet train --config=small_2stems \
       --data_dir=DATA --workdir=RUN --config.batch_size=2 --tracks=one,two
-  python -m experiments.train --config=experiments/configs/paper_4stems.py \
+  sccunet train --config=paper_4stems \
       --data_dir=MY_STEMS --workdir=TUNED --init_from=RUN
 
   TF_CONFIG='{"cluster": {"worker": ["host1:2222", "host2:2222"]},
               "task": {"type": "worker", "index": 0}}' \
-      python -m experiments.train --strategy=multiworker --config=... --data_dir=... --workdir=...
+      sccunet train --strategy=multiworker --config=... --data_dir=... --workdir=...
 
 Run again with the same flags, it continues from the last checkpoint in the workdir. SIGTERM saves
 one and ends it with exit code 75: run it again.

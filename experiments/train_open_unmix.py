@@ -1,25 +1,25 @@
-r"""Trains Open-Unmix on a data directory for a given time: what our networks are compared with.
+r"""Trains Open-Unmix on a data directory for a given time, to compare our networks with it.
 
 Examples:
-  python -m experiments.train_open_unmix --config=experiments/configs/small_2stems.py \
-      --data_dir=DATA --workdir=UMX --minutes=30
-  python -m experiments.evaluate --config=experiments/configs/small_2stems.py \
-      --data_dir=DATA --output_dir=SCORES --system=openunmix --weights=UMX
+  sccunet train_open_unmix --config=small_2stems --data_dir=DATA --workdir=UMX --minutes=30
+  sccunet evaluate --config=small_2stems --data_dir=DATA --output_dir=SCORES \
+      --system=openunmix --weights=UMX
 
-It needs the openunmix package: make comparison. Its network, with its optimiser, loss and input
-statistics, gets our training stream: tracks, validation tracks, augmentation and sample rate are
-the config's, crops are --seconds long and in stereo. One thing differs from its own training: the
-learning rate falls as a cosine to 0 over each stem's time. There it waits for 80 epochs without
-progress before it falls, which so short a training never sees.
+The program needs the openunmix package: run make comparison. Open-Unmix's network, with its own
+optimiser, loss and input statistics, is trained on our stream: tracks, validation tracks,
+augmentation and sample rate are the config's; crops are --seconds long and in stereo. One thing
+differs from Open-Unmix's own training: the learning rate falls as a cosine to 0 over each stem's
+time. In its own training the rate falls after 80 epochs without progress, more epochs than a run
+of this length has.
 
---minutes is the wall-clock time from the end of the data's checks to the end of the last stem's
-training: input statistics first, then an equal share of what is left for each stem, in which its
-steps and its validations fall. Imports and checks before it and the writing of UMX after it are
-not counted. It runs on the CPU; on cores that other programs use as well, OMP_NUM_THREADS=1 is many
-times faster than PyTorch's own choice, whose threads wait for each other.
+--minutes is the wall-clock time from the end of the data checks to the end of the last stem's
+training. The input statistics come first; then each stem gets an equal share of the remaining time
+for its steps and validations. Imports and checks before, and writing UMX after, are not counted.
+The program runs on the CPU. If other programs use the same cores, OMP_NUM_THREADS=1 is many times
+faster than PyTorch's default, whose threads wait for each other.
 
-Written into UMX, as openunmix itself reads it:
-  separator.json            of the STFT
+The program writes into UMX, in openunmix's own format:
+  separator.json            settings of the STFT
   <stem>.pth, <stem>.json   weights of the best validation; settings, steps, seconds and losses
 """
 
@@ -38,7 +38,7 @@ def main(_: Sequence[str]) -> None:
     """Checks the flags and trains."""
     if _CONFIG.value is None:
         raise ConfigError(
-            "--config: missing, expected a file such as experiments/configs/small_4stems.py"
+            "--config: not given, expected a name such as small_4stems, or a config file"
         )
     config = Config.from_dict(_CONFIG.value)
     if _SEED.value is not None:
@@ -57,24 +57,26 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Stems, augmentation and seed: a file of configs/."
+        "config", None, "Stems, augmentation and seed: a name from `sccunet configs`, or a file."
     )
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
     )
     _WORKDIR = flags.DEFINE_string(
-        "workdir", None, "A new folder: the trained networks.", required=True
+        "workdir", None, "A new folder for the trained networks.", required=True
     )
     _MINUTES = flags.DEFINE_float(
         "minutes", None, "Wall-clock time, shared by all stems.", required=True, lower_bound=0
     )
     _HIDDEN_SIZE = flags.DEFINE_integer(
-        "hidden_size", 512, "Of the networks; 512 as published.", lower_bound=2
+        "hidden_size", 512, "Size of the LSTM layers; published: 512.", lower_bound=2
     )
     _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Crops per step.", lower_bound=1)
-    _SECONDS = flags.DEFINE_float("seconds", 6.0, "Length of a crop.", lower_bound=0)
-    _TRACKS = flags.DEFINE_list("tracks", [], "Train on these tracks alone, wherever they lie.")
+    _SECONDS = flags.DEFINE_float("seconds", 6.0, "Length of a crop, in seconds.", lower_bound=0)
+    _TRACKS = flags.DEFINE_list("tracks", [], "Train only on these tracks, from any split.")
     _SEED = flags.DEFINE_integer(
-        "seed", None, "Of crops, augmentation, weights and dropout. Default: the config's."
+        "seed",
+        None,
+        "Seed of crops, augmentation, weights and dropout. Default: the config's.",
     )
     cli.run(main)

@@ -1,10 +1,12 @@
-"""What several test files share."""
+"""Fixtures that several test files share."""
 
 import os
 from pathlib import Path
 from unittest import mock
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# PyTorch's OpenMP threads spin while they wait, which slows down all other processes.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 import numpy as np
 import process
@@ -15,7 +17,7 @@ from data_pipeline import audio
 
 @pytest.fixture(scope="session")
 def randomise():
-    """Function that gives every weight of a model, batch-norm statistics too, a random value."""
+    """Function that sets every weight of a model to a random value, batch-norm statistics too."""
 
     def assign(model, seed=0):
         rng = np.random.default_rng(seed)
@@ -34,7 +36,7 @@ def randomise():
                 else:
                     continue  # the state of a dropout layer's random generator
                 variable.assign(value.astype(np.float32))
-        # ReLU comes last: no stem may be silent by chance.
+        # The last layer is a ReLU: keep every stem from being silent by chance.
         bias = model.get_layer("stem_magnitudes").bias
         bias.assign(bias.numpy() + 1)
         return model
@@ -44,7 +46,7 @@ def randomise():
 
 @pytest.fixture(scope="session")
 def make_identity():
-    """Function that sets weights so that every stem is the mixture: the first skip connection."""
+    """Function that sets weights so that every stem is the mixture, by the first skip."""
 
     def assign(model):
         for layer in model.layers:
@@ -56,10 +58,11 @@ def make_identity():
                 elif weight.name == "gamma":
                     weight.assign(np.full(weight.shape, np.sqrt(1 + layer.epsilon)))
         width = model.get_layer("encoder1_conv1").filters
-        places = {  # of the one weight of 1: [height, width, in, out], transposed [.., out, in]
+        # Where each kernel is 1: [height, width, in, out], in transposed ones [.., out, in].
+        places = {
             "encoder1_conv1": (1, 1, 0, 0),
             "encoder1_conv2": (1, 1, 0, 0),
-            "decoder1_conv1": (1, 1, 0, width),  # behind the up-convolution's channels
+            "decoder1_conv1": (1, 1, 0, width),  # after the up-convolution's channels
             "decoder1_conv2": (1, 1, 0, 0),
             "stem_magnitudes": (0, 0, 0, slice(None)),
         }
@@ -91,7 +94,7 @@ def make_run():
 
 @pytest.fixture(scope="session")
 def export_unchecked():
-    """`export_saved_model` without its check in a new process, which tests of the export make."""
+    """`export_saved_model` without its check in a new process, which the export tests cover."""
 
     def export(*arguments, **options):
         from sccunet import export as module
@@ -106,7 +109,8 @@ def export_unchecked():
 def program():
     """Function that runs a program as its users do: `program("train", "--workdir=RUN", ...)`.
 
-    With options of `subprocess.run` it starts a new Python, else it forks one with TensorFlow.
+    With options of `subprocess.run` it starts a new Python; without, it forks one that has
+    TensorFlow imported.
     """
 
     def run(name, *arguments, **options):
@@ -117,7 +121,7 @@ def program():
 
 @pytest.fixture(scope="session")
 def refusal():
-    """Function that gives the one line of a program that failed as it should."""
+    """Function that returns the one error line of a program that failed as it should."""
 
     def message(done):
         assert done.returncode == 1, done.stdout + done.stderr

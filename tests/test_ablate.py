@@ -151,9 +151,9 @@ def test_a_users_mistake_is_one_line(program, refusal, tmp_path):
 def test_flags_that_cannot_be(tmp_path):
     for values, message in (
         ({"losses": ["one=x:1"]}, "--losses: found 'x', expected a number"),
-        ({"losses": ["a", "a"]}, "--losses: found a name twice in a,a"),
+        ({"losses": ["a", "a"]}, "--losses: found a name twice in a,a, expected it once"),
         ({"losses": ["a 1", "a_1"]}, "losses: found a 1, a_1, expected names that make folders of"),
-        ({"losses": ["scaled"]}, "losses: found scaled, expected names that make folders of their"),
+        ({"losses": ["scaled"]}, "losses: found scaled, expected names that make different"),
         ({"losses": []}, "losses: found none, expected names that"),
         ({"seeds": []}, "seeds: found [], expected different ones"),
         ({"seeds": ["0", "0"]}, "seeds: found [0, 0], expected different ones"),

@@ -599,7 +599,7 @@ def test_program_prints_metadata(program, refusal, serving, version):
     assert done.returncode == 0, done.stderr
     assert done.stdout == (version / METADATA).read_text()
     message = refusal(program(*line, "song.wav"))
-    assert message == "song.wav: found a file, expected none beside --metadata"
+    assert message == "song.wav: found a file, expected none with --metadata"
     message = refusal(program(*line, "--model_name=other"))
     assert message.endswith("404 Not Found: Servable not found for request: Latest(other)")
 
@@ -659,7 +659,7 @@ def test_program_refuses_flags_that_cannot_be(program, refusal, tmp_path):
     for line, message in (
         ((out, "--server=http://x:1"), "--server: found 'http://x:1', expected host:port"),
         ((out, server), "FILE: found none, expected one or more WAV files"),
-        ((server, first), "--output_dir: found none, expected where the stems go"),
+        ((server, first), "--output_dir: not given, expected a folder for the stems"),
         (
             (out, server, first, second),
             f"{second}: would be written to {tmp_path}/out/song as {first} is,"

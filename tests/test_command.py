@@ -1,7 +1,10 @@
-"""The command `sccunet`: its list, and that it runs the programs; configurations by name."""
+"""The command `sccunet`: its list of commands, running them, and configurations by name."""
 
 import ast
+import os
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,7 +31,7 @@ def test_every_program_is_listed_once():
 
 @pytest.fixture
 def sccunet(monkeypatch, capsys):
-    """Function that runs the command in this process: exit code, standard output and error."""
+    """Function that runs the command in this process; exit code, standard output and error."""
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["sccunet", *arguments])
@@ -43,21 +46,35 @@ def sccunet(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"]])
-def test_alone_it_lists_the_commands(sccunet, arguments):
+def test_without_a_command_it_lists_all(sccunet, arguments):
     code, out, err = sccunet(*arguments)
     assert (code, err) == (0, "")
     assert all(f"\n  {name} " in out for name in _ALL)
     assert all(f"\n{group}:\n" in out for group in command.COMMANDS)
 
 
+@pytest.mark.parametrize(
+    "line", [("command",), ("command", "train", "--help"), ("train", "--help")]
+)
+def test_ends_quietly_when_its_reader_is_gone(line):
+    """As in `sccunet train --help | head -3`."""
+    name, *arguments = line
+    read, write = os.pipe()
+    os.close(read)
+    command_line = [sys.executable, "-m", f"experiments.{name}", *arguments]
+    done = subprocess.run(command_line, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
 def test_unknown_command_is_one_line(sccunet):
-    line = "error: found the command 'seperate', expected another: did you mean separate?\n"
+    line = "error: found the unknown command 'seperate': did you mean separate?\n"
     assert sccunet("seperate") == (1, "", line)
-    line = "error: found the command 'x', expected another: sccunet alone lists all\n"
+    line = "error: found the unknown command 'x': run sccunet for a list\n"
     assert sccunet("x") == (1, "", line)
 
 
-def test_a_command_gets_its_arguments(sccunet, monkeypatch):
+def test_a_command_receives_its_arguments(sccunet, monkeypatch):
     seen = {}
 
     def run_module(name, **how):
@@ -75,13 +92,13 @@ def test_a_command_gets_its_arguments(sccunet, monkeypatch):
     }
 
 
-def test_configs_lists_name_and_purpose(program):
+def test_configs_lists_names_and_purposes(program):
     lines = program("configs").stdout.splitlines()
     assert [line.split()[0] for line in lines] == configs.names()
     assert all(len(line.split()) > 3 for line in lines)
 
 
-def test_config_names_are_files_and_back():
+def test_config_names_and_files_map_to_each_other():
     assert {"paper_2stems", "paper_4stems", "small_2stems", "small_4stems"} <= {*configs.names()}
     for name in configs.names():
         path = configs.path_of(name)
@@ -91,7 +108,7 @@ def test_config_names_are_files_and_back():
     assert configs.name_of("my/paper_4stems.py") == "my/paper_4stems.py"
 
 
-def test_config_by_name_and_names_that_are_none(program, refusal, tmp_path):
+def test_config_by_name_and_unknown_names(program, refusal, tmp_path):
     given = (f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
     done = program("train", "--config=small_4stems", "--config.batch_size=0", *given)
     assert refusal(done) == "config.batch_size: found 0, expected a whole number, 1 or more"

@@ -31,7 +31,6 @@ _FOREIGN = {
     "check",
     "logdir",
     "kills",
-    "reader",
 }
 _of_each_page = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
 

@@ -1,4 +1,4 @@
-"""Help of every program, and those that have no test file of their own."""
+"""The help of every program, and programs without a test file of their own."""
 
 import json
 import os
@@ -49,7 +49,8 @@ def test_help_shows_examples_at_once(program, name):
     assert not imported & {"tensorflow", "keras", "museval", "matplotlib", "av", "torch"}
     assert "Traceback" not in done.stderr
     assert "Example" in done.stdout
-    assert f"python -m experiments.{name}" in done.stdout
+    assert f"\n  sccunet {name}" in done.stdout or f"| sccunet {name}" in done.stdout
+    assert "python -m" not in done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +86,7 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     assert sorted(entry.name for entry in exported.iterdir()) == ["1", "2"]
 
 
-def test_what_is_no_model_is_refused(program, refusal, tmp_path):
+def test_a_folder_that_is_not_a_model_is_refused(program, refusal, tmp_path):
     model, output_dir, path = tmp_path / "model", tmp_path / "out", tmp_path / "song.wav"
     audio.write_wav(path, np.zeros((10, 1)), 44_100)
     expected = "expected a training workdir or an exported SavedModel"
@@ -99,7 +100,7 @@ def test_what_is_no_model_is_refused(program, refusal, tmp_path):
 
 
 def test_convert_without_torch_says_how_to_get_it(program, refusal, run, tmp_path):
-    # Found ahead of an installed one.
+    # Python finds this module before an installed PyTorch.
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError(\"No module named 'torch'\")\n")
     done = program(
         "convert",

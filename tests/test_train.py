@@ -562,7 +562,7 @@ def test_flags_that_cannot_work(data_dir, program, refusal, tmp_path, changes, m
 
 def test_flags_that_are_missing(data_dir, program, refusal, tmp_path):
     config, data, work = flags(data_dir, tmp_path / "run")[:3]
-    assert refusal(program("train", data, work)).startswith("--config: missing, expected a")
+    assert refusal(program("train", data, work)).startswith("--config: not given, expected a")
     assert "--data_dir: not given, expected a value" in refusal(program("train", config, work))
     assert not (tmp_path / "run").exists()
 

@@ -1,6 +1,6 @@
 """The paper's singing voice separation: vocals, accompaniment (the sum of all else).
 
-    python -m experiments.train --config=experiments/configs/paper_2stems.py \
+    sccunet train --config=paper_2stems \
         --data_dir=DATA --workdir=RUN
 
 Hardware, wall time and score on MUSDB18: not run.

@@ -1,6 +1,6 @@
 """The paper's multi-instrument separation: vocals, drums, bass, other.
 
-    python -m experiments.train --config=experiments/configs/paper_4stems.py \
+    sccunet train --config=paper_4stems \
         --data_dir=DATA --workdir=RUN
 
 Hardware, wall time and score on MUSDB18: not run.

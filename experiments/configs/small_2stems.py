@@ -1,6 +1,6 @@
 """`small_4stems` for two stems: vocals, accompaniment (the sum of all else).
 
-    python -m experiments.train --config=experiments/configs/small_2stems.py \
+    sccunet train --config=small_2stems \
         --data_dir=DATA --workdir=RUN
 
 Hardware, wall time and score on MUSDB18: not run.

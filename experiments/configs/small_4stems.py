@@ -1,6 +1,6 @@
 """A network for CPUs, to try things and to learn from a few songs. Not the paper's.
 
-    python -m experiments.train --config=experiments/configs/small_4stems.py \
+    sccunet train --config=small_4stems \
         --data_dir=DATA --workdir=RUN
 
 Hardware, wall time and score on MUSDB18: not run.

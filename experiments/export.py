@@ -1,12 +1,12 @@
-"""Exports a trained network as a SavedModel: waveforms in, one waveform per stem out.
+"""Exports a trained network as a SavedModel from waveforms to one waveform per stem.
 
 Examples:
   sccunet export --workdir=RUN --export_dir=EXPORT --licence="CC BY-NC-SA 4.0"
   sccunet export --workdir=RUN --export_dir=EXPORT --tflite=network.tflite
 
-Writes EXPORT/1/, or the next number where there are versions, as TensorFlow Serving expects; a
-version that is there is never touched. It is there only after all of its signatures, loaded in a
-fresh process, gave what the network in memory gives.
+Writes EXPORT/1/, or the next number if there are versions, as TensorFlow Serving expects. Existing
+versions are never changed. The new version appears only after all of its signatures, loaded in a
+new process, have given the same results as the network in memory.
 """
 
 import json
@@ -22,7 +22,7 @@ from sccunet.runs import load_config, load_unet, new_version
 
 
 def training_data(workdir: str) -> str:
-    """What the workdir's `data.json` says of the tracks, in words."""
+    """Describes the training tracks, as the workdir's `data.json` lists them."""
     try:
         data = json.loads((Path(workdir) / "data.json").read_text())
         names = sorted({name for _, name, *_ in data["training"]})
@@ -40,14 +40,14 @@ def main(_: Sequence[str]) -> None:
 
     import tensorflow as tf
 
-    # What is checked is the arithmetic of the file, not that of a GPU.
+    # The check is of the file's arithmetic, not of a GPU's.
     tf.config.set_visible_devices([], "GPU")
 
     from sccunet.export import export_saved_model
     from sccunet.tflite import export_tflite
 
     unet = load_unet(_WORKDIR.value, config)
-    print("writing, then running every signature in a fresh process", flush=True)
+    print("writing, then running every signature in a new process", flush=True)
     export = export_saved_model(
         unet,
         config,
@@ -65,24 +65,27 @@ def main(_: Sequence[str]) -> None:
 if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string("workdir", None, "A training workdir.", required=True)
     _EXPORT_DIR = flags.DEFINE_string(
-        "export_dir", None, "The SavedModel is written into a numbered folder in it.", required=True
+        "export_dir",
+        None,
+        "Folder for the exports; the SavedModel is written into a numbered folder in it.",
+        required=True,
     )
     _MODEL_VERSION = flags.DEFINE_integer(
         "model_version",
         None,
-        "Its number, a new one. Default: one more than the newest.",
+        "Number of the new version. Default: one more than the newest.",
         lower_bound=1,
     )
     _TRAINING_DATA = flags.DEFINE_string(
         "training_data",
         None,
-        "What the weights were trained on, for the model's metadata. Default: the training tracks'"
-        " names.",
+        "Description of the training data, for the model's metadata. Default: the names of the"
+        " training tracks.",
     )
     _LICENCE = flags.DEFINE_string(
         "licence", "not stated", "Licence of the weights, for the model's metadata."
     )
     _TFLITE = flags.DEFINE_string(
-        "tflite", None, "Also write the network alone as a TFLite (LiteRT) file."
+        "tflite", None, "Also write the network, without STFTs, to this TFLite (LiteRT) file."
     )
     cli.run(main)

@@ -1,4 +1,4 @@
-r"""Draws the spectrograms of true and estimated stems beside each other, as a PNG.
+r"""Draws the spectrograms of true and estimated stems side by side, as a PNG.
 
 Example:
   sccunet plot --truth_dir=DATA/test/TRACK --estimates_dir=OUT/TRACK \
@@ -19,17 +19,17 @@ from experiments.reports import spectrograms
 def read_stems(
     truth_dir: str | Path, estimates_dir: str | Path, seconds: float = 20.0
 ) -> tuple[dict[str, tuple[np.ndarray, np.ndarray]], int]:
-    """Reads what is drawn: the middle of the mixture and of each estimated stem.
+    """Reads the middle of the mixture and of each estimated stem.
 
     Args:
-      truth_dir: a track's folder of WAV files; a stem without a file there is the sum of all files
+      truth_dir: a track's folder of WAV files. A stem without a file there is the sum of all files
         that are neither the mixture nor another stem.
       estimates_dir: a folder with a WAV file per stem.
-      seconds: how much is drawn, from the middle of the track.
+      seconds: length of the part, from the middle of the track.
 
     Returns:
-      "mixture" and each stem -> truth and estimate, the mean of the channels [samples]; sample rate
-      in Hz. The mixtures are the sums of the stems.
+      "mixture" and each stem -> truth and estimate, the mean of the channels [samples]; and the
+      sample rate in Hz. The mixtures are the sums of the stems.
 
     Raises:
       AudioError: if a file is missing or cannot be read.
@@ -73,7 +73,9 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _TRUTH_DIR = flags.DEFINE_string("truth_dir", None, "A track's stems.", required=True)
-    _ESTIMATES_DIR = flags.DEFINE_string("estimates_dir", None, "Its estimates.", required=True)
+    _TRUTH_DIR = flags.DEFINE_string("truth_dir", None, "Folder of a track's stems.", required=True)
+    _ESTIMATES_DIR = flags.DEFINE_string(
+        "estimates_dir", None, "Folder of the track's estimates.", required=True
+    )
     _OUTPUT = flags.DEFINE_string("output", None, "The PNG to write.", required=True)
     cli.run(main)

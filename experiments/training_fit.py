@@ -1,4 +1,4 @@
-"""The epochs of a training run: network, batches, checkpoint and logs put together."""
+"""The epochs of a training run: joins network, batches, checkpoints and logs."""
 
 import dataclasses
 import signal
@@ -25,7 +25,7 @@ from sccunet.tensorboard import TensorBoard
 from sccunet.training import Trainer, compile_trainer
 from sccunet.unet import build_model
 
-_SHOWN = 3  # validation crops, in TensorBoard
+_SHOWN = 3  # validation crops shown in TensorBoard
 
 
 def fit(
@@ -36,20 +36,20 @@ def fit(
     training: Sequence[Segment],
     validation: Sequence[Segment],
 ) -> None:
-    """Trains, from the newest checkpoint on if there is one.
+    """Trains, starting from the newest checkpoint if there is one.
 
     Args:
-      config: the run's, with its loss weights.
-      options: workdir, first weights, and how often a checkpoint is written.
+      config: the run's config, with its loss weights.
+      options: workdir, initial weights, and how often a checkpoint is written.
       strategy: from `sccunet.distribution.make_strategy`.
-      reader: of both splits.
+      reader: reads both splits.
       training, validation: from `splits.training_split`.
 
     Raises:
-      AudioError: for a file that turns bad while it runs.
+      AudioError: for a file that becomes unreadable during the run.
       ConfigError: for weights that do not fit, replicas without work, or a loss or gradients that
-        are no finite numbers.
-      PreemptedError: when SIGTERM has stopped it and all is saved.
+        are not finite.
+      PreemptedError: when SIGTERM has stopped the run and everything is saved.
     """
     keras.utils.set_random_seed(config.seed)
     batches = _batches(config, strategy, reader, training, validation)
@@ -89,9 +89,9 @@ class _Batches:
     """The data sets of a run.
 
     Attributes:
-      config, reader, training, validation: as `fit` has them.
-      crops: of the validation split: whole batches.
-      batch_size: of the validation.
+      config, reader, training, validation: as in `fit`.
+      crops: validation crops, in whole batches.
+      batch_size: batch size of the validation.
     """
 
     config: Config
@@ -116,7 +116,7 @@ class _Batches:
         )
 
     def shown(self) -> np.ndarray:
-        """A few validation crops, float32 [crops, stems, patch_samples]."""
+        """Returns a few validation crops, float32 [crops, stems, patch_samples]."""
         spread = np.linspace(0, len(self.crops) - 1, _SHOWN).round().astype(int)
         crops = [self.crops[i] for i in np.unique(spread)]
         (batch,) = dataset.fixed_dataset(
@@ -126,10 +126,10 @@ class _Batches:
 
 
 def _batches(config, strategy, reader, training, validation) -> _Batches:
-    """Raises ConfigError where there are fewer validation crops than replicas."""
+    """Returns the data sets; raises ConfigError for fewer validation crops than replicas."""
     crops = dataset.fixed_crops(validation, config, config.validation_crops)
     replicas = strategy.num_replicas_in_sync
-    # Whole batches alone, divided among the replicas: the compiled step knows one shape.
+    # Only whole batches that the replicas can share: the compiled step has one shape.
     batch_size = min(config.batch_size, len(crops)) // replicas * replicas
     if not batch_size:
         raise ConfigError(
@@ -143,7 +143,7 @@ def _batches(config, strategy, reader, training, validation) -> _Batches:
 def _load(
     trainer: Trainer, batches: _Batches, options: TrainOptions, strategy: tf.distribute.Strategy
 ) -> str:
-    """Loads what the run goes on from, or starts from; text about the former."""
+    """Loads a checkpoint or initial weights; returns a note if the run continues."""
     workdir = options.workdir
     loaded = checkpoints.load_newest(trainer, workdir, lambda line: logging.warning("%s", line))
     if options.init_from and not loaded:
@@ -155,8 +155,8 @@ def _load(
         strategy, (step, epoch)
     ):
         raise ConfigError(
-            f"{workdir}: found step {step} here and another one on another worker, expected a"
-            " folder that all of them see"
+            f"{workdir}: found step {step} here and another step on another worker, expected a"
+            " folder that all workers share"
         )
     if not loaded:
         return ""
@@ -174,7 +174,7 @@ def _run(
     checkpoint: checkpoints.Checkpoint,
     note: str,
 ) -> None:
-    """Trains from wherever the trainer is to the last epoch."""
+    """Trains from the trainer's current step to the last epoch."""
     epochs, steps = batches.config.epochs, batches.steps_per_epoch
     step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
     chief, shown = distribution.is_chief(strategy), batches.shown()
@@ -182,7 +182,7 @@ def _run(
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
         board = TensorBoard(str(checkpoint.workdir / "tensorboard"), shown, epoch, note)
-        # The guard comes first: what it refuses is not saved.
+        # The guard comes first, so that nothing it refuses is saved.
         return [FiniteGuard(), checkpoint, *([board] if chief else [])]
 
     several = distribution.is_multiworker(strategy)
@@ -204,7 +204,7 @@ def _run(
         trainer.fit(
             batches.of_training(epoch * steps),
             steps_per_epoch=steps,
-            shuffle=False,  # the stream has its order
+            shuffle=False,  # the stream is shuffled already
             initial_epoch=epoch,
             epochs=epochs,
             validation_data=batches.of_validation(),

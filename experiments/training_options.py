@@ -1,4 +1,4 @@
-"""The options of a training run: where and how, while the config says what."""
+"""The options of a training run; its config is `sccunet.config.Config`."""
 
 import dataclasses
 import os
@@ -7,17 +7,17 @@ from pathlib import Path
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
-    """Where and how a config is trained; the config says what.
+    """Where and how a config is trained.
 
     Attributes:
       data_dir: tracks in the MUSDB18-HQ layout.
-      workdir: where config, weights and logs are written.
-      tracks: names of those to train on; without them the training split.
-      init_from: start from these weights, of a workdir or a file.
-      strategy, tpu: as `sccunet.distribution.make_strategy` has them.
-      reader: of WAV files, one of `data_pipeline.readers.READERS`.
-      deterministic: the same run gives the same weights, to the bit.
-      checkpoint_minutes: see `sccunet.checkpoints.Checkpoint`.
+      workdir: folder for config, weights and logs.
+      tracks: names of the tracks to train on; default: the training split.
+      init_from: a workdir or weights file with the initial weights.
+      strategy, tpu: as in `sccunet.distribution.make_strategy`.
+      reader: reader of WAV files, one of `data_pipeline.readers.READERS`.
+      deterministic: whether equal runs give bit-identical weights.
+      checkpoint_minutes: as in `sccunet.checkpoints.Checkpoint`.
     """
 
     data_dir: str | os.PathLike

@@ -1,6 +1,6 @@
-"""A training run as a process: checks, devices, signals, and the exit code of a run to go on with.
+"""A training run as a process: checks, devices, signals, and the exit code of an unfinished run.
 
-Nothing here imports TensorFlow before data and config have been found good.
+Nothing here imports TensorFlow before data and config have been checked.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ from experiments import training_records
 from experiments.training_options import TrainOptions
 from sccunet.config import Config, ConfigError
 
-# EX_TEMPFAIL of sysexits.h: saved, and worth running again.
+# EX_TEMPFAIL of sysexits.h: all is saved, and the run can be continued.
 PREEMPTED = 75
 
 
 def train(config: Config, options: TrainOptions) -> None:
-    """Trains until `config.epochs` epochs are done, continuing where the workdir has a checkpoint.
+    """Trains until `config.epochs` epochs are done, continuing from a checkpoint in the workdir.
 
     Raises:
-      AudioError: for data that cannot be trained on, before training starts; for a file that turns
-        bad while it runs.
-      ConfigError: for a workdir of another run, weights that do not fit, devices or a reader that
-        are not there, or a loss or gradients that are no finite numbers.
-      SystemExit: with `PREEMPTED`, when SIGTERM has stopped it and all is saved, or another worker
-        has vanished.
+      AudioError: before training starts, for data that cannot be trained on; during training, for a
+        file that becomes unreadable.
+      ConfigError: for a workdir of another run, weights that do not fit, missing devices or a
+        missing reader, or a loss or gradients that are not finite.
+      SystemExit: with `PREEMPTED`, when SIGTERM has stopped the run and everything is saved, or
+        when another worker has disappeared.
     """
     before = signal.signal(
         signal.SIGTERM, lambda *_: _leave("stopped before the first step", options.workdir)
@@ -45,12 +45,12 @@ def train(config: Config, options: TrainOptions) -> None:
 
 
 def _leave(why: str, workdir: Path) -> NoReturn:
-    print(f"{why}; run it again to go on: {workdir}", file=sys.stderr, flush=True)
+    print(f"{why}; run again to continue: {workdir}", file=sys.stderr, flush=True)
     sys.exit(PREEMPTED)
 
 
 def _is_of_workers(error: Exception, strategy: str) -> bool:
-    """Whether it is what those see whose fellow worker has vanished."""
+    """Whether an error is of the kinds that are raised when another worker has disappeared."""
     if not os.environ.get("TF_CONFIG") or strategy not in ("auto", "multiworker"):
         return False
     import tensorflow as tf
@@ -70,7 +70,7 @@ def _train(config: Config, options: TrainOptions) -> None:
     training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
-    # From here on it takes TensorFlow.
+    # TensorFlow is imported from here on.
     reader = readers.reader_named(options.reader)
     strategy = devices(config, options)
     workdir, data_dir = options.workdir, options.data_dir
@@ -92,10 +92,10 @@ def _train(config: Config, options: TrainOptions) -> None:
 
 
 def devices(config: Config, options: TrainOptions):
-    """The run's strategy, made before TensorFlow computes anything.
+    """Makes the run's strategy, which must happen before TensorFlow computes anything.
 
     Raises:
-      ConfigError: if it is not there, or the config does not suit it.
+      ConfigError: if its devices are missing, or the config does not suit it.
     """
     import tensorflow as tf
 
@@ -109,7 +109,7 @@ def devices(config: Config, options: TrainOptions):
     if config.batch_size % replicas:
         raise ConfigError(
             f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
-            " replicas that share it"
+            " replicas that share a batch"
         )
     if (
         config.jit_compile

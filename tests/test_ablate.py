@@ -152,7 +152,7 @@ def test_flags_that_cannot_be(tmp_path):
     for values, message in (
         ({"losses": ["one=x:1"]}, "--losses: found 'x', expected a number"),
         ({"losses": ["a", "a"]}, "--losses: found a name twice in a,a, expected it once"),
-        ({"losses": ["a 1", "a_1"]}, "losses: found a 1, a_1, expected names that make folders of"),
+        ({"losses": ["a 1", "a_1"]}, "losses: found a 1, a_1, expected names that make different"),
         ({"losses": ["scaled"]}, "losses: found scaled, expected names that make different"),
         ({"losses": []}, "losses: found none, expected names that"),
         ({"seeds": []}, "seeds: found [], expected different ones"),

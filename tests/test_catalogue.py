@@ -240,8 +240,8 @@ def test_a_worker_that_dies_ends_the_program(at_work, long_tracks):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 1
     assert re.match(
-        r"error: found that a worker process died \(out of memory\?\), at work on"
-        rf" {long_tracks}/train/a or {long_tracks}/train/b; what is finished is kept, run again",
+        r"error: a worker process died \(out of memory\?\) while working on"
+        rf" {long_tracks}/train/a or {long_tracks}/train/b; finished files are kept: run again",
         errors.splitlines()[-1],
     )
     assert "Traceback" not in errors
@@ -355,7 +355,7 @@ def test_records_of_a_killed_program_are_removed_and_those_of_another_one_kept(t
         with pytest.raises(ConfigError) as caught, pipeline._empty_records(tmp_path):
             pass
         assert str(caught.value) == (
-            f"{tmp_path}: found another catalogue program at work in it, expected none"
+            f"{tmp_path}: found another catalogue running in it, expected none"
         )
         assert (records / "0").exists()
     assert _left(tmp_path) == []
@@ -384,7 +384,7 @@ def test_wrong_inputs(program, refusal, run, tmp_path):
     files = tmp_path / "files"
     files.write_text(f"{tmp_path}/a.wav\n\n{tmp_path}/b.wav\n{tmp_path}/a.flac\n")
     assert refusal(program(*line, f"--list={files}")).startswith(
-        f"{tmp_path}/a.flac: would be written to {tmp_path}/out/a as {tmp_path}/a.wav is"
+        f"{tmp_path}/a.flac: its stems would be written to {tmp_path}/out/a, as those of {tmp_path}/a.wav"
     )
     done = program(*line, f"--list={tmp_path}/none")
     assert refusal(done).startswith(f"{tmp_path}/none: cannot be read or written (No such file")

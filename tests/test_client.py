@@ -581,9 +581,7 @@ def test_program_overwrites_when_asked_to(program, refusal, serving, tmp_path):
     (out / "song" / "notes.txt").write_text("mine")
     (out / "song" / "rest.wav").write_text("old")
     line = ("client", f"--server={serving.rest}", f"--output_dir={out}")
-    message = (
-        f"{out}/song: found already there, expected --overwrite, --skip_existing or a new folder"
-    )
+    message = f"{out}/song: found an existing folder, expected --overwrite, --skip_existing or a new folder"
     assert refusal(program(*line, file)) == message
     done = program(*line, "--overwrite", file)
     assert done.returncode == 0, done.stderr
@@ -662,8 +660,8 @@ def test_program_refuses_flags_that_cannot_be(program, refusal, tmp_path):
         ((server, first), "--output_dir: not given, expected a folder for the stems"),
         (
             (out, server, first, second),
-            f"{second}: would be written to {tmp_path}/out/song as {first} is,"
-            " expected names that differ before their ending",
+            f"{second}: its stems would be written to {tmp_path}/out/song, as those of {first};"
+            " expected names that differ before the extension",
         ),
     ):
         assert refusal(program("client", *line)) == message

@@ -548,14 +548,14 @@ def test_plan_of_files_and_folders(tmp_path):
     with pytest.raises(ConfigError) as caught:
         plan([str(songs), "a.flac"], out, False, False)
     assert str(caught.value) == (
-        f"a.flac: would be written to {out}/a as {songs}/a.mp3 is,"
-        " expected names that differ before their ending"
+        f"a.flac: its stems would be written to {out}/a, as those of {songs}/a.mp3;"
+        " expected names that differ before the extension"
     )
     (out / "b").mkdir(parents=True)
     with pytest.raises(ConfigError) as caught:
         plan([str(songs)], out, False, False)
     assert str(caught.value) == (
-        f"{out}/b: found already there, expected --overwrite, --skip_existing or a new folder"
+        f"{out}/b: found an existing folder, expected --overwrite, --skip_existing or a new folder"
     )
     assert list(plan([str(songs)], out, True, False)) == [out / "a", out / "b"]
     stems = ("vocals.wav", "drums.wav")
@@ -574,7 +574,7 @@ def test_plan_of_files_and_folders(tmp_path):
     (out / "a").write_text("")
     with pytest.raises(ConfigError, match=r"out/a: found a file, expected a folder or nothing$"):
         plan([str(songs)], out, True, False)
-    with pytest.raises(ConfigError, match=r"^\.\.wav: found no name before its ending"):
+    with pytest.raises(ConfigError, match=r"^\.\.wav: found no name before the extension"):
         plan(["..wav"], out, False, False)
     with pytest.raises(ConfigError, match=r"^--output_dir: found nothing, expected a folder$"):
         plan(["c.wav"], "", False, False)

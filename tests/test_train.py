@@ -232,7 +232,7 @@ def test_sigterm_saves_within_an_epoch_and_the_run_goes_on(finished, data_dir, p
     done = running.wait()
     assert done.returncode == 75, done.stderr
     found = re.fullmatch(
-        rf"stopped after step (\d+), and saved; run it again to go on: {workdir}",
+        rf"stopped after step (\d+), and saved; run again to continue: {workdir}",
         done.stderr.splitlines()[-1],
     )
     assert found, done.stderr

@@ -1,4 +1,4 @@
-"""Has Apache Beam's workers do thousands of units, and gathers what became of each."""
+"""Runs thousands of units on Apache Beam's workers and collects how each ended."""
 
 import contextlib
 import dataclasses
@@ -22,10 +22,10 @@ from experiments.evaluating import ONE_THREAD
 from sccunet.config import ConfigError
 from sccunet.files import lock_folder
 
-# In the output folder, for the lock and the folder of records; no name that is taken for scores.
+# A folder in the output folder, for the lock and the records; scores never have this name.
 _OURS = ".catalogue"
 
-# Ctrl-C, which a terminal sends to all processes, is the launching one's: workers end with it.
+# A terminal sends Ctrl-C to all processes. The launching one handles it, and workers end with it.
 _WORKER = f"from {worker.__name__} import serve; serve()"
 _WORKER_COMMAND = f"trap '' INT; exec {shlex.quote(sys.executable)} -c {shlex.quote(_WORKER)}"
 
@@ -35,14 +35,14 @@ class Plan:
     """What is left to do, and how.
 
     Attributes:
-      output_dir: where it goes.
-      units: a file's or track's name -> what `work` is given for it.
-      work: does a unit in a worker process: (loaded, *units[name]) -> warnings, or None if that was
-        finished already. Beam finds it, as `load`, by its module's name.
-      load: gives `loaded`, such as a network, and remembers it: it is called for every unit.
-      skipped: how many are finished.
-      failed: why others cannot be begun, a line each.
-      workers: processes for which there are cores and memory.
+      output_dir: folder of the results.
+      units: name of a file or track -> arguments of `work`.
+      work: processes a unit in a worker process: (loaded, *units[name]) -> warnings, or None if the
+        unit was finished already. Beam imports `work` and `load` by their module's name.
+      load: returns `loaded`, such as a network. It is called for every unit, so it must cache.
+      skipped: number of units that are finished already.
+      failed: a line for each unit that cannot be started, with the reason.
+      workers: number of processes for which there are cores and memory.
     """
 
     output_dir: Path
@@ -56,13 +56,13 @@ class Plan:
 
 @dataclasses.dataclass
 class Outcome:
-    """What became of it.
+    """The result of a run.
 
     Attributes:
-      done: how many units were done.
-      skipped: how many were finished before.
-      failed: why the others were not, a line each.
-      warnings: lines about units that were done.
+      done: number of units that were processed.
+      skipped: number of units that were finished before.
+      failed: a line for each other unit, with the reason.
+      warnings: lines about processed units.
     """
 
     done: int
@@ -71,25 +71,25 @@ class Outcome:
     warnings: list[str]
 
     def table(self) -> str:
-        """Counts, and a line for each failure."""
+        """Returns the counts, and a line for each failure."""
         counts = {"done": self.done, "skipped": self.skipped, "failed": len(self.failed)}
         lines = [f"{name:<8}{count:>8}" for name, count in counts.items()]
         lines += ["  " + why.replace("\n", "\\n") for why in self.failed]
-        # Names can hold anything.
+        # Names can contain any bytes.
         return "\n".join(lines).encode(errors="backslashreplace").decode()
 
 
 def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) -> Outcome:
-    """Has Beam's workers do what is left.
+    """Runs a plan's units on Beam's workers.
 
     Args:
-      plan: what that is.
-      beam_flags: Apache Beam's own; without a --runner, processes of this machine do the work.
-      workers: how many; None takes the plan's.
+      plan: what is left to do.
+      beam_flags: flags of Apache Beam; without a --runner, the workers are local processes.
+      workers: number of workers; None: the plan's.
 
     Raises:
-      ConfigError: for flags that Beam refuses, if `plan.load` fails, or if another program is at
-        work in the same folder.
+      ConfigError: for flags that Beam refuses, if `plan.load` fails, or if another catalogue is
+        running in the same folder.
     """
     outcome = Outcome(0, plan.skipped, list(plan.failed), [])
     if not plan.units:
@@ -104,8 +104,8 @@ def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) 
                 record = json.loads((records / str(number)).read_text())
             except FileNotFoundError:
                 outcome.failed.append(
-                    f"{name}: found no record of it in {records} when Beam had ended, expected one:"
-                    " the disk may be full, or the workers' another one"
+                    f"{name}: found no record of it in {records} when Beam had ended, expected one;"
+                    " the disk may be full, or the workers may see another file system"
                 )
                 continue
             outcome.done += record["status"] == "done"
@@ -117,14 +117,12 @@ def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) 
 
 @contextlib.contextmanager
 def _empty_records(output_dir: Path) -> Iterator[Path]:
-    """A folder for the workers' records, for this program alone; what a killed one left is gone."""
+    """Locks and empties the folder for the workers' records; removes it at the end."""
     ours = output_dir / _OURS
     ours.mkdir(parents=True, exist_ok=True)
     with lock_folder(ours) as locked:
         if not locked:
-            raise ConfigError(
-                f"{output_dir}: found another catalogue program at work in it, expected none"
-            )
+            raise ConfigError(f"{output_dir}: found another catalogue running in it, expected none")
         records = ours / "records"
         if records.exists():
             shutil.rmtree(records)
@@ -137,7 +135,7 @@ def _empty_records(output_dir: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _progress(records: Path, units: int) -> Iterator[None]:
-    """Shows in a bar how many units have ended."""
+    """Shows the number of ended units in a progress bar."""
     from tqdm import tqdm
 
     end = threading.Event()
@@ -184,18 +182,18 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers:
         if (runner or "direct").lower().removesuffix("runner") == "direct":
             workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
             stack.enter_context(_local(list(plan.units), records, workers))
-            # By its name, a DirectRunner would first try to download another runner (Prism).
+            # The runner named DirectRunner would first try to download another one (Prism).
             runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(_WORKER_COMMAND))
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:
             raise ConfigError(f"Beam's flags: {' '.join(str(error).split())}") from error
-        # In bytes, as Beam cannot code names that are no UTF-8.
+        # Pickled, because Beam cannot encode names that are not valid UTF-8.
         units = [
             pickle.dumps((number, name, arguments))
             for number, (name, arguments) in enumerate(plan.units.items())
         ]
-        # Create reshuffles, else one worker would do all.
+        # Create also reshuffles; otherwise one worker would do everything.
         _ = pipeline | beam.Create(units) | beam.Map(worker.do, plan.work, plan.load, str(records))
         try:
             pipeline.run().wait_until_finish()
@@ -205,7 +203,7 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers:
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Beam's are about packages that it does not need here."""
+    """Silences Beam's warnings about packages that are not needed here."""
     logging.disable(logging.WARNING)
     try:
         yield
@@ -215,16 +213,16 @@ def without_warnings() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
-    """What Beam leaves to do where its workers are processes of this machine."""
+    """Sets threads, GPU memory and error handling for workers that are local processes."""
     import grpc
 
     cores = os.cpu_count() or 1
-    threads = str(max(1, cores // (workers or cores)))  # Beam's 0 is one per core
+    threads = str(max(1, cores // (workers or cores)))  # for Beam, 0 means one per core
     for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", *ONE_THREAD):
         os.environ.setdefault(name, threads)
-    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # else one process takes it all
+    os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # otherwise one process takes it all
     os.environ.setdefault("TQDM_DISABLE", "1")  # a bar per file and process would be too many
-    # What stops it is raised besides.
+    # Errors that stop the pipeline are raised as well.
     logging.getLogger("apache_beam.runners").setLevel(logging.CRITICAL)
     once = threading.Lock()
 
@@ -240,8 +238,8 @@ def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
                 and not (records / str(number)).exists()
             ]
             cli.report(
-                f"found that a worker process died (out of memory?), at work on"
-                f" {' or '.join(at_work) or 'nothing yet'}; what is finished is kept, run again,"
+                f"a worker process died (out of memory?) while working on"
+                f" {' or '.join(at_work) or 'nothing yet'}; finished files are kept: run again,"
                 " perhaps with fewer --workers"
             )
             os._exit(1)
@@ -250,11 +248,11 @@ def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
         cli.report("interrupted")
         os._exit(128 + signal.SIGINT)
 
-    # Beam waits forever for a worker that has died (its issue 19674), and at Ctrl-C until the
-    # workers are through with all they have been given.
+    # Beam waits forever for a worker that has died (its issue 19674). After Ctrl-C it waits until
+    # the workers have finished everything they were given.
     threading.excepthook, before = end, threading.excepthook
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # shells have background jobs ignore it
+    if handler is signal.default_int_handler:  # in a shell's background jobs it is ignored
         signal.signal(signal.SIGINT, interrupt)
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the catalogue has left to separate, score or prepare, as its flags say, and how."""
+"""Plans of the catalogue: what is left to separate, score or prepare, and how."""
 
 import dataclasses
 import functools
@@ -20,15 +20,15 @@ from sccunet.files import write_whole
 from sccunet.reconstruction import Reconstruction
 from sccunet.runs import load_config
 
-# In a recording's folder of stems, beside them: what is missing.
+# A file beside a damaged recording's stems that says what is missing.
 _DAMAGED = "damaged.txt"
 
 
 def plan_separation(files: Sequence[str]) -> Plan:
-    """Which recordings are to be separated, as the flags say.
+    """Plans which recordings are separated, as the flags say.
 
     Args:
-      files: recordings, and folders of them.
+      files: recordings, and folders of recordings.
 
     Raises:
       ConfigError: if the flags contradict each other, or as `stem_folders.plan`.
@@ -43,7 +43,7 @@ def plan_separation(files: Sequence[str]) -> Plan:
     if "-" in files:
         raise ConfigError("FILE: found -, expected files: workers have no standard input")
     output = separation_flags.output_of_flags()
-    # Other runners' workers are started elsewhere.
+    # The workers of other runners have another current folder.
     inputs = [
         os.path.abspath(file)
         for path in files
@@ -82,13 +82,13 @@ def _separate(separator, file: str, folder: str, output: Output) -> list[str] | 
 
 
 def plan_scoring(files: Sequence[str]) -> Plan:
-    """Which tracks are to be scored, as the flags say.
+    """Plans which tracks are scored, as the flags say.
 
     Args:
-      files: none.
+      files: must be empty.
 
     Raises:
-      ConfigError: for a model that cannot be read, or a folder that holds scores of something else.
+      ConfigError: for a model that cannot be read, or a folder that holds other scores.
       AudioError: if there are no tracks.
     """
     given = flags.FLAGS
@@ -159,7 +159,7 @@ def _score(loaded: tuple[Any, Config], track: tracks.Track, output_dir: str) -> 
 
 
 def summarise_scores() -> None:
-    """Writes and prints the summary of all that is scored, if anything is."""
+    """Writes and prints the summary of all scored tracks, if there are any."""
     given = flags.FLAGS
     output_dir = Path(given.output_dir)
     keys = _track_keys(given.data_dir, given.split)
@@ -171,10 +171,10 @@ def summarise_scores() -> None:
 
 
 def plan_preparation(files: Sequence[str]) -> Plan:
-    """Which tracks are to be decoded, as the flags say.
+    """Plans which tracks are decoded, as the flags say.
 
     Args:
-      files: none.
+      files: must be empty.
 
     Raises:
       AudioError: if there are no tracks.

@@ -1,7 +1,8 @@
-"""A worker process of the catalogue: does units, and leaves a record of how each ended.
+"""A worker process of the catalogue: processes units and records how each ended.
 
-Records lie in a folder that the launching program watches: `<number>.begun` from the beginning of
-the unit with this number, `<number>` from its end, and `stop`, which says why no unit can be done.
+The records are files in a folder that the launching program watches: `<number>.begun` is written
+when the unit with this number begins, `<number>` when it ends, and `stop`, with the reason, if no
+unit can be processed.
 """
 
 import contextlib
@@ -25,8 +26,8 @@ _PR_SET_PDEATHSIG = 1  # ends a process with its parent
 
 
 def serve() -> None:
-    """A worker process of this machine: Beam's, without its notes on itself."""
-    with contextlib.suppress(AttributeError):  # Linux; elsewhere a broken connection ends it
+    """Runs Beam's worker process on this machine, without its log messages."""
+    with contextlib.suppress(AttributeError):  # Linux only; elsewhere a broken connection ends it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     logging.disable()
     runpy.run_module("apache_beam.runners.worker.sdk_worker_main", run_name="__main__")
@@ -38,17 +39,17 @@ def do(
     load: Callable[[], Any] | None,
     records: str,
 ) -> None:
-    """Does a unit and writes its record.
+    """Processes a unit and writes its record.
 
     Args:
-      unit: its number, name and arguments of `work`, pickled.
+      unit: number and name of the unit, and the arguments of `work`, pickled.
       work: as in `pipeline.Plan`.
       load: as in `pipeline.Plan`.
-      records: the folder.
+      records: folder of the records.
     """
     number, name, arguments = pickle.loads(unit)
     record, stop = Path(records) / str(number), Path(records) / STOP
-    if record.exists() or stop.exists():  # runners may give a unit a second time
+    if record.exists() or stop.exists():  # runners may send a unit twice
         return
     _write_record(record.with_suffix(BEGUN), "")
     try:
@@ -63,12 +64,14 @@ def do(
         result["warnings"] = warnings or []
     except UserError as error:
         result["failed"] = [str(error)]
-    except Exception as error:  # a bug, but thousands of other units wait
+    except Exception as error:  # a bug, but thousands of other units are waiting
         traceback.print_exc()
         result["failed"] = [f"{name}: {type(error).__name__}: {error}"]
     _write_record(record, json.dumps(result))
 
 
 def _write_record(path: Path, content: str) -> None:
-    with contextlib.suppress(OSError):  # if the disk is full, the launching process misses it
+    with contextlib.suppress(
+        OSError
+    ):  # disk full: the launching process reports the missing record
         write_whole(path, content)

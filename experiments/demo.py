@@ -1,8 +1,8 @@
-"""The whole chain on built-in data in a few minutes, by the programs that a user would run.
+"""Runs the whole chain on built-in data in a few minutes, with the programs that a user would run.
 
-Makes a synthetic training set, prepares the real 6-second MUSDB18 excerpt that the stempeg package
-ships, trains a small network, scores it on unheard tracks beside reference systems, exports it,
-and separates the real excerpt with the exported SavedModel.
+The demo makes a synthetic training set and prepares the real 6-second MUSDB18 excerpt that comes
+with the stempeg package. It trains a small network, scores the network and reference systems on
+unseen tracks, exports the network, and separates the real excerpt with the exported SavedModel.
 
 Example:
   sccunet demo
@@ -21,28 +21,28 @@ from experiments import cli
 
 _SYSTEMS = ("mixture", "scaled", "model", "irm")
 _CONFIG = "small_4stems"
-# What `demo` writes below its folder.
+# Folders in the demo's folder.
 _DATA, _EXCERPT, _RUN, _MODEL, _SCORES = "synthetic", "excerpt", "run", "saved_model", "scores"
 
 
 def demo(
     root: Path, train_tracks: int, test_tracks: int, seconds: float, epochs: int, steps: int
 ) -> None:
-    """Runs the chain below `root` and prints what came out.
+    """Runs the chain in the folder `root` and prints the results.
 
     Args:
-      root: made if it is not there.
-      train_tracks: synthetic tracks to train on.
-      test_tracks: synthetic tracks to score.
-      seconds: length of each.
-      epochs: of training.
-      steps: of each epoch.
+      root: folder of the demo, made if it does not exist.
+      train_tracks: number of synthetic tracks to train on.
+      test_tracks: number of synthetic tracks to score.
+      seconds: length of each track.
+      epochs: number of training epochs.
+      steps: training steps per epoch.
     """
     began = time.monotonic()
     name = make_data(root, {"train": train_tracks, "valid": 2, "test": test_tracks}, seconds)
     train_and_score(root, epochs, steps)
     mixtures = {
-        "unheard synthetic track": root / _DATA / "test" / "synthetic test 00" / "mixture.wav",
+        "unseen synthetic track": root / _DATA / "test" / "synthetic test 00" / "mixture.wav",
         "real excerpt": root / _EXCERPT / "test" / name / "mixture.wav",
     }
     plots = separate_and_plot(root, mixtures)
@@ -67,7 +67,7 @@ def demo(
 
 
 def make_data(root: Path, tracks: dict[str, int], seconds: float) -> str:
-    """Makes the synthetic set, prepares the excerpt that stempeg ships, and returns its name."""
+    """Makes the synthetic set and prepares stempeg's excerpt; returns the excerpt's name."""
     from data_pipeline import sigsep
     from data_pipeline.synthetic import make_set
 
@@ -82,7 +82,7 @@ def make_data(root: Path, tracks: dict[str, int], seconds: float) -> str:
 
 
 def train_and_score(root: Path, epochs: int, steps: int) -> None:
-    """Trains on the synthetic set, and scores the network beside the other systems."""
+    """Trains on the synthetic set; scores the network and the other systems."""
     data = f"--data_dir={root / _DATA}"
     run(
         "train",
@@ -106,14 +106,14 @@ def train_and_score(root: Path, epochs: int, steps: int) -> None:
 
 
 def separate_and_plot(root: Path, mixtures: dict[str, Path]) -> dict[str, Path]:
-    """Exports the network, separates recordings with that, and plots them beside the truth.
+    """Exports the network, separates recordings with the export, and plots truth and estimates.
 
     Args:
-      root: of the demo.
-      mixtures: what each is called -> its file, which lies beside its true stems.
+      root: folder of the demo.
+      mixtures: name of a recording -> its file, in the same folder as its true stems.
 
     Returns:
-      what each is called -> its picture.
+      Name of a recording -> its picture.
     """
     shutil.rmtree(root / _MODEL, ignore_errors=True)
     run("export", f"--workdir={root / _RUN}", f"--export_dir={root / _MODEL}")
@@ -138,7 +138,7 @@ def separate_and_plot(root: Path, mixtures: dict[str, Path]) -> dict[str, Path]:
 
 
 def run(program: str, *arguments: str) -> None:
-    """Runs one of the programs as a user would; its failure ends the demo."""
+    """Runs one of the programs as a user would; exits if it fails."""
     code = cli.run_program(program, *arguments)
     if code:
         sys.exit(abs(code))
@@ -149,7 +149,7 @@ def _stems_dir(root: Path, what: str) -> Path:
 
 
 def _medians(summaries: dict[str, dict]) -> dict[str, dict[str, dict[str, float]]]:
-    """Stem -> system -> median of SDR and SIR over the tracks, of each system's summary."""
+    """Returns stem -> system -> median SDR and SIR over the tracks, from the systems' summaries."""
     return {
         stem: {
             system: {
@@ -163,10 +163,10 @@ def _medians(summaries: dict[str, dict]) -> dict[str, dict[str, dict[str, float]
 
 
 def report(result: dict, summary: dict) -> str:
-    """The figures as a table, and what they are worth."""
+    """Returns the figures as a table, and what they mean."""
     lines = [
         "",
-        f"{len(summary['tracks'])} unheard synthetic tracks; {summary['metric']}",
+        f"{len(summary['tracks'])} unseen synthetic tracks; {summary['metric']}",
         "stem".ljust(10) + "".join(f"{system:^16}" for system in _SYSTEMS),
         " " * 10 + "     SDR     SIR" * len(_SYSTEMS),
     ]
@@ -175,10 +175,10 @@ def report(result: dict, summary: dict) -> str:
         row = ("    none" if cell is None else f"{cell:8.2f}" for cell in cells)
         lines.append(stem.ljust(10) + "".join(row))
     lines += [
-        "mixture: the mixture as every stem; scaled: the mixture times the one constant that suits",
-        "each stem of each track best; irm: the ideal ratio mask, an oracle.",
-        "The model was trained on synthetic audio alone, for a few minutes: its stems of real",
-        "music show that the chain works, not how well the method separates.",
+        "mixture: the mixture as every stem; scaled: the mixture times the best constant for each",
+        "stem of each track; irm: the ideal ratio mask, an oracle.",
+        "The model was trained only on synthetic audio, for a few minutes. Its stems of real music",
+        "show that the chain works, not how well the method separates.",
         "",
     ]
     return "\n".join(lines)
@@ -197,10 +197,10 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "Where everything is written.")
-    _TRAIN_TRACKS = flags.DEFINE_integer("train_tracks", 20, "Synthetic tracks to train on.")
-    _TEST_TRACKS = flags.DEFINE_integer("test_tracks", 3, "Synthetic tracks to score.")
-    _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of the synthetic tracks.")
-    _EPOCHS = flags.DEFINE_integer("epochs", 8, "Epochs of training.")
-    _STEPS = flags.DEFINE_integer("steps_per_epoch", 100, "Training steps in each epoch.")
+    _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "Folder for everything that is written.")
+    _TRAIN_TRACKS = flags.DEFINE_integer("train_tracks", 20, "Number of synthetic training tracks.")
+    _TEST_TRACKS = flags.DEFINE_integer("test_tracks", 3, "Number of synthetic test tracks.")
+    _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a synthetic track, in seconds.")
+    _EPOCHS = flags.DEFINE_integer("epochs", 8, "Number of training epochs.")
+    _STEPS = flags.DEFINE_integer("steps_per_epoch", 100, "Training steps per epoch.")
     cli.run(main)

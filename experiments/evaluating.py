@@ -1,4 +1,4 @@
-"""Scoring of a system on tracks, several at a time; going on where a run before has stopped."""
+"""Scores a system on tracks, several at a time, and continues an interrupted run."""
 
 import concurrent.futures
 import dataclasses
@@ -23,11 +23,11 @@ from sccunet.files import write_whole
 from sccunet.reconstruction import Reconstruction
 from sccunet.runs import exported_version
 
-# Peak memory of a scoring process, as measured, for each sample of each stem's channel when padded
-# to a power of two, which museval's FFT does.
+# Measured peak memory of a scoring process per sample of each channel of each stem. museval's FFT
+# pads the samples to a power of two.
 _MUSEVAL_BYTES = 45
 
-# BLAS reads these when it is loaded: one thread for each process, so that N processes use N cores.
+# BLAS reads these when it is loaded: one thread per process, so that N processes use N cores.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -37,16 +37,16 @@ class Options:
 
     Attributes:
       data_dir: tracks in the MUSDB18-HQ layout.
-      output_dir: for the scores of this system on this split alone.
+      output_dir: folder for the scores of this system on this split only.
       model: training workdir or exported SavedModel; only "model" needs one.
-      config: says which stems are scored where there is no model.
+      config: defines the scored stems if there is no model.
       system: one of `SYSTEMS`.
-      weights: as for `load_system`.
+      weights: as in `load_system`.
       reconstruction: how the model's estimates become stems; by default as in the paper.
-      split: which tracks, if none are named.
-      names: score these tracks instead, wherever they are.
-      excerpt: separate and score this many seconds from the middle of each track; None takes all.
-      jobs: processes that score; None takes as many as cores and memory allow.
+      split: split of the tracks, if none are named.
+      names: score these tracks instead, from any split.
+      excerpt: separate and score this many seconds from the middle of each track; None: all.
+      jobs: number of scoring processes; None: as many as cores and memory allow.
     """
 
     data_dir: str | os.PathLike
@@ -65,15 +65,15 @@ class Options:
 def evaluate(options: Options) -> dict[str, Any]:
     """Scores a system on tracks, several at a time; tracks with scores in `output_dir` are skipped.
 
-    Scoring runs in spawned processes: a program that calls this needs the usual
+    Scoring runs in spawned processes, so a program that calls this needs the usual
     `if __name__ == "__main__"`.
 
     Returns:
-      The summary of these tracks, as `scoring.summarise` makes it.
+      The summary of these tracks, from `scoring.summarise`.
 
     Raises:
-      ConfigError: for an unknown system, a model that cannot be read, or an `output_dir` that holds
-        the scores of something else.
+      ConfigError: for an unknown system, a model that cannot be read, or an `output_dir` with other
+        scores.
       AudioError: for tracks that cannot be found or read.
     """
     from data_pipeline.tracks import check_finite, find_tracks
@@ -115,10 +115,10 @@ def evaluate(options: Options) -> dict[str, Any]:
 
 
 def scored_config(system: str, model: str | os.PathLike | None, config: Config | None) -> Config:
-    """Says which stems are scored: the model's config, or the one given where there is no model.
+    """Returns the config that defines the stems: the model's, or `config` if there is no model.
 
     Raises:
-      ConfigError: for an unknown system, or if there is neither.
+      ConfigError: for an unknown system, or if both are missing.
     """
     from sccunet.runs import load_config
 
@@ -139,7 +139,7 @@ def settings_of(
     system: str,
     weights: str | os.PathLike | None,
 ) -> dict[str, Any]:
-    """What decides the scores: runs with equal settings may share an `output_dir`."""
+    """Returns what determines the scores: runs with equal settings may share an `output_dir`."""
     settings = {
         "system": system,
         "split": split,
@@ -160,7 +160,7 @@ def settings_of(
 
 
 def _model_hash(model: Path) -> str:
-    """SHA-256 of the files that decide a model's estimates, names included."""
+    """Returns the SHA-256 of the files that determine a model's estimates, names included."""
     model = exported_version(model)
     if (model / "saved_model.pb").exists():
         paths = [model / "saved_model.pb", *sorted((model / "variables").glob("*"))]
@@ -172,8 +172,8 @@ def _model_hash(model: Path) -> str:
 
 
 def _weights_hash(system: str, weights: Path) -> str:
-    """SHA-256 that changes when another system's weights do, or estimates in a folder."""
-    if not SYSTEMS[system].computes:  # may be gigabytes: size and time show a changed file
+    """Returns a SHA-256 that changes with another system's weights, or a folder's estimates."""
+    if not SYSTEMS[system].computes:  # may be gigabytes: compare sizes and times
         stats = ((path, path.stat()) for path in sorted(weights.glob("**/*")))
         known = [
             (path.relative_to(weights).as_posix(), stat.st_size, stat.st_mtime_ns)
@@ -186,10 +186,10 @@ def _weights_hash(system: str, weights: Path) -> str:
 
 
 def _files_hash(paths: Iterable[Path]) -> str:
-    """SHA-256 of files, names included."""
+    """Returns the SHA-256 of files, names included."""
     digest = hashlib.sha256()
     for path in paths:
-        if path.is_file():  # what is missing is for the loading to report
+        if path.is_file():  # loading reports missing files
             digest.update(path.name.encode())
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -197,7 +197,7 @@ def _files_hash(paths: Iterable[Path]) -> str:
 
 
 def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
-    """Raises ConfigError if `output_dir` cannot take these scores."""
+    """Raises ConfigError if `output_dir` holds other scores."""
     if output_dir.exists() and not output_dir.is_dir():
         raise ConfigError(f"output_dir {output_dir}: found a file, expected a folder")
     found = next(output_dir.glob("*/*.json"), None)
@@ -206,8 +206,8 @@ def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
     path = output_dir / scoring.SETTINGS
     if not path.exists():
         raise ConfigError(
-            f"{found}: found scores without {scoring.SETTINGS}, which says what was scored;"
-            " choose another output_dir"
+            f"{found}: found scores without {scoring.SETTINGS}, which describes them; choose"
+            " another output_dir"
         )
     try:
         before = json.loads(path.read_text())
@@ -222,7 +222,7 @@ def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
 
 
 def default_jobs(tracks: Sequence[Any], config: Config, excerpt: float | None) -> int:
-    """Processes for which there are cores, and memory for the longest track in each."""
+    """Returns the number of processes that cores and memory, for the longest track, allow."""
     from data_pipeline.tracks import middle
 
     samples = max(
@@ -249,16 +249,16 @@ class Estimates:
 
 
 def estimate(system: System, track: Any, config: Config, excerpt: float | None = None) -> Estimates:
-    """Has a system separate a track.
+    """Separates a track with a system.
 
     Args:
-      system: that separates.
-      track: one of `data_pipeline.tracks`.
+      system: the system.
+      track: a `data_pipeline.tracks.Track`.
       config: names the stems.
-      excerpt: seconds from the middle of the track; None takes all.
+      excerpt: seconds from the middle of the track; None: all.
 
     Raises:
-      ConfigError: for estimates of another shape, or that are NaN or infinite.
+      ConfigError: for estimates of another shape, or with NaN or infinity.
     """
     from data_pipeline.tracks import middle, read_mixture, read_stems
 
@@ -266,7 +266,7 @@ def estimate(system: System, track: Any, config: Config, excerpt: float | None =
     start, frames = middle(track, excerpt, config)
     references = read_stems(track, config, start, frames)
     estimates = system.separate(read_mixture(track, config, start, frames), references, key)
-    if estimates.shape[1] == track.frames:  # a folder's are of the whole track
+    if estimates.shape[1] == track.frames:  # a folder has estimates of the whole track
         estimates = estimates[:, start : start + frames]
     if estimates.shape != references.shape:
         raise ConfigError(
@@ -284,7 +284,7 @@ def estimate(system: System, track: Any, config: Config, excerpt: float | None =
 def _score(
     tracks: Iterable[Estimates], config: Config, output_dir: Path, jobs: int, progress: tqdm
 ) -> None:
-    """Scores in processes, while the next track is estimated in this one."""
+    """Scores in processes, while this one estimates the next track."""
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=cli.end_with_parent
     )
@@ -312,12 +312,12 @@ def _score(
                     track.key,
                 )
             waiting.add(future)
-            collect(until=jobs)  # one track waits beside those being scored: bounded memory
+            collect(until=jobs)  # at most one track waits: bounded memory
         collect(until=0)
     except BrokenProcessPool as error:
         raise ConfigError(
-            f"jobs: found a scoring process of {jobs} ended from outside, probably for lack of"
-            " memory; expected less at a time (what was scored is kept)"
+            f"jobs: one of {jobs} scoring processes was killed (out of memory?), expected"
+            " fewer; finished scores are kept"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -7,10 +7,10 @@ Examples:
   sccunet separate --model=RUN --output_dir=OUT --format=flac --mask=soft song.wav
   cat song.wav | sccunet separate --model=RUN --output_dir=OUT -
 
-A folder stands for the audio files in it, `-` for a WAV on standard input. Each file's stems are
-written to OUT/<file name without its ending>/<stem>.wav (OUT/stdin/ for `-`), as long as the file,
-at its sample rate and with its channels. A file that cannot be read is reported, and so is how much
-is missing of a damaged one; the others are separated, and the exit code is 1.
+A folder stands for the audio files in it, and `-` for a WAV file on standard input. Stems are
+written to OUT/<file name without extension>/<stem>.wav (OUT/stdin/ for `-`), with the length,
+sample rate and channels of the file. A file that cannot be read is reported; for a damaged file,
+the missing part is reported. The other files are separated, and the exit code is 1.
 """
 
 import sys
@@ -25,7 +25,7 @@ from sccunet.config import ConfigError, UserError
 
 
 def main(files: Sequence[str]) -> None:
-    """Checks all that can be checked, then separates file after file."""
+    """Checks flags and files, then separates one file after the other."""
     if not files:
         raise ConfigError("FILE: found none, expected recordings, folders of them, or -")
     given = flags.FLAGS
@@ -53,14 +53,14 @@ def main(files: Sequence[str]) -> None:
             done += 1
         except UserError as error:
             _report(error)
-    left_out = ", without those that had theirs" if given.skip_existing else ""
-    print(f"stems of {done} of {count} files{left_out}: {given.output_dir}")
+    skipped = " (files with existing stems skipped)" if given.skip_existing else ""
+    print(f"stems of {done} of {count} files{skipped}: {given.output_dir}")
     if done < count:
         sys.exit(1)
 
 
 def _report(error: UserError) -> None:
-    cli.report(str(error).replace("\n", "\\n"))  # names can hold anything
+    cli.report(str(error).replace("\n", "\\n"))  # names can contain line breaks
 
 
 if __name__ == "__main__":

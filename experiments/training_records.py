@@ -1,4 +1,4 @@
-"""What a run writes beside its weights: its config, its data, and the batch at which it failed."""
+"""Records of a training run: its config, its data, and the batch of a failed step."""
 
 import dataclasses
 import io
@@ -21,16 +21,20 @@ def resolve(
     validation: Sequence[Segment],
     how: str,
 ) -> Config:
-    """The config of the run in the workdir, if there is one; a new workdir gets its `data.json`.
+    """Returns the config of the workdir's run, or writes `data.json` into a new workdir.
 
     Args:
-      config: as it was given.
-      workdir: of the run.
-      data_dir: of the tracks.
+      config: the config as it was given.
+      workdir: folder of the run.
+      data_dir: folder of the tracks.
       training, validation, how: from `splits.training_split`.
 
+    Returns:
+      The config to train with: that of the run in the workdir, with the given number of epochs, or
+      `config` if there is none.
+
     Raises:
-      ConfigError: if the workdir holds a run of another config or of other tracks.
+      ConfigError: if the workdir holds a run with another config or other tracks.
     """
     data = {
         "data_dir": str(Path(data_dir).resolve()),
@@ -48,14 +52,14 @@ def resolve(
         same = given[field] == was or (field == "loss_weights" and not config.loss_weights)
         if not same and field != "epochs":
             raise ConfigError(
-                f"{config_path}: the run there has {field} = {was}, found {given[field]};"
-                " expected the same, or another --workdir"
+                f"{config_path}: found a run with {field} = {was}, expected {given[field]};"
+                " choose another --workdir"
             )
     was = json.loads(data_path.read_text())
     if (was["training"], was["validation"]) != (data["training"], data["validation"]):
         raise ConfigError(
-            f"{data_path}: the run there has other training or validation tracks;"
-            " expected the same, or another --workdir"
+            f"{data_path}: found a run with other training or validation tracks, expected the"
+            " same; choose another --workdir"
         )
     return dataclasses.replace(before, epochs=config.epochs)
 
@@ -64,13 +68,13 @@ def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, s
     """Writes the batch of a step into the workdir.
 
     Args:
-      workdir: of the run.
+      workdir: folder of the run.
       training: the training split.
-      config: the run's.
+      config: the run's config.
       step: number of the step in the run, from 0.
 
     Returns:
-      What a line about the failed step says of its batch; it starts with "; its batch".
+      The end of the error message about the failed step; it starts with "; its batch".
     """
     import numpy as np
     import tensorflow as tf
@@ -89,9 +93,9 @@ def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, s
     path = workdir / f"bad_batch_{step}.npz"
     try:
         write_whole(path, content.getvalue())
-        kept = f"is kept in {path}"
+        kept = f"is saved in {path}"
     except OSError as error:
-        kept = f"cannot be kept ({error.strerror})"
+        kept = f"cannot be saved ({error.strerror})"
     bad = [not np.isfinite(crop).all() for crop in waveforms]
     concerned = [crop for crop, is_bad in zip(files, bad, strict=True) if is_bad or not any(bad)]
     tracks = sorted({Path(file).parent.name for crop in concerned for file in crop})
@@ -99,5 +103,5 @@ def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, s
         f"; its batch {kept}"
         + (", with NaN or infinity in crops of " if any(bad) else ", with crops of ")
         + ", ".join(tracks)
-        + ("" if any(bad) else "; a lower config.learning_rate, in another --workdir, may help")
+        + ("" if any(bad) else "; a lower config.learning_rate in another --workdir may help")
     )

@@ -384,7 +384,8 @@ def test_wrong_inputs(program, refusal, run, tmp_path):
     files = tmp_path / "files"
     files.write_text(f"{tmp_path}/a.wav\n\n{tmp_path}/b.wav\n{tmp_path}/a.flac\n")
     assert refusal(program(*line, f"--list={files}")).startswith(
-        f"{tmp_path}/a.flac: its stems would be written to {tmp_path}/out/a, as those of {tmp_path}/a.wav"
+        f"{tmp_path}/a.flac: its stems would be written to {tmp_path}/out/a, as those of"
+        f" {tmp_path}/a.wav"
     )
     done = program(*line, f"--list={tmp_path}/none")
     assert refusal(done).startswith(f"{tmp_path}/none: cannot be read or written (No such file")

@@ -581,7 +581,10 @@ def test_program_overwrites_when_asked_to(program, refusal, serving, tmp_path):
     (out / "song" / "notes.txt").write_text("mine")
     (out / "song" / "rest.wav").write_text("old")
     line = ("client", f"--server={serving.rest}", f"--output_dir={out}")
-    message = f"{out}/song: found an existing folder, expected --overwrite, --skip_existing or a new folder"
+    message = (
+        f"{out}/song: found an existing folder, expected --overwrite, --skip_existing or a new"
+        " folder"
+    )
     assert refusal(program(*line, file)) == message
     done = program(*line, "--overwrite", file)
     assert done.returncode == 0, done.stderr

@@ -228,13 +228,13 @@ def test_training_refuses_what_cannot_work(data_dir, trained, tmp_path):
 
     for config, options, message in (
         (stems("vocals"), {}, r"config\.model\.stems: found \('vocals',\), expected at least two"),
-        (stems("bass", "bass2"), {}, r"found 'bass' and 'bass2', expected none that another one"),
+        (stems("bass", "bass2"), {}, r"found 'bass' and 'bass2', expected no stem that"),
         (_TWO, {"hidden_size": 7}, r"hidden_size: found 7, expected an even number"),
         (_TWO, {"seconds": 0.01}, r"config\.model\.patch_samples: found 441, expected at least"),
     ):
         with pytest.raises(ConfigError, match=message):
             _train(data_dir, tmp_path / "umx", config, **options)
-    with pytest.raises(ConfigError, match=r"umx: found already there, expected a new workdir"):
+    with pytest.raises(ConfigError, match=r"umx: found an existing folder, expected a new one"):
         _train(data_dir, trained)
     assert not list(tmp_path.iterdir())
 

@@ -175,11 +175,11 @@ def test_a_finished_run_says_so_and_goes_on_for_more_epochs(copy, data_dir, caps
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 0.5}, "the run there has learning_rate = 0.005, found 0.5;"),
-        ({"seed": 1}, "the run there has seed = 0, found 1;"),
+        ({"learning_rate": 0.5}, "found a run with learning_rate = 0.005, expected 0.5;"),
+        ({"seed": 1}, "found a run with seed = 0, expected 1;"),
         ({"model__filters": (4, 16)}, "'filters': (4, 8)"),
-        ({"loss_balance": "equal"}, "the run there has loss_balance = volume, found equal;"),
-        ({"loss_weights": (0.25,) * 4}, "the run there has loss_weights = ("),
+        ({"loss_balance": "equal"}, "found a run with loss_balance = volume, expected equal;"),
+        ({"loss_weights": (0.25,) * 4}, "found a run with loss_weights = ("),
         ({"name": "small_2stems"}, "('vocals', 'accompaniment')"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
@@ -187,15 +187,15 @@ def test_a_finished_run_says_so_and_goes_on_for_more_epochs(copy, data_dir, caps
 def test_a_workdir_of_another_config_is_refused(copy, data_dir, change, message):
     with pytest.raises(ConfigError) as caught:
         _train(data_dir, copy, _config(**change))
-    assert str(caught.value).startswith(f"{copy}/config.json: the run there has ")
+    assert str(caught.value).startswith(f"{copy}/config.json: found a run with ")
     assert message in str(caught.value)
-    assert str(caught.value).endswith("expected the same, or another --workdir")
+    assert str(caught.value).endswith("; choose another --workdir")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
 def test_a_workdir_of_other_tracks_is_refused(copy, data_dir):
-    with pytest.raises(ConfigError, match=r"data\.json: the run there has other training or valid"):
+    with pytest.raises(ConfigError, match=r"data\.json: found a run with other training or"):
         _train(data_dir, copy, tracks=("one",))
 
 
@@ -297,17 +297,17 @@ def _refused(data_dir, workdir, config=None, **options):
     return str(caught.value)
 
 
-# Numbers that are none, files that turn bad, and a full disk.
+# NaN and infinity, files that become unreadable, and a full disk.
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_ends_the_run_and_leaves_no_such_weights(data_dir, tmp_path):
+def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_such_weights(data_dir, tmp_path):
     workdir = tmp_path / "run"
     text = _refused(data_dir, workdir, _config("small_2stems", learning_rate=1e30))
     found = re.fullmatch(
         rf"{workdir}: the (?:loss|gradients) became NaN or infinite at step ([12]) \(epoch 1\);"
-        rf" its batch is kept in {workdir}/bad_batch_\1.npz, with crops of (one|two|one, two);"
-        r" a lower config.learning_rate, in another --workdir, may help",
+        rf" its batch is saved in {workdir}/bad_batch_\1.npz, with crops of (one|two|one, two);"
+        r" a lower config.learning_rate in another --workdir may help",
         text,
     )
     assert found, text

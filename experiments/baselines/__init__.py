@@ -1,1 +1,1 @@
-"""What can be scored beside the trained model: oracles, folders of estimates, PyTorch systems."""
+"""Systems to compare with the trained model: oracles, folders of estimates, PyTorch systems."""

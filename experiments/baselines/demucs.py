@@ -15,7 +15,7 @@ from experiments.baselines.torch_system import (
 )
 from sccunet.config import Config, ConfigError
 
-# Layers, resampling (imported by its first version), its weights' format and where they lie.
+# Layers, resampling (imported by its first version), format and download of its weights.
 PACKAGES = (
     TORCH,
     "einops==0.8.2",
@@ -27,17 +27,18 @@ PACKAGES_ALONE = ("demucs==4.1.0",)
 
 
 def load(config: Config, weights: str | os.PathLike) -> System:
-    """Demucs (Défossez 2021; Rouard, Massa, Défossez 2023), in its overlapping segments.
+    """Loads Demucs (Défossez 2021; Rouard, Massa, Défossez 2023), with overlapping segments.
 
-    Without random shifts, of which its command averages one: estimates are the same every time.
+    Demucs's own command applies one random shift by default. Here there are none, so that estimates
+    are reproducible.
 
     Args:
-      config: which stems are estimated; "accompaniment" may be the sum of three.
-      weights: a name that the package can download, like htdemucs, or a folder that holds what such
-        a download does: <name>.yaml and the <signature>.safetensors that it lists.
+      config: names the stems; "accompaniment" may be the sum of three.
+      weights: a name that the package can download, such as htdemucs, or a folder with the files of
+        such a download: <name>.yaml and the <signature>.safetensors files that it lists.
 
     Raises:
-      ConfigError: if a package is missing, the weights cannot be loaded, or lack a stem.
+      ConfigError: if a package is missing, or the weights cannot be loaded or lack a stem.
     """
     torch = import_package("torch")
     apply = import_package("demucs.apply")
@@ -50,7 +51,7 @@ def load(config: Config, weights: str | os.PathLike) -> System:
     model.eval()
 
     def estimate(mixture):
-        # As demucs.api's `separate_tensor`, which needs packages that read files.
+        # As `separate_tensor` in demucs.api, which needs packages that read files.
         reference = mixture.mean(0)
         mean, scale = reference.mean(), reference.std() + 1e-8
         stems = apply.apply_model(model, ((mixture - mean) / scale)[None], shifts=0)[0]
@@ -61,7 +62,7 @@ def load(config: Config, weights: str | os.PathLike) -> System:
 
 
 def _demucs_in(folder: Path, apply: ModuleType) -> Any:
-    """A bag of models as the package downloads it."""
+    """Loads a bag of models from a folder, as the package downloads it."""
     import yaml
 
     hf = import_package("demucs.hf")
@@ -78,7 +79,7 @@ def _demucs_in(folder: Path, apply: ModuleType) -> Any:
 
 
 def _check_class(path: Path) -> None:
-    """Demucs calls whatever function a file names; only its own networks may be."""
+    """Refuses files that name another function: Demucs calls whatever a file names."""
     from safetensors import safe_open
 
     classes = {

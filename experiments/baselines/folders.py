@@ -1,4 +1,4 @@
-"""Estimates that lie in a folder, made by whatever system: the way in for any other software."""
+"""Estimates in a folder, made by any other software."""
 
 import os
 from pathlib import Path
@@ -11,24 +11,24 @@ from sccunet.config import Config, ConfigError
 
 
 def load(config: Config, folder: str | os.PathLike) -> System:
-    """The estimates of `read_estimates`, track by track."""
+    """Returns a system that reads its estimates with `read_estimates`."""
     return System(lambda mixture, references, key: read_estimates(folder, key, config))
 
 
 def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.ndarray:
-    """A track's estimates in the layout of museval: <folder>/<split>/<track>/<stem>.wav.
+    """Reads a track's estimates in museval's layout: <folder>/<split>/<track>/<stem>.wav.
 
     Args:
-      folder: the split's folder may be left out of it.
+      folder: folder of the estimates; the level <split> may be missing in it.
       key: "<split>/<track>".
-      config: names the stems; one without a file is the sum of its sources'.
+      config: names the stems; a stem without a file is the sum of its sources.
 
     Returns:
       float32 [stems, samples, channels].
 
     Raises:
       AudioError: if a file cannot be read.
-      ConfigError: if the track or a stem cannot be had, or has another sample rate.
+      ConfigError: if the track or a stem is missing, or has another sample rate.
     """
     tracks = [Path(folder) / key, Path(folder) / Path(key).name]
     track = next((path for path in tracks if path.is_dir()), None)

@@ -1,4 +1,4 @@
-"""Open-Unmix, with weights that its authors published or that `train_open_unmix` made."""
+"""Open-Unmix, with weights published by its authors or trained by `train_open_unmix`."""
 
 import os
 from pathlib import Path
@@ -15,19 +15,19 @@ from sccunet.config import Config, ConfigError
 
 PACKAGES = (TORCH,)
 PACKAGES_ALONE = ("openunmix==1.3.0", "torchaudio==2.8.0")
-OPEN_UNMIX_WEIGHTS = ("umx", "umxhq", "umxl")  # the four-stem ones that openunmix can download
+OPEN_UNMIX_WEIGHTS = ("umx", "umxhq", "umxl")  # four-stem weights that openunmix downloads
 
 
 def load(config: Config, weights: str | os.PathLike) -> System:
-    """Open-Unmix (Stöter, Uhlich, Liutkus, Mitsufuji 2019), with its multichannel Wiener filter.
+    """Loads Open-Unmix (Stöter, Uhlich, Liutkus, Mitsufuji 2019), with its Wiener filter.
 
     Args:
-      config: which stems are estimated.
-      weights: a directory as its training and `experiments.train_open_unmix` write it, of which all
+      config: names the stems.
+      weights: a folder written by its own training or by `sccunet train_open_unmix`, of which all
         targets are used; or one of `OPEN_UNMIX_WEIGHTS`, which are downloaded once.
 
     Raises:
-      ConfigError: if a package is missing, the weights cannot be loaded, or lack a stem.
+      ConfigError: if a package is missing, or the weights cannot be loaded or lack a stem.
     """
     torch = import_package("torch")
     utils = import_package("openunmix.utils")
@@ -60,7 +60,7 @@ def load(config: Config, weights: str | os.PathLike) -> System:
 
 
 def _trained_targets(folder: Path) -> list[str]:
-    """The targets of a trained Open-Unmix, each of which has a .json and a .pth."""
+    """Returns the targets of a trained Open-Unmix; each has a .json and a .pth file."""
     targets = [path.stem for path in sorted(folder.glob("*.json")) if path.stem != "separator"]
     targets = [target for target in targets if any(folder.glob(f"{target}*.pth"))]
     if not targets or not (folder / "separator.json").is_file():

@@ -1,6 +1,6 @@
-"""Trains Open-Unmix on our stream of crops; network, optimiser, loss and statistics are its own.
+"""Trains Open-Unmix on our stream of crops, with its own network, optimiser, loss and statistics.
 
-PyTorch and openunmix are imported when training starts: make comparison.
+PyTorch and openunmix are imported when training starts; `make comparison` installs them.
 """
 
 import copy
@@ -16,15 +16,15 @@ from typing import Any
 from sccunet.config import Config, ConfigError
 from sccunet.files import folder_written_whole
 
-# openunmix's own
+# Defaults of openunmix's training.
 _STFT = {"n_fft": 4096, "n_hop": 1024}
-_BANDWIDTH = 16_000  # Hz; the network's input ends there
+_BANDWIDTH = 16_000  # Hz, of the network's input
 _LEARNING_RATE = 1e-3
 _WEIGHT_DECAY = 1e-5
 
-_STATISTICS_CROPS = 100  # 10 minutes of 6 s
+_STATISTICS_CROPS = 100  # 10 minutes in crops of 6 s
 _VALIDATION_CROPS = 16
-_VALIDATIONS = 10  # of each stem
+_VALIDATIONS = 10  # per stem
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,12 +33,12 @@ class OpenUnmixOptions:
 
     Attributes:
       data_dir: tracks in the MUSDB18-HQ layout, each at least one crop long.
-      workdir: a new folder; it appears when all stems are trained.
-      minutes: of the whole training, as `experiments.train_open_unmix` says.
-      hidden_size: of each network, an even number; published networks have 512.
+      workdir: a new folder, which appears when all stems are trained.
+      minutes: time of the whole training, as `sccunet train_open_unmix --help` defines it.
+      hidden_size: size of the LSTM layers, an even number; published: 512.
       batch_size: crops per step.
       seconds: length of a crop.
-      tracks: names of those to train on; without them the training split.
+      tracks: names of the tracks to train on; default: the training split.
     """
 
     data_dir: str | os.PathLike
@@ -54,12 +54,12 @@ def train_open_unmix(config: Config, options: OpenUnmixOptions) -> None:
     """Trains one Open-Unmix network for each of the config's stems, on the CPU.
 
     Args:
-      config: stems and sample rate, validation split, augmentation and seed; the rest is not used.
-      options: the rest.
+      config: stems, sample rate, validation split, augmentation and seed; the rest is not used.
+      options: data, workdir, time and network.
 
     Raises:
       AudioError: for data that cannot be trained on, before training starts.
-      ConfigError: if openunmix is missing, a setting cannot work, or `workdir` exists.
+      ConfigError: if openunmix is missing, a setting is invalid, or `workdir` exists.
     """
     from experiments.baselines.torch_system import import_package
 
@@ -95,7 +95,7 @@ def train_open_unmix(config: Config, options: OpenUnmixOptions) -> None:
 
 
 def _write(config, options, trained, about, spent) -> None:
-    """Writes the workdir: what openunmix needs, and how each network came about."""
+    """Writes the workdir: openunmix's files, and a record of each network's training."""
     import torch
 
     settings = {
@@ -134,18 +134,18 @@ def _check(config: Config, options: OpenUnmixOptions) -> None:
         )
     for stem, other in itertools.permutations(stems, 2):
         if other.startswith(stem):
-            # openunmix takes <stem>*.pth for the stem's weights.
+            # openunmix reads <stem>*.pth as the stem's weights.
             raise ConfigError(
-                f"config.model.stems: found {stem!r} and {other!r}, expected none that another one"
-                " starts with: openunmix mistakes their files"
+                f"config.model.stems: found {stem!r} and {other!r}, expected no stem that starts"
+                " with another stem's name: openunmix would confuse their files"
             )
     if options.hidden_size % 2:
         raise ConfigError(
-            f"hidden_size: found {options.hidden_size}, expected an even number: half for each"
-            " direction"
+            f"hidden_size: found {options.hidden_size}, expected an even number: half of it for"
+            " each direction"
         )
     if Path(options.workdir).exists():
-        raise ConfigError(f"{options.workdir}: found already there, expected a new workdir")
+        raise ConfigError(f"{options.workdir}: found an existing folder, expected a new one")
 
 
 def _to_json(values: Any) -> str:
@@ -153,18 +153,18 @@ def _to_json(values: Any) -> str:
 
 
 def _batches(data):
-    """torch.float32 [batch, stems, 2, samples] of one of our datasets."""
+    """Yields the batches of one of our datasets, torch.float32 [batch, stems, 2, samples]."""
     import tensorflow as tf
     import torch
 
     options = tf.data.Options()
-    options.threading.private_threadpool_size = 1  # the cores are the network's
+    options.threading.private_threadpool_size = 1  # leave the cores to the network
     for batch in data.with_options(options):
         yield torch.from_numpy(batch.numpy().copy())
 
 
 def _encoder():
-    """openunmix's function of [batch, 2, samples]: magnitudes [batch, 2, bins, frames]."""
+    """Returns openunmix's transform, [batch, 2, samples] -> magnitudes [batch, 2, bins, frames]."""
     import torch
     from openunmix import transforms
 
@@ -173,9 +173,9 @@ def _encoder():
 
 
 def statistics_of(batches):
-    """Mean and standard deviation of the mixtures' magnitudes in each bin, as openunmix's training.
+    """Returns mean and standard deviation of the mixtures' magnitudes, float64 [bins] each.
 
-    Of the mean over both channels. float64 [bins] each.
+    As in openunmix's training, the magnitudes are averaged over both channels first.
     """
     import numpy as np
     import torch
@@ -190,7 +190,7 @@ def statistics_of(batches):
             squares += x.square().sum(dim=(0, 2)).numpy()
     mean = total / count
     scale = np.sqrt(np.maximum(squares / count - mean**2, 0))
-    scale[scale == 0] = 1  # as scikit-learn's scaler: a bin that never changes
+    scale[scale == 0] = 1  # a bin that never changes; as in scikit-learn's scaler
     return mean, np.maximum(scale, 1e-4 * scale.max())
 
 
@@ -198,10 +198,10 @@ class _Fit:
     """Trains the network of one stem.
 
     Args:
-      config: its stems and sample rate.
-      i: number of the stem.
-      statistics: of the network's input, from `statistics_of`.
-      hidden_size: of the network.
+      config: gives stems and sample rate.
+      i: index of the stem.
+      statistics: statistics of the network's input, from `statistics_of`.
+      hidden_size: size of the LSTM layers.
       validation: dataset of a few batches.
     """
 
@@ -226,7 +226,7 @@ class _Fit:
         )
         self.validation = list(_batches(validation))
         self.best = None
-        self.losses = []  # of the steps since the last validation
+        self.losses = []  # losses of the steps since the last validation
         self.record = {
             "steps": 0,
             "seconds": 0.0,
@@ -238,11 +238,11 @@ class _Fit:
         }
 
     def run(self, batches, share: float) -> tuple[dict, dict]:
-        """Trains until `share` seconds after this object was made, but at least for one step.
+        """Trains until `share` seconds after the construction of this object, at least one step.
 
         Args:
-          batches: endless, torch.float32 [batch, stems, 2, samples].
-          share: seconds.
+          batches: endless stream of torch.float32 [batch, stems, 2, samples].
+          share: time in seconds.
 
         Returns:
           The weights of the best validation, and a record of the training.
@@ -260,7 +260,7 @@ class _Fit:
             before = time.monotonic()
             self._step(stems, min(1.0, (before - started) / share) if share > 0 else 1.0)
             now = time.monotonic()
-            # Ends where another such step would not leave the time for the last validation.
+            # Ends if another such step would leave no time for the last validation.
             done = now - started + (now - before) + validation_seconds > share
             validations = len(self.record["valid_loss_history"])
             if done or (now - started) / share > (validations + 1) / _VALIDATIONS:
@@ -284,7 +284,7 @@ class _Fit:
         return functional.mse_loss(self.unmix(x), y)
 
     def _step(self, stems, progress: float) -> None:
-        """One update; `progress` of the time, from 0 to 1, gives the learning rate."""
+        """Makes one update; `progress` in time, from 0 to 1, determines the learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = _LEARNING_RATE * (1 + math.cos(math.pi * progress)) / 2
         self.optimizer.zero_grad()
@@ -295,7 +295,7 @@ class _Fit:
         self.record["steps"] += 1
 
     def _validate(self) -> float:
-        """The validation loss, which goes into the record; keeps the weights if it is the best."""
+        """Records and returns the validation loss; keeps the weights if it is the best so far."""
         import torch
 
         self.unmix.eval()

@@ -1,4 +1,4 @@
-r"""Separates, scores or prepares thousands of recordings on Apache Beam, file by file.
+r"""Separates, scores or prepares thousands of recordings with Apache Beam, file by file.
 
 Examples:
   sccunet catalogue separate --model=RUN --output_dir=OUT ALBUM/ song.flac
@@ -8,17 +8,19 @@ Examples:
   sccunet catalogue separate --model=RUN --output_dir=OUT --list=FILES -- \
       --runner=FlinkRunner --flink_master=HOST:8081
 
-It writes what experiments.separate, evaluate and prepare write, and takes their flags (`catalogue
-separate --help`). A folder stands for the audio files in it, FILES has a path on each line.
+The program writes the same files as sccunet separate, evaluate and prepare, and has their flags:
+see sccunet catalogue separate --help. A folder stands for the audio files in it. FILES has a path
+on each line.
 
-What is finished is left alone: the same command goes on where it was stopped or killed. A bad file
-stops nothing; the end is a table of what was done, skipped and failed, and why, and the exit code
-is 1 if anything failed. Of a damaged recording what decodes is separated; it counts as failed every
-time, until OUT/<name>/damaged.txt is removed, which says what is missing.
+Finished files are kept: the same command continues a stopped or killed run. A bad file does not
+stop the others. At the end, a table lists the counts of done, skipped and failed files, with the
+reasons of failures; the exit code is 1 if a file failed. The decodable part of a damaged recording
+is separated, but counts as failed as long as OUT/<name>/damaged.txt exists, which says what is
+missing.
 
-Work is done by processes of this machine, on a GPU best by one or two (--workers). What stands
-behind `--` are Apache Beam's flags: any other of its runners needs this project installed where its
-workers are, and one file system, with inputs, model and outputs at the same paths.
+By default, the workers are processes on this machine; on a GPU, use one or two (--workers). Flags
+after `--` are Apache Beam's. Its other runners need this project on all workers, and a shared file
+system with inputs, model and outputs at the same paths.
 """
 
 import functools
@@ -40,10 +42,10 @@ _PLANS = {
 
 
 def main(action: str, beam_flags: Sequence[str], files: Sequence[str]) -> None:
-    """Looks for what is left to do, has it done, and prints what became of it."""
+    """Plans what is left to do, runs it, and prints the result."""
     if action not in _PLANS:
         found = action or "none"
-        raise ConfigError(f"ACTION: found {found}, expected separate, score or prepare to be first")
+        raise ConfigError(f"ACTION: found {found}, expected separate, score or prepare first")
     if files and action != "separate":
         raise ConfigError(f"found the argument {files[0]!r}, expected only --flags")
     try:
@@ -64,24 +66,24 @@ def main(action: str, beam_flags: Sequence[str], files: Sequence[str]) -> None:
 
 
 def _define_flags(action: str) -> None:
-    """The flags of an action, named as in the program of that action."""
+    """Defines the flags of an action, named as in the program of that action."""
     flags.DEFINE_integer(
         "workers",
         None,
-        "Processes on this machine. Default: one per core, and for scores as memory allows.",
+        "Number of processes on this machine. Default: one per core; for scores, as memory allows.",
         lower_bound=1,
     )
     if action == "score":
         flags.DEFINE_string(
             "model", None, "A training workdir or an exported SavedModel.", required=True
         )
-        flags.DEFINE_string("output_dir", None, "Where the scores go.", required=True)
+        flags.DEFINE_string("output_dir", None, "Folder for the scores.", required=True)
         cli.define_reconstruction()
     if action in ("score", "prepare"):
         what = "Tracks in the MUSDB18-HQ layout" if action == "score" else "Output: 16-bit WAVs"
         flags.DEFINE_string("data_dir", None, f"{what}, <split>/<track>/<stem>.wav.", required=True)
     if action == "score":
-        flags.DEFINE_string("split", "test", "Which tracks to score.")
+        flags.DEFINE_string("split", "test", "Split to score.")
     if action == "prepare":
         flags.DEFINE_string(
             "musdb_dir",
@@ -89,7 +91,9 @@ def _define_flags(action: str) -> None:
             "Input: <split>/<track>.stem.mp4 or <split>/<track>/<stem>.*",
             required=True,
         )
-        flags.DEFINE_integer("sample_rate", 44_100, "Of the output, in Hz.", lower_bound=1)
+        flags.DEFINE_integer(
+            "sample_rate", 44_100, "Sample rate of the output, in Hz.", lower_bound=1
+        )
     if action == "separate":
         flags.DEFINE_string("list", None, "A file with the path of a recording on each line.")
         separation_flags.define_flags()
@@ -97,7 +101,7 @@ def _define_flags(action: str) -> None:
 
 
 def _take_arguments(argv: list[str]) -> tuple[str, list[str]]:
-    """Takes the action, and what stands behind `--`, out of a command line."""
+    """Removes the action, and all arguments after `--`, from a command line; returns both."""
     end = argv.index("--") if "--" in argv else len(argv)
     beam_flags = argv[end + 1 :]
     del argv[end:]
@@ -108,6 +112,6 @@ def _take_arguments(argv: list[str]) -> tuple[str, list[str]]:
 if __name__ == "__main__":
     _ACTION, _BEAM_FLAGS = _take_arguments(sys.argv)
     _define_flags(_ACTION)
-    if _ACTION not in _PLANS:  # its flags are unknown, too
+    if _ACTION not in _PLANS:  # then its flags are unknown, too
         sys.argv[1:] = {"-h", "--help", "--helpfull"} & {*sys.argv}
     cli.run(functools.partial(main, _ACTION, _BEAM_FLAGS), takes_files=True)

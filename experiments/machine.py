@@ -1,4 +1,4 @@
-"""The machine that a measurement was made on, and what this process takes of it."""
+"""The machine of a measurement, and this process's threads and memory."""
 
 import os
 import platform
@@ -11,9 +11,9 @@ _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def machine() -> dict[str, Any]:
-    """What this process runs on: "cpu", "cores" that it may use, "memory_gb" (10^9 bytes), "os"."""
+    """Returns "cpu", "cores" that this process may use, "memory_gb" (10^9 bytes) and "os"."""
     cpu = _cpuinfo().get("model name", platform.processor() or "unknown")
-    # Processors of one name differ by a factor of three in what their vector units can do.
+    # Processors with the same name differ in their vector units, up to threefold in speed.
     if units := vector_units():
         cpu += f" ({', '.join(units)})"
     return {
@@ -25,13 +25,13 @@ def machine() -> dict[str, Any]:
 
 
 def vector_units() -> list[str] | None:
-    """Those of `_VECTORS` that this x86 processor has; None where that cannot be known."""
+    """Returns those of `_VECTORS` that this x86 processor has; None if that is unknown."""
     flags = _cpuinfo().get("flags")
     return None if flags is None else [unit for unit in _VECTORS if unit in flags.split()]
 
 
 def _cpuinfo() -> dict[str, str]:
-    """What Linux says of one core."""
+    """Returns what Linux reports about one core."""
     path = Path("/proc/cpuinfo")
     if not path.exists():
         return {}
@@ -46,7 +46,7 @@ def _cores() -> int:
 
 
 def library_threads() -> int:
-    """Threads of the library that this process has loaded; NumPy and SciPy transform in one."""
+    """Returns the threads of the loaded library; NumPy and SciPy use one for transforms."""
     if "torch" in sys.modules:
         return sys.modules["torch"].get_num_threads()
     if "tensorflow" in sys.modules:
@@ -56,10 +56,10 @@ def library_threads() -> int:
 
 
 def peak_memory() -> int:
-    """The most bytes that this process has had in main memory."""
+    """Returns the peak main memory of this process, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Linux counts into ru_maxrss what the program that started this one had in memory then.
+        # On Linux, ru_maxrss includes the memory of the program that started this one.
         for line in status.read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024

@@ -1,12 +1,12 @@
-r"""Measures how long one system takes to separate an excerpt, and how much memory: one JSON.
+r"""Measures time and memory of one system for separating an excerpt, and prints JSON.
 
 Examples:
   sccunet measure --model=RUN --data_dir=DATA
   sccunet measure --system=openunmix --weights=umxhq --data_dir=DATA \
       --config=paper_4stems --output=UMX.json --estimates_dir=STEMS
 
-The excerpt is the middle of the first track of the split, or of --tracks. Run nothing beside it.
-A process measures one system: what another one had loaded would count.
+The excerpt is the middle of the first track of the split, or of --tracks. Run nothing else at the
+same time. Each run measures one system, because memory used by another one would count.
 """
 
 import dataclasses
@@ -43,14 +43,14 @@ class Options:
       data_dir: tracks in the MUSDB18-HQ layout.
       system: one of `MEASURED`.
       model: training workdir or exported SavedModel; only "model" needs one.
-      config: says which stems are estimated where there is no model.
-      weights: as for `load_system`.
-      split: the first track of it is separated, if none is named.
-      names: the first of these by split and name is separated instead, wherever it is.
-      excerpt: seconds of the track.
-      start: where they begin, in seconds; None takes them from the middle.
-      repeats: separations that are timed.
-      estimates_dir: a folder for <stem>.wav, what the system made of the excerpt.
+      config: defines the stems if there is no model.
+      weights: as in `load_system`.
+      split: its first track is separated, if none is named.
+      names: the first of these tracks, by split and name, is separated instead, from any split.
+      excerpt: length of the excerpt, in seconds.
+      start: start of the excerpt, in seconds; None: the middle of the track.
+      repeats: number of timed separations.
+      estimates_dir: folder for the estimates of the excerpt, <stem>.wav.
     """
 
     data_dir: str | os.PathLike
@@ -67,20 +67,19 @@ class Options:
 
 
 def measure(options: Options) -> dict[str, Any]:
-    """Loads a system, separates once to warm up and then `repeats` times by the clock.
+    """Loads a system, separates once as a warm-up and then `repeats` times with a clock.
 
     Returns:
       JSON values:
-        "system", "track": "<split>/<track>", "start_seconds": of the excerpt, "seconds_audio": its
-          length, "sample_rate", "channels".
-        "start_up_seconds": from the start of this function to the system being loaded, with the
-          imports that it needs.
+        "system", "track": "<split>/<track>", "start_seconds": start of the excerpt,
+          "seconds_audio": its length, "sample_rate", "channels".
+        "start_up_seconds": time for loading the system, imports included.
         "separation_seconds": wall-clock time of each separation.
-        "peak_memory_bytes": the most that this process had in main memory, all in all.
-        "parameters": trained numbers, or None.
-        "versions": of Python, NumPy and what the system needs.
-        "threads": that its library was set to compute with.
-        "machine": as `machine.machine`.
+        "peak_memory_bytes": peak main memory of this process.
+        "parameters": number of trained parameters, or None.
+        "versions": versions of Python, NumPy and the packages that the system needs.
+        "threads": number of threads of the system's library.
+        "machine": from `machine.machine`.
 
     Raises:
       ConfigError: if the system cannot be loaded or cannot be measured.
@@ -130,13 +129,13 @@ def _read(options: Options, config: Config) -> tuple[str, int, np.ndarray, np.nd
     mixture = read_mixture(track, config, first, frames)
     if SYSTEMS[options.system].given_truth:
         references = read_stems(track, config, first, frames)
-    else:  # zeros that are never read take no memory
+    else:  # zeros that are never read use no memory
         references = np.zeros((len(config.model.stems), *mixture.shape), np.float32)
     return f"{track.split}/{track.name}", first, mixture, references
 
 
 def _time(separate: Callable[[], np.ndarray], repeats: int) -> tuple[list[float], np.ndarray]:
-    """Seconds of each repetition after one to warm up, and what the last one returned."""
+    """Returns the seconds of each repetition after a warm-up, and the last result."""
     seconds = []
     for _ in range(1 + repeats):
         began = time.perf_counter()
@@ -146,7 +145,7 @@ def _time(separate: Callable[[], np.ndarray], repeats: int) -> tuple[list[float]
 
 
 def main(_: Sequence[str]) -> None:
-    """Measures as the flags say; prints the result, or writes it."""
+    """Measures as the flags say; prints or writes the result."""
     options = Options(
         _DATA_DIR.value,
         system=_SYSTEM.value,
@@ -173,25 +172,32 @@ if __name__ == "__main__":
         "system",
         "model",
         MEASURED,
-        "What to measure; experiments.evaluate --help says what each is.",
+        "System to measure; sccunet evaluate --help describes each.",
     )
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
     _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Without a model: which stems are estimated, a file of configs/."
+        "config", None, "Defines the stems if there is no --model: a name or a file."
     )
-    _WEIGHTS = flags.DEFINE_string("weights", None, "As of experiments.evaluate.")
+    _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of the system, as in evaluate.")
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
     )
-    _SPLIT = flags.DEFINE_string("split", "test", "The first track of it is separated.")
-    _TRACKS = flags.DEFINE_list("tracks", [], "The first of these by name instead, wherever it is.")
-    _EXCERPT = flags.DEFINE_float(
-        "excerpt", EXCERPT, "Seconds to separate, from the track's middle.", lower_bound=1
+    _SPLIT = flags.DEFINE_string("split", "test", "Split whose first track is separated.")
+    _TRACKS = flags.DEFINE_list(
+        "tracks", [], "Separate the first of these tracks instead, from any split."
     )
-    _START = flags.DEFINE_float("start", None, "They begin at this second instead.", lower_bound=0)
-    _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed separations.", lower_bound=1)
-    _OUTPUT = flags.DEFINE_string("output", None, "The JSON file. Default: standard output.")
+    _EXCERPT = flags.DEFINE_float(
+        "excerpt", EXCERPT, "Length of the excerpt, in seconds.", lower_bound=1
+    )
+    _START = flags.DEFINE_float(
+        "start",
+        None,
+        "Start of the excerpt, in seconds. Default: the excerpt is the middle of the track.",
+        lower_bound=0,
+    )
+    _REPEATS = flags.DEFINE_integer("repeats", 3, "Number of timed separations.", lower_bound=1)
+    _OUTPUT = flags.DEFINE_string("output", None, "JSON file to write. Default: standard output.")
     _ESTIMATES_DIR = flags.DEFINE_string(
-        "estimates_dir", None, "Keep what was made of the excerpt here, as <stem>.wav."
+        "estimates_dir", None, "Folder for the estimates of the excerpt, as <stem>.wav."
     )
     cli.run(main)

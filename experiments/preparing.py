@@ -1,4 +1,4 @@
-"""Decodes stems in files of any kind into WAVs: what `experiments.prepare` and catalogue do."""
+"""Decodes stems from any audio files to WAVs; for prepare and catalogue."""
 
 import os
 import sys
@@ -12,10 +12,10 @@ from sccunet.files import folder_written_whole
 
 _MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 _STEM_MP4 = ".stem.mp4"
-# Lossy coders overshoot full scale by a little, which nobody hears; beyond this it is worth a word.
+# Lossy codecs overshoot full scale slightly and inaudibly; higher peaks deserve a warning.
 _CLIPPED_PEAK = 1.1
 
-# Of a track: file name of a stem without ending -> (file, audio stream).
+# Name of a stem's file, without extension -> (source file, audio stream); for one track.
 Sources = Mapping[str, tuple[str, int]]
 
 
@@ -26,18 +26,18 @@ def prepare(
     jobs: int = 0,
     sample_rate: int = 44_100,
 ) -> None:
-    """Prepares the tracks of `musdb_dir`, or those named, into `data_dir`.
+    """Decodes all or some tracks of `musdb_dir` into `data_dir`.
 
     Args:
-      musdb_dir: the input.
-      data_dir: the output; finished tracks in it are left alone.
-      names: only these tracks.
-      jobs: worker processes; 0 is one per core, at most 8.
-      sample_rate: of the output, in Hz.
+      musdb_dir: input folder.
+      data_dir: output folder; finished tracks in it are kept.
+      names: prepare only these tracks; default: all.
+      jobs: number of worker processes; 0: one per core, at most 8.
+      sample_rate: sample rate of the output, in Hz.
 
     Raises:
-      UserError: one line for each bad file or track. Those found before decoding leave nothing
-        written; later ones leave whole tracks only.
+      UserError: one line for each bad file or track. If one is found before decoding, nothing is
+        written; later, only whole tracks are.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -46,8 +46,8 @@ def prepare(
         _decode(todo, jobs, sample_rate)
     except BrokenProcessPool as error:
         raise AudioError(
-            f"{data_dir}: found that a worker was killed (out of memory?), expected it to end;"
-            " finished tracks are kept, run again with fewer --jobs"
+            f"{data_dir}: a worker process was killed (out of memory?); finished tracks are kept:"
+            " run again with fewer --jobs"
         ) from error
     print(f"prepared {len(todo)} tracks, skipped {finished} finished: {data_dir}")
 
@@ -55,7 +55,7 @@ def prepare(
 def _plan(
     musdb_dir: str, data_dir: str, names: Sequence[str], sample_rate: int
 ) -> tuple[dict[str, Sources], int]:
-    """`(todo, finished)`: the sources of each folder to be written; how many are there already."""
+    """Returns the sources of each folder to be written, and the number of finished folders."""
     from data_pipeline.tracks import first_few, one_of
 
     if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
@@ -88,7 +88,7 @@ def _plan(
 
 
 def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
-    """Decodes tracks in worker processes; after the first bad one no more are begun."""
+    """Decodes tracks in worker processes; after the first bad track no more are started."""
     import concurrent.futures
     import multiprocessing
 
@@ -122,17 +122,17 @@ def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
                 except UserError as error:
                     bad.append(str(error))
             if bad:
-                # What has begun ends, nothing more begins.
+                # Running tracks are finished; no more are started.
                 pending = {future for future in pending if not future.cancel()}
     if bad:
         raise AudioError(first_few(bad))
 
 
 def find_inputs(musdb_dir: str) -> dict[tuple[str, str], str]:
-    """Path of each track's .stem.mp4 or folder by (split, name), sorted.
+    """Returns (split, name) -> path of the track's .stem.mp4 or folder, sorted.
 
     Raises:
-      AudioError: if there are none, or one track lies there twice.
+      AudioError: if there are no tracks, or a track is there twice.
     """
     from data_pipeline.tracks import SPLITS
 
@@ -160,13 +160,13 @@ def find_inputs(musdb_dir: str) -> dict[tuple[str, str], str]:
 
 
 def sources_of(path: str) -> Sources:
-    """Name of each written file -> file and number of the stream that it is decoded from.
+    """Returns the sources of a track's files.
 
     Args:
-      path: of a .stem.mp4, or of a folder with a file per stem.
+      path: a .stem.mp4 file, or a folder with a file per stem.
 
     Raises:
-      AudioError: if the folder holds no audio, or two files of one name.
+      AudioError: if the folder holds no audio, or two files of the same name.
     """
     if path.endswith(_STEM_MP4):
         return {name: (path, stream) for stream, name in enumerate(_MUSDB_STREAMS)}
@@ -183,10 +183,10 @@ def sources_of(path: str) -> Sources:
 
 
 def check_finished(target: str, sources: Sources, sample_rate: int) -> None:
-    """Checks that what lies at the target is what would be written there.
+    """Checks that the target holds the files that would be written there.
 
     Raises:
-      AudioError: if it is not.
+      AudioError: if it does not.
     """
     expected = {f"{name}.wav" for name in sources}
     present = set(os.listdir(target)) if os.path.isdir(target) else set()
@@ -201,10 +201,10 @@ def check_finished(target: str, sources: Sources, sample_rate: int) -> None:
 
 
 def check_sources(sources: Sources) -> None:
-    """Checks all that can be known of a track's files without decoding them.
+    """Checks a track's files as far as possible without decoding them.
 
     Raises:
-      AudioError: if one cannot be read, has too few streams or does not fit the others.
+      AudioError: if a file cannot be read, has too few streams or does not match the others.
     """
     first = first_file = None
     for file in dict.fromkeys(file for file, _ in sources.values()):
@@ -219,8 +219,8 @@ def check_sources(sources: Sources) -> None:
                 f"{file}: found {info.channels} channels, expected {first.channels} as in"
                 f" {first_file}"
             )
-        # The lengths that containers state are good to a tenth of a second; the rest is checked
-        # when the samples are there.
+        # Lengths in containers are accurate to a tenth of a second; exact lengths are checked after
+        # decoding.
         if info.seconds and first.seconds and abs(info.seconds - first.seconds) > 0.1:
             raise AudioError(
                 f"{file}: found {info.seconds:.2f} s, expected {first.seconds:.2f} s as in"
@@ -229,19 +229,19 @@ def check_sources(sources: Sources) -> None:
 
 
 def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
-    """Decodes a track's files into 16-bit WAVs, which appear all together or not at all.
+    """Decodes a track's files to 16-bit WAVs, which appear all together or not at all.
 
     Args:
-      target: the folder of the WAVs.
-      sources: what they are decoded from.
-      sample_rate: theirs, in Hz.
+      target: folder for the WAVs.
+      sources: the files and streams to decode.
+      sample_rate: sample rate of the WAVs, in Hz.
 
     Returns:
       Warnings.
 
     Raises:
-      UserError: if a file cannot be decoded to its end or does not fit the others, or nothing can
-        be written.
+      UserError: if a file cannot be decoded to its end or does not match the others, or the target
+        cannot be written.
     """
     import numpy as np
 
@@ -258,7 +258,7 @@ def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
             if peak == 0:
                 warnings.append(f"{what}: silent from start to end")
             elif peak > _CLIPPED_PEAK:
-                warnings.append(f"{what}: peaks at {peak:.2f} of full scale, clipped to 16 bit")
+                warnings.append(f"{what}: peaks at {peak:.2f} of full scale, clipped to 16 bits")
             first = first or (samples.shape, what)
             for found, expected, unit in zip(
                 samples.shape, first[0], (f"samples at {sample_rate} Hz", "channels"), strict=True
@@ -272,10 +272,10 @@ def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
 
 
 def download(musdb_dir: str) -> None:
-    """Fetches musdb's 7-second previews.
+    """Downloads musdb's 7-second previews.
 
     Raises:
-      AudioError: if that cannot be done.
+      AudioError: if the download fails.
     """
     from data_pipeline import sigsep
 
@@ -284,6 +284,6 @@ def download(musdb_dir: str) -> None:
         sigsep.load("musdb").DB(root=musdb_dir, download=True, subsets=[])
     except (OSError, RuntimeError) as error:
         raise AudioError(
-            f"--download: musdb's previews cannot be fetched ({error}), expected internet access"
+            f"--download: musdb's previews cannot be downloaded ({error}), expected internet access"
             f" and a writable {musdb_dir}"
         ) from error

@@ -1,4 +1,4 @@
-"""Scores of a track's estimates, and their summary: a pure function of the written JSON files."""
+"""Scores a track's estimates, and summarises scores from their JSON files only."""
 
 import contextlib
 import dataclasses
@@ -15,7 +15,7 @@ import numpy as np
 from experiments.references import as_16_bit, empty_band
 from sccunet.files import write_whole
 
-# museval's, in the order of tables; two share a cell. Ablations show the first two.
+# museval's metrics in the order of tables; two share a cell. Ablations show the first pair.
 METRIC_PAIRS = (("SDR", "SIR"), ("SAR", "ISR"))
 METRICS = tuple(metric for pair in METRIC_PAIRS for metric in pair)
 MUSEVAL = "museval v4 (BSSEval v4), 1 s frames; median over tracks of the median over frames, dB"
@@ -32,10 +32,10 @@ _EMPTY_BANDS_DIR = "empty_bands"
 def museval_scores(
     references: np.ndarray, estimates: np.ndarray, sample_rate: int
 ) -> dict[str, np.ndarray]:
-    """museval's BSSEval v4 in frames of one second, as `museval.eval_mus_track` calls it.
+    """Computes museval's BSSEval v4 in frames of one second, as `museval.eval_mus_track` does.
 
-    A second in which any reference or any estimate is all zeros is NaN for every stem, and so is
-    the whole track if one of them is all zeros throughout.
+    A second in which any reference or estimate is all zeros is NaN for every stem. If any of them
+    is all zeros in the whole track, all scores are NaN.
 
     Args:
       references: [stems, samples, channels].
@@ -48,14 +48,14 @@ def museval_scores(
     from data_pipeline import sigsep
 
     museval = sigsep.load("museval")
-    # museval's definition of silence: the channels' sum. It raises where a whole signal is silent.
+    # museval defines silence by the sum of the channels, and raises if a whole signal is silent.
     if any((signals.sum(axis=2) == 0).all(axis=1).any() for signals in (references, estimates)):
         stems, samples, _ = references.shape
         nothing = np.full((stems, max(1, samples // sample_rate)), np.nan)
         return dict.fromkeys(METRICS, nothing)
     with contextlib.ExitStack() as stack:
         if not hasattr(np.linalg, "linalg"):
-            # museval catches singular matrices under a name that NumPy 2.4 does not have.
+            # museval catches singular matrices under a name that NumPy 2.4 has removed.
             linalg = types.SimpleNamespace(LinAlgError=np.linalg.LinAlgError)
             stack.enter_context(mock.patch.object(np.linalg, "linalg", linalg, create=True))
         sdr, isr, sir, sar = museval.evaluate(
@@ -65,7 +65,7 @@ def museval_scores(
 
 
 def whole_track_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """SDR as in the Music Demixing Challenge 2021 (Mitsufuji et al., arXiv:2108.13559).
+    """Computes the SDR of the Music Demixing Challenge 2021 (Mitsufuji et al., arXiv:2108.13559).
 
     10 log10((sum r^2 + 1e-7) / (sum (r - e)^2 + 1e-7)), the sums over all samples and channels.
 
@@ -83,13 +83,13 @@ def whole_track_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class TrackMetric:
-    """A measure that gives each stem of a track one number.
+    """A metric with one value for each stem of a track.
 
     Attributes:
-      folder: of its JSON files, beside museval's; in summaries its key.
-      title: in reports.
-      short: in the heads of columns, behind a stem.
-      what: exactly, with what is done over tracks, and the unit.
+      folder: folder of its JSON files, next to museval's; also its key in summaries.
+      title: heading in reports.
+      short: name in column headings, after the stem.
+      what: exact definition, aggregation over tracks, and unit.
       compute: (references, estimates), both [stems, samples, channels] -> float [stems].
     """
 
@@ -120,14 +120,14 @@ def score_track(
     output_dir: str | os.PathLike,
     key: str,
 ) -> None:
-    """Scores one track and writes its JSON files, museval's own last: where it is, all are.
+    """Scores one track and writes its JSON files, museval's last: if it exists, all do.
 
     Args:
-      references: float32 [stems, samples, channels]; rounded to 16 bit here.
+      references: float32 [stems, samples, channels]; rounded to 16 bits here.
       estimates: float32 [stems, samples, channels].
-      stems: their names.
+      stems: names of the stems.
       sample_rate: in Hz.
-      output_dir: where the files go.
+      output_dir: folder for the files.
       key: "<split>/<track>".
     """
     from data_pipeline import sigsep
@@ -152,21 +152,21 @@ def score_track(
 
 
 def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None) -> dict[str, Any]:
-    """The summary of scores: made from the JSON files in `output_dir` and nothing else.
+    """Summarises scores, only from the JSON files in `output_dir`.
 
     Args:
-      output_dir: where `evaluate` wrote.
-      tracks: "<split>/<track>" of each track; None takes all.
+      output_dir: folder that `evaluate` wrote.
+      tracks: "<split>/<track>" of each track; None: all tracks.
 
     Returns:
-      JSON values; None stands where there is no score.
-        "stems": stem -> {"SDR"|"SIR"|"SAR"|"ISR": {"median", "p25", "p75"}, dB, over tracks of the
-          tracks' medians over frames; "tracks": scored in at least one second; "frames_scored";
+      JSON values; None means no score.
+        "stems": stem -> {"SDR"|"SIR"|"SAR"|"ISR": {"median", "p25", "p75"} in dB over the tracks'
+          medians over frames; "tracks": number of tracks with a scored second; "frames_scored";
           "frames"}.
         the folder of each of `TRACK_METRICS` that all tracks have: {"metric", "stems": stem ->
           {"median", "p25", "p75", "mean"}}.
         "never_scored": track -> its stems without a scored second.
-        "empty_bands": track -> stem -> what `empty_band` found.
+        "empty_bands": track -> stem -> result of `empty_band`.
         "metric", "system", "split", "tracks": what was scored.
     """
     output_dir = Path(output_dir)
@@ -206,7 +206,7 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
 
 
 def _over_tracks(frames: Sequence[np.ndarray]) -> dict[str, Any]:
-    """museval's scores of a stem in short: `frames` are each track's [frames, metrics]."""
+    """Summarises museval's scores of a stem; `frames` has [frames, metrics] of each track."""
     medians = np.array([nanmedian(scores) for scores in frames])
     scored = [int(np.isfinite(scores).any(axis=1).sum()) for scores in frames]
     return {
@@ -218,7 +218,7 @@ def _over_tracks(frames: Sequence[np.ndarray]) -> dict[str, Any]:
 
 
 def _metrics_of(output_dir: Path, tracks: Sequence[str]) -> list[TrackMetric]:
-    """Those of `TRACK_METRICS` that all tracks have; older scores lack what was added since."""
+    """Returns those of `TRACK_METRICS` that all tracks have; old scores may lack new metrics."""
     return [
         metric
         for metric in TRACK_METRICS
@@ -229,7 +229,7 @@ def _metrics_of(output_dir: Path, tracks: Sequence[str]) -> list[TrackMetric]:
 def _per_track(
     folder: Path, stems: Sequence[str], tracks: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
-    """stem -> spread and mean over tracks of the metric in a folder."""
+    """Returns stem -> spread and mean over tracks of the metric in a folder."""
     scores = [json.loads((folder / f"{track}.json").read_text()) for track in tracks]
     found = {}
     for stem in stems:
@@ -239,10 +239,10 @@ def _per_track(
 
 
 def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndarray]:
-    """museval's scores of a track: stem -> [seconds, metrics], dB, in the order of `METRICS`.
+    """Reads museval's scores of a track: stem -> [seconds, metrics], dB, ordered as `METRICS`.
 
     Args:
-      output_dir: where `evaluate` wrote.
+      output_dir: folder that `evaluate` wrote.
       track: "<split>/<track>".
     """
     scores = json.loads((Path(output_dir) / f"{track}.json").read_text())
@@ -255,7 +255,7 @@ def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndar
 
 
 def table(summary: Mapping[str, Any]) -> str:
-    """A summary as text for a terminal, a table for each measure and what to know about them."""
+    """Formats a summary for a terminal: a table for each metric, and notes."""
     tracks = len(summary["tracks"])
     width = max(len("stem"), *(len(stem) for stem in summary["stems"])) + 2
 
@@ -267,7 +267,7 @@ def table(summary: Mapping[str, Any]) -> str:
 
     lines = [
         f"system: {summary['system']}; split: {summary['split']}; tracks: {tracks}",
-        "In brackets: 25th and 75th percentile over tracks.",
+        "In brackets: 25th and 75th percentiles over tracks.",
         "",
         summary["metric"],
         "stem".ljust(width) + "".join(f"{metric:>7}".ljust(26) for metric in METRICS) + "scored",
@@ -287,33 +287,33 @@ def table(summary: Mapping[str, Any]) -> str:
 
 
 def metrics_in(*summaries: Mapping[str, Any]) -> list[TrackMetric]:
-    """Those of `TRACK_METRICS` that are in one of the summaries at least."""
+    """Returns those of `TRACK_METRICS` that are in at least one of the summaries."""
     return [metric for metric in TRACK_METRICS if any(metric.folder in s for s in summaries)]
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:
-    """A line for each track without a score, and for each whose SIR, ISR and SAR are too low."""
+    """Returns a line for each track without a score or with too low SIR, ISR and SAR."""
     never = [
         f"Never scored: {track} ({', '.join(names)})"
         for track, names in summary["never_scored"].items()
     ]
     return never + [
         f"Warning: {track}: the reference {stem} is nearly empty from {band['from_hz']:.0f} to"
-        f" {band['to_hz']:.0f} Hz ({band['db']:.0f} dB), which lowers SIR, ISR and SAR: trust this"
-        " track's SDR alone."
+        f" {band['to_hz']:.0f} Hz ({band['db']:.0f} dB), which lowers SIR, ISR and SAR: trust only"
+        " this track's SDR."
         for track, bands in summary["empty_bands"].items()
         for stem, band in bands.items()
     ]
 
 
 def nanmedian(values: np.ndarray) -> np.ndarray:
-    """Median over the first axis without the NaNs; NaN where there is nothing else."""
+    """Returns the median over the first axis without NaN; NaN where all values are NaN."""
     columns = [column[np.isfinite(column)] for column in values.T]
     return np.array([np.median(column) if column.size else np.nan for column in columns])
 
 
 def _spread(values: np.ndarray) -> dict[str, float | None]:
-    """Median and quartiles of the finite ones of `values` [tracks]."""
+    """Returns median and quartiles of the finite values [tracks]."""
     values = values[np.isfinite(values)]
     if not values.size:
         return {"median": None, "p25": None, "p75": None}
@@ -322,17 +322,17 @@ def _spread(values: np.ndarray) -> dict[str, float | None]:
 
 
 def to_json(value: Any) -> str:
-    """`value` as text, NaN being an error."""
+    """Returns `value` as JSON text; NaN is an error."""
     return json.dumps(value, indent=2, allow_nan=False) + "\n"
 
 
 def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> None:
-    """Copies scores to where they are published: small, and without the paths of a machine.
+    """Copies scores for publication: without white space, and without paths of this machine.
 
     Args:
-      scores_dir: where `evaluate` wrote.
-      output_dir: gets the JSON files of the tracks that its summary is of, without white space,
-        which museval and `summarise` read; JSON that lies there from before is removed.
+      scores_dir: folder that `evaluate` wrote.
+      output_dir: folder for the JSON files of the tracks in the summary, which museval and
+        `summarise` can read. Other JSON files in it are removed.
     """
     scores_dir, output_dir = Path(scores_dir), Path(output_dir)
     tracks = json.loads((scores_dir / SUMMARY).read_text())["tracks"]

@@ -1,4 +1,4 @@
-"""A recording to files of its stems, block by block: what separate and catalogue share."""
+"""Separates a recording into files of its stems, block by block; for separate and catalogue."""
 
 import contextlib
 import dataclasses
@@ -14,7 +14,7 @@ from sccunet.config import ConfigError
 from sccunet.files import folder_written_whole
 
 RESIDUAL = "residual"
-_BLOCK = 1 << 18  # samples of a written stem that are read at a time
+_BLOCK = 1 << 18  # samples that are read at a time from a written stem
 _BAR = "{l_bar}{bar}| {n:.0f}/{total:.0f} s [{elapsed}<{remaining}]"
 
 
@@ -23,14 +23,14 @@ class Output:
     """Which files are written for a recording, and how.
 
     Attributes:
-      sums: name of a file without its ending -> the model's stems that are summed in it, as
+      sums: name of a file without extension -> the model's stems that are summed in it, as
         `parse_stems` returns them.
-      ending: of the files, one of `audio.WRITABLE`.
-      encoding: sample format, one of those of `audio.WRITABLE[ending]`.
-      clip_mode: what happens to samples beyond full scale. "rescale": if there are any, all of the
-        recording's stems are turned down by one factor; "clamp": they are cut off; "none": they
-        stay, which floats alone can hold.
-      residual: also write what the stems leave of the mixture.
+      ending: extension of the files, one of `audio.WRITABLE`.
+      encoding: sample format, one of `audio.WRITABLE[ending]`.
+      clip_mode: treatment of samples beyond full scale. "rescale": if there are any, all stems of
+        the recording are divided by one factor; "clamp": the samples are limited to full scale;
+        "none": they are kept, which only floats allow.
+      residual: whether to also write the mixture minus all stems.
     """
 
     sums: Mapping[str, Sequence[str]]
@@ -41,7 +41,7 @@ class Output:
 
     @property
     def names(self) -> list[str]:
-        """Names of the files, without their ending."""
+        """Names of the files, without extension."""
         return [*self.sums, RESIDUAL] if self.residual else list(self.sums)
 
     @property
@@ -51,15 +51,15 @@ class Output:
 
 
 def parse_stems(wanted: Sequence[str], stems: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """Which of the model's stems are summed into each written one.
+    """Returns which of the model's stems are summed in each file.
 
     Args:
       wanted: names of the model's stems; or `NAME=STEM+STEM+...`; or `accompaniment`, which is all
-        but `vocals` where the model has no stem of that name. Nothing stands for all stems.
-      stems: the model's.
+        stems but `vocals` if the model has no stem of that name. Empty: all stems.
+      stems: the model's stems.
 
     Raises:
-      ConfigError: for a name that the model does not have, or one that is given twice.
+      ConfigError: for a stem that the model does not have, or a name that is given twice.
     """
     if not wanted:
         return {stem: (stem,) for stem in stems}
@@ -76,14 +76,16 @@ def parse_stems(wanted: Sequence[str], stems: Sequence[str]) -> dict[str, tuple[
             if stem not in stems:
                 raise ConfigError(
                     f"--stems: found {stem!r} in {entry!r}, expected some of {', '.join(stems)},"
-                    " or sums with a name (NAME=STEM+STEM)"
+                    " or named sums (NAME=STEM+STEM)"
                 )
         if name in stems and chosen != (name,):
-            raise ConfigError(f"--stems: found {entry!r}, expected a name that is no stem's")
+            raise ConfigError(f"--stems: found {entry!r}, expected a name other than a stem's")
         if name == RESIDUAL and given:
-            raise ConfigError(f"--stems: found {entry!r}, but --residual writes that name")
+            raise ConfigError(
+                f"--stems: found {entry!r}, expected another name: --residual uses this one"
+            )
         if not name or name != os.path.basename(name) or name in (".", ".."):
-            raise ConfigError(f"--stems: found the name {name!r}, expected one for a file")
+            raise ConfigError(f"--stems: found the name {name!r}, expected a file name")
         if name in sums or len(set(chosen)) < len(chosen):
             raise ConfigError(f"--stems: found {entry!r}, expected every name once")
         sums[name] = chosen
@@ -101,19 +103,19 @@ def separate_file(
 
     Args:
       separator: a `sccunet.Separator`.
-      path: what FFmpeg's libraries read, or "-" for a WAV on standard input.
-      folder: of the stems; it is there whole or not at all. If it was there before, its stems are
-        replaced one by one.
+      path: a file that FFmpeg's libraries can read, or "-" for a WAV on standard input.
+      folder: the stems' folder, written whole or not at all. If it exists, its stems are replaced
+        one by one.
       output: what is written.
-      damage_note: name of a file beside the stems that says what is missing of a damaged recording.
+      damage_note: name of a file in `folder` that says what is missing of a damaged recording.
 
     Raises:
       DamagedError: if a part of the file is missing or damaged; the stems of the rest are written.
-      AudioError: if nothing can be decoded, or a stem cannot be written; then nothing is.
+      AudioError: if nothing can be decoded, or a stem cannot be written; then nothing is written.
     """
     rescale, title = output.clip_mode == "rescale", Path(folder).name
     with folder_written_whole(folder) as partial:
-        if rescale:  # by the peak, which is known at the end: until then stems are kept as they are
+        if rescale:  # by the peak, which is known only at the end: first write unscaled stems
             unscaled = dataclasses.replace(output, ending=".wav", encoding="float32")
             unscaled_dir = partial / "unscaled"
             peak, damage = _write_stems(separator, path, unscaled_dir, unscaled, title)
@@ -133,13 +135,13 @@ def separate_file(
 def _write_stems(
     separator, path: str | os.PathLike, folder: Path, output: Output, title: str
 ) -> tuple[float, DamagedError | None]:
-    """Separates and writes; returns the peak of all stems, and what was damaged if anything was."""
+    """Separates and writes; returns the peak of all stems, and the damage, if any."""
     peak = 0.0
     with contextlib.ExitStack() as stack:
         info, blocks = stack.enter_context(audio.recording(path, salvage=True))
         rate, channels = info.sample_rate, info.channels
         frames = round(info.about * rate) if info.about else None
-        # A guess may be wrong: then room is left for more.
+        # An estimated length may be wrong: then leave room for more.
         most = frames if info.seconds else frames and 2 * frames
         bar = stack.enter_context(_progress(title, frames, rate))
         write = {
@@ -167,19 +169,19 @@ def _write_stems(
 
 
 class _Mixture:
-    """A recording's blocks [samples, channels] as they come; a damaged one ends early.
+    """Iterates over a recording's blocks [samples, channels]; a damaged recording ends early.
 
     Args:
-      path: named in errors.
-      blocks: of `audio.recording`.
-      channels: of each block.
-      keep: whether samples wait for `take`.
+      path: path for error messages.
+      blocks: from `audio.recording`.
+      channels: number of channels of each block.
+      keep: whether samples are kept for `take`.
 
     Attributes:
-      damage: what is missing, after the last block.
+      damage: the error of a damaged recording, set after the last block.
 
     Raises:
-      AudioError: while it is iterated over, if a sample is NaN or infinite.
+      AudioError: during iteration, if a sample is NaN or infinite.
     """
 
     def __init__(
@@ -195,7 +197,7 @@ class _Mixture:
             for block in self._blocks:
                 if not np.isfinite(block).all():
                     raise AudioError(
-                        f"{self._path}: found NaN or infinity behind sample {samples}, expected"
+                        f"{self._path}: found NaN or infinity after sample {samples}, expected"
                         " finite samples"
                     )
                 samples += len(block)
@@ -206,7 +208,7 @@ class _Mixture:
             self.damage = error
 
     def take(self, samples: int) -> np.ndarray:
-        """The next samples of those that were iterated over, [samples, channels]."""
+        """Returns the next samples that were iterated over, [samples, channels]."""
         waiting = np.concatenate(self._waiting)
         self._waiting = [waiting[samples:]]
         return waiting[:samples]
@@ -225,7 +227,7 @@ def _progress(title: str, frames: int | None, rate: int):
 
 
 def _rescale(source: Path, target: Path, encoding: str, peak: float) -> None:
-    """Writes a float WAV, divided by a number, in its final form."""
+    """Writes a float WAV divided by `peak` in its final encoding, and removes it."""
     info = wav_info(source)
     with audio.audio_writer(
         target, info.sample_rate, info.channels, encoding, info.frames

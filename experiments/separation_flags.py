@@ -1,4 +1,4 @@
-"""Flags for what is separated and how its stems are written: those of separate and catalogue."""
+"""Flags that separate and catalogue share: what is separated, and how stems are written."""
 
 from absl import flags
 
@@ -12,16 +12,16 @@ _CLIP_MODES = ("rescale", "clamp", "none")
 
 
 def define_flags() -> None:
-    """Defines them; the program adopts them as key flags of this module."""
+    """Defines the flags; programs adopt them as key flags of this module."""
     flags.DEFINE_string(
         "model", None, "A training workdir or an exported SavedModel.", required=True
     )
-    flags.DEFINE_string("output_dir", None, "Where the stems go.", required=True)
+    flags.DEFINE_string("output_dir", None, "Folder for the stems.", required=True)
     flags.DEFINE_list(
         "stems",
         [],
-        "What to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"
-        " all but the vocals. Default: every stem.",
+        "Stems to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"
+        " all stems but vocals. Default: every stem.",
     )
     flags.DEFINE_bool(
         "residual",
@@ -33,8 +33,8 @@ def define_flags() -> None:
         "precision",
         "float32",
         PRECISIONS,
-        "Of the network's inner layers. mixed_bfloat16 is faster on CPUs and GPUs that have it, and"
-        " needs a training workdir.",
+        "Precision of the network's inner layers. mixed_bfloat16 is faster on CPUs and GPUs with"
+        " bfloat16 units, and needs a training workdir.",
     )
     flags.DEFINE_enum(
         "format",
@@ -56,16 +56,17 @@ def define_flags() -> None:
         "clip_mode",
         None,
         _CLIP_MODES,
-        "Samples beyond full scale. rescale: all stems of the file are turned down alike; clamp:"
-        " they are cut off; none: they stay. Default: none for float32, else rescale.",
+        "Treatment of samples beyond full scale. rescale: divide all stems of the file by one"
+        " factor. clamp: limit the samples to full scale. none: keep them. Default: none for"
+        " float32, otherwise rescale.",
     )
 
 
 def output_of_flags() -> Output:
-    """What the flags say is written.
+    """Returns what the flags say is written.
 
     Raises:
-      ConfigError: if they contradict each other, or there is no model.
+      ConfigError: if the flags contradict each other, or there is no model.
     """
     given = flags.FLAGS
     ending = f".{given.format}"
@@ -79,11 +80,12 @@ def output_of_flags() -> Output:
     clip_mode = given.clip_mode or ("none" if encoding == "float32" else "rescale")
     if clip_mode == "none" and encoding != "float32":
         raise ConfigError(
-            f"--clip_mode: found none, expected rescale or clamp: {encoding} ends at full scale"
+            f"--clip_mode: found none, expected rescale or clamp: {encoding} is limited to full"
+            " scale"
         )
-    cli.reconstruction_of_flags()  # is checked
+    cli.reconstruction_of_flags()  # for its checks
     stems = load_config(given.model).model.stems
     sums = parse_stems(given.stems, stems)
     if given.residual and RESIDUAL in stems:
-        raise ConfigError("--residual: found a stem of this name, expected none")
+        raise ConfigError("--residual: found a stem named residual, expected none")
     return Output(sums, ending, encoding, clip_mode, given.residual)

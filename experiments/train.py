@@ -1,19 +1,17 @@
 r"""Trains a network on a data directory.
 
 Examples:
-  sccunet train --config=paper_4stems \
-      --data_dir=DATA --workdir=RUN
-  sccunet train --config=small_2stems \
-      --data_dir=DATA --workdir=RUN --config.batch_size=2 --tracks=one,two
-  sccunet train --config=paper_4stems \
-      --data_dir=MY_STEMS --workdir=TUNED --init_from=RUN
+  sccunet train --config=paper_4stems --data_dir=DATA --workdir=RUN
+  sccunet train --config=small_2stems --data_dir=DATA --workdir=RUN \
+      --config.batch_size=2 --tracks=one,two
+  sccunet train --config=paper_4stems --data_dir=MY_STEMS --workdir=TUNED --init_from=RUN
 
   TF_CONFIG='{"cluster": {"worker": ["host1:2222", "host2:2222"]},
               "task": {"type": "worker", "index": 0}}' \
       sccunet train --strategy=multiworker --config=... --data_dir=... --workdir=...
 
-Run again with the same flags, it continues from the last checkpoint in the workdir. SIGTERM saves
-one and ends it with exit code 75: run it again.
+Run again with the same flags, the program continues from the last checkpoint in the workdir. On
+SIGTERM it saves a checkpoint and exits with code 75: run it again.
 """
 
 from collections.abc import Sequence
@@ -33,7 +31,7 @@ def main(_: Sequence[str]) -> None:
 
     if _CONFIG.value is None:
         raise ConfigError(
-            "--config: missing, expected a file such as experiments/configs/small_4stems.py"
+            "--config: not given, expected a name such as small_4stems, or a config file"
         )
     options = TrainOptions(
         data_dir=_DATA_DIR.value,
@@ -50,14 +48,16 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file("config", None, "What to train: a file of configs/.")
+    _CONFIG = config_flags.DEFINE_config_file(
+        "config", None, "What to train: a name from `sccunet configs`, or a file."
+    )
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
     )
     _WORKDIR = flags.DEFINE_string(
-        "workdir", None, "Where config, weights and TensorBoard logs are written.", required=True
+        "workdir", None, "Folder for config, weights and TensorBoard logs.", required=True
     )
-    _TRACKS = flags.DEFINE_list("tracks", [], "Train on these tracks alone, wherever they lie.")
+    _TRACKS = flags.DEFINE_list("tracks", [], "Train only on these tracks, from any split.")
     _INIT_FROM = flags.DEFINE_string(
         "init_from", None, "Start from the weights of a workdir or of a .weights.h5 file."
     )
@@ -65,25 +65,25 @@ if __name__ == "__main__":
         "strategy",
         "auto",
         STRATEGIES,
-        "Where to compute. auto: several workers if TF_CONFIG names them, a TPU if --tpu is given,"
-        " all GPUs, or the CPU. mirrored: all GPUs of this machine. multiworker: all machines of"
-        " TF_CONFIG.",
+        "Devices to train on. auto: several workers if TF_CONFIG names them, a TPU if --tpu is"
+        " given, otherwise all GPUs, or the CPU. mirrored: all GPUs of this machine. multiworker:"
+        " all machines of TF_CONFIG.",
     )
     _TPU = flags.DEFINE_string("tpu", None, "Name or address of a TPU; local on a TPU VM.")
     _READER = flags.DEFINE_enum(
         "reader",
         "mmap",
         READERS,
-        "How WAV files are read: memory maps, or tensorflow-io, which needs TensorFlow 2.17 and"
-        " runs in the graph without Python. Both give the same samples.",
+        "Reader of WAV files. mmap: memory maps. tfio: tensorflow-io, which needs TensorFlow 2.17"
+        " and runs in the graph without Python. Both give the same samples.",
     )
     _DETERMINISTIC = flags.DEFINE_boolean(
-        "deterministic", False, "Give the same weights to the bit each time; slower."
+        "deterministic", False, "Make equal runs give bit-identical weights; slower."
     )
     _CHECKPOINT_MINUTES = flags.DEFINE_float(
         "checkpoint_minutes",
         10.0,
-        "Write a checkpoint within epochs, too: what a killed run loses at most.",
+        "Minutes between checkpoints within an epoch; the most that a killed run loses.",
         lower_bound=0.0,
     )
     cli.run(main)

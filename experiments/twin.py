@@ -1,7 +1,7 @@
-"""The network in PyTorch, its weights from Keras and back: what our speed is held against.
+"""The network in PyTorch, for comparisons of speed; converts weights from Keras and back.
 
-Written as PyTorch's users would write it, and without TensorFlow: only `to_torch` and `to_keras`
-touch a Keras model. In its `state_dict` layers have Keras's names.
+The code follows PyTorch's conventions and does not import TensorFlow: only `to_torch` and
+`to_keras` use a Keras model. The layers in its `state_dict` have Keras's names.
 """
 
 import io
@@ -24,12 +24,12 @@ except ImportError as error:
         f"torch: cannot be imported ({error}), expected PyTorch: pip install torch"
     ) from error
 
-# As in `sccunet.unet`, whose import would bring TensorFlow along.
-_MOMENTUM = 0.1  # PyTorch counts from the other end than Keras
+# As in `sccunet.unet`, which would import TensorFlow.
+_MOMENTUM = 0.1  # PyTorch's momentum is 1 minus Keras's
 _EPSILON = 1e-3  # Keras's default
 _LEAK = 0.05
 
-# Keras's names of a layer's variables, and PyTorch's.
+# Keras's name of a layer's variable -> PyTorch's.
 _NAMES = {
     "kernel": "weight",
     "bias": "bias",
@@ -38,7 +38,7 @@ _NAMES = {
     "moving_mean": "running_mean",
     "moving_variance": "running_var",
 }
-_COUNTER = "num_batches_tracked"  # PyTorch's batch normalisation alone has it
+_COUNTER = "num_batches_tracked"  # only in PyTorch's batch normalisation
 
 
 class _Up(nn.ConvTranspose2d):
@@ -48,8 +48,8 @@ class _Up(nn.ConvTranspose2d):
         super().__init__(channels, filters, 5, stride=2, padding=1)
 
     def forward(self, x):
-        # 2n + 3 without padding, of which TensorFlow cuts off 1 before and 2 behind. PyTorch's
-        # padding and output_padding can only cut off as much, or more, before.
+        # Without padding the length is 2n + 3. TensorFlow cuts off 1 at the start and 2 at the end;
+        # PyTorch's padding and output_padding cannot cut off more at the end than at the start.
         return super().forward(x)[:, :, :-1, :-1]
 
 
@@ -57,7 +57,7 @@ class SpectrogramChannelsUNet(nn.Module):
     """`sccunet.build_model` in PyTorch, channels first.
 
     Args:
-      config: what a config file's `get_config()` returns, a `Config`, or its `.model` part.
+      config: the result of a config file's `get_config()`, a `Config`, or its `.model` part.
     """
 
     def __init__(self, config: Any):
@@ -87,7 +87,7 @@ class SpectrogramChannelsUNet(nn.Module):
         nn.init.zeros_(self.stem_magnitudes.bias)
 
     def _convolution(self, name: str, convolution: nn.Module) -> None:
-        # Of a transposed kernel both PyTorch and Keras take the outputs for the fan-in.
+        # For transposed kernels, both PyTorch and Keras use the outputs as the fan-in.
         nn.init.kaiming_uniform_(convolution.weight, nonlinearity="relu")
         nn.init.zeros_(convolution.bias)
         self.add_module(name, convolution)
@@ -98,13 +98,13 @@ class SpectrogramChannelsUNet(nn.Module):
         return getattr(self, f"{name}_norm")(torch.relu(getattr(self, name)(x)))
 
     def forward(self, magnitudes):
-        """The network; dropout and the batch's own statistics in training mode only.
+        """Estimates the stems; dropout and batch statistics are used only in training mode.
 
         Args:
-          magnitudes: mixture's linear magnitudes [batch, 1, bins, frames].
+          magnitudes: linear magnitudes of the mixture [batch, 1, bins, frames].
 
         Returns:
-          Magnitudes of the stems [batch, stems, bins, frames], float32 under autocast too.
+          Magnitudes of the stems [batch, stems, bins, frames], float32 also under autocast.
         """
         bins, frames = magnitudes.shape[2:]
         x = functional.pad(magnitudes, (0, self._more_frames, 0, self._more_bins))
@@ -127,13 +127,13 @@ class SpectrogramChannelsUNet(nn.Module):
 
 
 def output_relu(x):
-    """ReLU of any shape, through whose zeros a little gradient leaks, as `sccunet.unet`'s."""
+    """ReLU of any shape, with a small gradient where it is zero, as in `sccunet.unet`."""
     leaky = functional.leaky_relu(x, _LEAK)
     return leaky + (torch.relu(x) - leaky).detach()
 
 
 def separate_patches(waveforms, unet, model: ModelConfig):
-    """Stems of mixture patches, by the paper's reconstruction (`sccunet.spectral`'s in PyTorch).
+    """Separates mixture patches with the paper's reconstruction, `sccunet.spectral` in PyTorch.
 
     Args:
       waveforms: mixture, float32 [batch, patch_samples].
@@ -141,8 +141,9 @@ def separate_patches(waveforms, unet, model: ModelConfig):
       model: gives frame_length and hop_length.
 
     Returns:
-      float32 [batch, stems, patch_samples]. What `Patching` keeps is `sccunet.spectral`'s;
-      outside of that, where frames are missing, PyTorch divides by those that are there.
+      float32 [batch, stems, patch_samples]. In the part that `Patching` keeps, the result equals
+      that of `sccunet.spectral`. Outside, where frames are missing, PyTorch normalises by the
+      existing frames.
     """
     sizes = {"n_fft": model.frame_length, "hop_length": model.hop_length}
     window = torch.hann_window(model.frame_length, device=waveforms.device)
@@ -156,22 +157,22 @@ def separate_patches(waveforms, unet, model: ModelConfig):
 
 
 def to_torch(unet, config: Any) -> dict[str, Any]:
-    """A Keras model's weights for PyTorch.
+    """Converts a Keras model's weights for PyTorch.
 
     Args:
       unet: from `sccunet.build_model(config)`.
-      config: as there.
+      config: the config of `unet`.
 
     Returns:
-      `state_dict` of `SpectrogramChannelsUNet(config)`, on the CPU, bit by bit the same numbers.
+      `state_dict` of `SpectrogramChannelsUNet(config)`, on the CPU, with bit-identical values.
 
     Raises:
-      ConfigError: if `unet` is another network than the config's.
+      ConfigError: if `unet` is not the config's network.
     """
     state = {}
     for name, variable in _variables(unet).items():
         value = variable.numpy()
-        # [height, width, in, out] -> [out, in, height, width], transposed: in and out the other way
+        # [height, width, in, out] -> [out, in, height, width]; in and out swapped if transposed
         value = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
         state[name] = torch.from_numpy(np.array(value, order="C"))
     _check_network(state, config)
@@ -180,13 +181,13 @@ def to_torch(unet, config: Any) -> dict[str, Any]:
 
 
 def to_keras(state_dict: Mapping[str, Any], unet) -> None:
-    """The inverse of `to_torch`: gives `unet` the weights of a `state_dict`.
+    """Inverts `to_torch`: assigns the weights of a `state_dict` to `unet`.
 
-    PyTorch's count of batches is left out: Keras has none, and a fixed momentum needs none.
+    PyTorch's count of batches is ignored: Keras has none, and a fixed momentum needs none.
 
     Args:
-      state_dict: of a `SpectrogramChannelsUNet`.
-      unet: from `sccunet.build_model`, of the same config; left as it is if anything is wrong.
+      state_dict: weights of a `SpectrogramChannelsUNet`.
+      unet: from `sccunet.build_model` with the same config; unchanged if anything is wrong.
 
     Raises:
       ConfigError: if names, shapes or dtypes are not those of this network.
@@ -205,17 +206,18 @@ def to_keras(state_dict: Mapping[str, Any], unet) -> None:
 def write_checkpoint(
     path: str | os.PathLike, state_dict: Mapping[str, Any], config: Config
 ) -> None:
-    """Writes a twin's weights and the run's config into a file, whole or not at all."""
+    """Writes a twin's weights and the run's config to a file, whole or not at all."""
     written = io.BytesIO()
     torch.save({"state_dict": dict(state_dict), "config": config.to_json()}, written)
     write_whole(path, written.getvalue())
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], Config]:
-    """What `write_checkpoint` wrote, tensors on the CPU. No code that the file holds is run.
+    """Reads a file of `write_checkpoint`, tensors on the CPU, without running code from it.
 
     Raises:
-      ConfigError: if the file is missing or another one, or its weights are not of its config.
+      ConfigError: if the file is missing or is not such a checkpoint, or if its weights do not
+        match its config.
     """
     path = Path(path)
     if not path.is_file():
@@ -223,7 +225,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], Config]:
     with path.open("rb") as file:
         try:
             content = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # the file may be anything, and so may what it fails with
+        except Exception as error:  # the file may hold anything, and loading may raise anything
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise ConfigError(f"{path}: found no PyTorch checkpoint ({reason[:200]})") from error
     if not (
@@ -243,7 +245,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Any], Config]:
 
 
 def _variables(unet) -> dict[str, Any]:
-    """A Keras model's weights by their names in the twin's `state_dict`."""
+    """Returns a Keras model's weights by their names in the twin's `state_dict`."""
     return {
         f"{layer.name}.{_NAMES[variable.name]}": variable
         for layer in unet.layers
@@ -253,7 +255,7 @@ def _variables(unet) -> dict[str, Any]:
 
 
 def _expected(config: Any) -> dict[str, Any]:
-    """The twin's `state_dict` without memory behind it."""
+    """Returns the twin's `state_dict` without allocating memory."""
     with torch.device("meta"):
         return SpectrogramChannelsUNet(config).state_dict()
 
@@ -263,7 +265,7 @@ def _check_network(state_dict: Mapping[str, Any], config: Any) -> None:
 
 
 def _check_fits(state_dict: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Names the first weight that is not as it should be; counters of batches do not matter."""
+    """Raises ConfigError for the first wrong weight; ignores counters of batches."""
     found, expected = (
         {name: x for name, x in names.items() if not str(name).endswith(_COUNTER)}
         for names in (state_dict, shapes)

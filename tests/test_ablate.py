@@ -70,7 +70,7 @@ def test_report_has_means_and_deviations_over_seeds(published):
         row = next(line for line in table.splitlines() if line.startswith(f"| {name} |"))
         assert row.endswith(f"| {' | '.join(cells)} |")
     assert "| Balanced one | 0.7, 0.3 |" in text
-    assert "Levels of the stems changed, in training and test: vocals -6 dB." in text
+    assert "Changed levels of the stems, in training and test: vocals -6 dB." in text
     assert (
         "small_2stems.py --config.epochs=3; 3 epochs of 4 steps, 2 seeds, on Abacus, 2 cores; 1"
         " test tracks, 2 s. " in text

@@ -398,7 +398,7 @@ def test_wrong_inputs(program, refusal, run, tmp_path):
     ("arguments", "found"), [(("--model=x", "score"), "none"), (("paint", "--model=x"), "paint")]
 )
 def test_unknown_actions(program, refusal, arguments, found):
-    expected = f"ACTION: found {found}, expected separate, score or prepare to be first"
+    expected = f"ACTION: found {found}, expected separate, score or prepare first"
     assert refusal(program("catalogue", *arguments)) == expected
 
 

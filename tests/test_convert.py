@@ -62,9 +62,9 @@ def test_what_is_there_is_not_converted_over(unet, tmp_path):
     (tmp_path / "new").mkdir()
     before = checkpoint.read_bytes()
     message = _refusal(convert.to_checkpoint, tmp_path / "run", checkpoint)
-    assert message == f"{checkpoint}: found already there, expected a new file"
+    assert message == f"{checkpoint}: found an existing file, expected a new one"
     message = _refusal(convert.to_workdir, checkpoint, tmp_path / "new")
-    assert message == f"{tmp_path}/new: found already there, expected a new workdir"
+    assert message == f"{tmp_path}/new: found an existing folder, expected a new one"
     assert checkpoint.read_bytes() == before
     assert not list((tmp_path / "new").iterdir())
 

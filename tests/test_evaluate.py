@@ -272,7 +272,7 @@ def test_empty_bands_are_warned_of(odd_scores):
     assert {track: list(bands) for track, bands in summary["empty_bands"].items()} == {
         "test/tone": ["vocals"]
     }
-    assert "trust this track's SDR alone" in scoring.table(summary)
+    assert "trust only this track's SDR" in scoring.table(summary)
 
 
 def start(run, data_dir, output_dir):

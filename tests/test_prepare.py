@@ -133,7 +133,7 @@ def test_clipping_is_warned_of(tmp_path):
     loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
     target = tmp_path / "out" / "train" / "a"
     warnings = preparing.prepare_track(target, preparing.sources_of(str(loud.parent)), 44_100)
-    assert warnings == [f"{loud}: peaks at 2.00 of full scale, clipped to 16 bit"]
+    assert warnings == [f"{loud}: peaks at 2.00 of full scale, clipped to 16 bits"]
     found = read_wav(target / "loud.wav")
     assert (found.min(), found.max()) == (-1, 32_767 / 32_768)
 
@@ -348,7 +348,7 @@ def test_download(refusal, monkeypatch, tmp_path):
         "prepare", "--download", *_flags(tmp_path), http_proxy=nobody, https_proxy=nobody
     )
     assert refusal(done) == (
-        "--download: musdb's previews cannot be fetched (<urlopen error [Errno 111] Connection"
+        "--download: musdb's previews cannot be downloaded (<urlopen error [Errno 111] Connection"
         f" refused>), expected internet access and a writable {tmp_path / 'in'}"
     )
 

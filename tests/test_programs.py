@@ -72,7 +72,7 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     assert sorted(entry.name for entry in exported.iterdir()) == ["2"]
     tflite.write_text("")
     done = program(*line, f"--tflite={tflite}")
-    assert refusal(done) == f"{tflite}: found already there, expected a new file"
+    assert refusal(done) == f"{tflite}: found an existing file, expected a new one"
     tflite.unlink()
     assert sorted(entry.name for entry in exported.iterdir()) == ["2"]
     done = program(*line, f"--tflite={tflite}", "--model_version=1")

@@ -511,7 +511,7 @@ def test_stems_are_chosen_and_summed():
     assert parse_stems(["accompaniment"], two) == {"accompaniment": ("accompaniment",)}
 
 
-_EXPECTED = "expected some of vocals, drums, or sums with a name (NAME=STEM+STEM)"
+_EXPECTED = "expected some of vocals, drums, or named sums (NAME=STEM+STEM)"
 
 
 @pytest.mark.parametrize(
@@ -520,12 +520,15 @@ _EXPECTED = "expected some of vocals, drums, or sums with a name (NAME=STEM+STEM
         (["voice"], f"found 'voice' in 'voice', {_EXPECTED}"),
         (["a=drums+horn"], f"found 'horn' in 'a=drums+horn', {_EXPECTED}"),
         (["a="], f"found '' in 'a=', {_EXPECTED}"),
-        (["vocals=drums"], "found 'vocals=drums', expected a name that is no stem's"),
+        (["vocals=drums"], "found 'vocals=drums', expected a name other than a stem's"),
         (["drums", "drums"], "found 'drums', expected every name once"),
         (["a=drums+drums"], "found 'a=drums+drums', expected every name once"),
-        (["../a=drums"], "found the name '../a', expected one for a file"),
-        (["=drums"], "found the name '', expected one for a file"),
-        (["residual=drums"], "found 'residual=drums', but --residual writes that name"),
+        (["../a=drums"], "found the name '../a', expected a file name"),
+        (["=drums"], "found the name '', expected a file name"),
+        (
+            ["residual=drums"],
+            "found 'residual=drums', expected another name: --residual uses this one",
+        ),
     ],
 )
 def test_stems_that_cannot_be(wanted, message):
@@ -593,7 +596,7 @@ def test_plan_of_files_and_folders(tmp_path):
         ),
         (
             ["--encoding=pcm16", "--clip_mode=none", "a.wav"],
-            "--clip_mode: found none, expected rescale or clamp: pcm16 ends at full scale",
+            "--clip_mode: found none, expected rescale or clamp: pcm16 is limited to full scale",
         ),
         (["--mask=soft", "--mask_exponent=0", "a.wav"], "exponent: found 0.0, expected a number"),
         (["--stems=horn", "a.wav"], "--stems: found 'horn' in 'horn', expected some of vocals,"),
@@ -607,5 +610,5 @@ def test_wrong_flags(program, refusal, run, tmp_path, options, message):
 
 def test_recordings_that_hold_nan_are_named():
     blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
-    with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity behind sample 10"):
+    with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity after sample 10"):
         list(separating._Mixture("song.flac", blocks, 1, keep=False))

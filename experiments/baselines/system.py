@@ -1,4 +1,4 @@
-"""What a separation system is to the programs that score and measure one."""
+"""The interface of a separation system for the programs that score and measure it."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ import numpy as np
 from sccunet.config import Config, ConfigError
 
 # (mixture [samples, channels], references [stems, samples, channels], "<split>/<track>")
-# -> estimates, as references.
+# -> estimates, shaped as the references.
 Separate = Callable[[np.ndarray, np.ndarray, str], np.ndarray]
 
 
@@ -19,10 +19,10 @@ class System:
 
     Attributes:
       separate: (mixture [samples, channels], references [stems, samples, channels],
-        "<split>/<track>") -> estimates, shaped as the references. Only oracles look at the
-        references, only a folder of estimates at the track's name.
-      count_parameters: how many trained numbers it has; None where nothing was trained.
-      versions: of the packages that do the work.
+        "<split>/<track>") -> estimates, shaped as the references. Only references and oracles use
+        the true stems; only a folder of estimates uses the track's name.
+      count_parameters: returns the number of trained parameters; None if nothing was trained.
+      versions: versions of the packages that do the work.
     """
 
     separate: Separate
@@ -31,12 +31,12 @@ class System:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions of packages."""
+    """Returns the installed versions of packages."""
     return {package: metadata.version(package) for package in packages}
 
 
 def pick_stems(estimates: Mapping[str, np.ndarray], config: Config) -> np.ndarray:
-    """The config's stems out of a system's; where it lacks one, the sum of that one's sources.
+    """Picks the config's stems from a system's; a missing stem is the sum of its sources.
 
     Args:
       estimates: name -> [samples, channels].
@@ -46,14 +46,14 @@ def pick_stems(estimates: Mapping[str, np.ndarray], config: Config) -> np.ndarra
       [stems, samples, channels].
 
     Raises:
-      ConfigError: if a stem cannot be had.
+      ConfigError: if a stem and one of its sources are missing.
     """
     picked = []
     for stem in config.model.stems:
         sources = (stem,) if stem in estimates else config.files_of(stem)
         if not set(sources) <= set(estimates):
             raise ConfigError(
-                f"stem {stem}: found a system of {', '.join(estimates)}, expected one that has"
+                f"stem {stem}: found a system with {', '.join(estimates)}, expected one with"
                 f" {' and '.join(sources)}"
             )
         picked.append(sum(estimates[source] for source in sources))

@@ -1,6 +1,6 @@
-"""The table of what can be scored: our model, other people's systems, and references.
+"""The table of systems that can be scored: our model, other people's systems, and references.
 
-A new system is a module with a function `load`, and a row here. `make comparison` installs the
+A new system needs a module with a function `load`, and a row here. `make comparison` installs the
 packages that the rows name.
 """
 
@@ -21,16 +21,16 @@ class Kind:
     """A row of the table.
 
     Attributes:
-      what: the system is, for --help and reports.
-      load: takes the config, and the weights where the system has any; of "model", the model and
-        its reconstruction.
+      what: description for --help and reports.
+      load: (config) -> system, or (config, weights) if the system has weights; for "model":
+        (config, model, reconstruction).
       group: one of `GROUPS`.
-      weights: what --weights names; "" where there are none to choose.
-      given_truth: whether it looks at the true stems.
-      computes: whether it separates; estimates that lie ready cannot be measured.
-      packages: that it needs, as pip takes them.
-      packages_alone: the same of packages that are installed without their own dependencies, which
-        only their commands use.
+      weights: description of --weights; "" if there are none to choose.
+      given_truth: whether the system uses the true stems.
+      computes: whether the system separates; ready estimates cannot be measured.
+      packages: requirements for pip.
+      packages_alone: requirements that are installed without their own dependencies, which only
+        their commands need.
     """
 
     what: str
@@ -51,7 +51,7 @@ SYSTEMS = {
     "model": Kind("the trained model", trained.load, "ours"),
     "mixture": Kind("the mixture as every stem", oracles.mixture, "reference"),
     "scaled": Kind(
-        "the mixture times the constant that suits the stem of the track best",
+        "the mixture times the best constant for each stem of a track",
         oracles.scaled,
         "reference",
         given_truth=True,
@@ -62,14 +62,14 @@ SYSTEMS = {
     "openunmix": Kind(
         "Open-Unmix",
         open_unmix.load,
-        weights="a trained directory or the name of published weights",
+        weights="the folder of a training or the name of published weights",
         packages=open_unmix.PACKAGES,
         packages_alone=open_unmix.PACKAGES_ALONE,
     ),
     "demucs": Kind(
         "Demucs",
         demucs.load,
-        weights="the name of published weights or a folder of them",
+        weights="the name of published weights or a folder that holds them",
         packages=demucs.PACKAGES,
         packages_alone=demucs.PACKAGES_ALONE,
     ),
@@ -79,9 +79,7 @@ SYSTEMS = {
         packages=spleeter.PACKAGES,
         packages_alone=spleeter.PACKAGES_ALONE,
     ),
-    "folder": Kind(
-        "estimates that lie in a folder", folders.load, weights="the folder", computes=False
-    ),
+    "folder": Kind("estimates from a folder", folders.load, weights="the folder", computes=False),
 }
 
 
@@ -95,10 +93,10 @@ def load_system(
     """Loads one of `SYSTEMS`.
 
     Args:
-      system: its name.
-      config: which stems are estimated, at which sample rate; frames of the ideal masks.
-      model: of "model": training workdir or exported SavedModel.
-      weights: what the system's row says, where it says something.
+      system: name of the system.
+      config: gives stems and sample rate, and the frames of the oracles.
+      model: training workdir or exported SavedModel; only for "model".
+      weights: as the system's row describes them; only if it does.
       reconstruction: how the model's estimates become stems; by default as in the paper.
 
     Raises:
@@ -106,7 +104,7 @@ def load_system(
     """
     kind = SYSTEMS[system]
     if kind.weights and not weights:
-        raise ConfigError(f"weights: missing, expected the weights of {system}")
+        raise ConfigError(f"weights: not given, expected the weights of {system}")
     if weights and not kind.weights:
         raise ConfigError(f"weights: found {str(weights)!r}, expected none for {system}")
     if system == "model":

@@ -1,8 +1,8 @@
-"""What other people's networks in PyTorch share: packages, weights, and their own sample rate.
+"""Shared by other people's PyTorch networks: packages, weights, and resampling.
 
-Each network runs as its authors run it, at its own sample rate and in stereo. The packages come
-with `make comparison`; nothing here imports them before a network is loaded. Weights are loaded
-without running code that their files hold, but for Demucs's that the package itself downloads.
+Each network runs as its authors run it, at its own sample rate and in stereo. `make comparison`
+installs the packages, which are imported only when a network is loaded. Weights are loaded without
+running code from their files, except for weights that Demucs itself downloads.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from sccunet.config import Config, ConfigError
 
 TORCH = "torch==2.13.0"  # as `make comparison` installs it
 
-# Left and right of the mixture, torch.float32 [2, samples] -> each stem's, shaped as it.
+# Left and right of the mixture, torch.float32 [2, samples] -> stem name -> stem of the same shape.
 Estimate = Callable[[Any], Mapping[str, Any]]
 
 
@@ -33,19 +33,21 @@ def import_package(name: str) -> ModuleType:
     """
     try:
         return importlib.import_module(name)
-    except (ImportError, OSError) as error:  # OSError: of a compiled library
+    except (ImportError, OSError) as error:  # OSError: from a compiled library
         raise missing(name, str(error)) from error
 
 
 def missing(name: str, reason: str) -> ConfigError:
-    """The error for a package that cannot be imported."""
+    """Returns the error for a package that cannot be imported."""
     reason = (reason.splitlines() or [""])[0]
-    return ConfigError(f"{name}: cannot be imported ({reason}), expected it here: make comparison")
+    return ConfigError(
+        f"{name}: cannot be imported ({reason}), expected an installed package: make comparison"
+    )
 
 
 @contextlib.contextmanager
 def loading(weights: str | os.PathLike, expected: str) -> Iterator[None]:
-    """Files and downloads may be anything, and so may what a package fails with."""
+    """Turns any error of loading weights into a ConfigError; packages may raise anything."""
     try:
         yield
     except ConfigError:
@@ -58,7 +60,7 @@ def loading(weights: str | os.PathLike, expected: str) -> Iterator[None]:
 
 
 def count_parameters(*networks: Any) -> int:
-    """How many trained numbers networks have."""
+    """Returns the number of trained parameters of networks."""
     return sum(parameter.numel() for network in networks for parameter in network.parameters())
 
 
@@ -70,17 +72,17 @@ def resampled(
     config: Config,
     least: int = 4096,
 ) -> Separate:
-    """A system's function for recordings of the config's sample rate, mono ones too.
+    """Returns a `Separate` at the config's sample rate, for mono recordings, too.
 
     Args:
       torch: the package.
-      estimate: for the system's own sample rate.
-      stems: what it estimates.
-      rate: that sample rate, in Hz.
-      config: stems and sample rate wanted.
-      least: what is shorter is filled up with zeros for the system to this many samples.
+      estimate: the system's function, at its own sample rate.
+      stems: names of the stems that it estimates.
+      rate: the system's sample rate, in Hz.
+      config: gives the wanted stems and sample rate.
+      least: shorter recordings are padded with zeros to this many samples.
     """
-    pick_stems(dict.fromkeys(stems, np.zeros((0, 2))), config)  # says now what is missing
+    pick_stems(dict.fromkeys(stems, np.zeros((0, 2))), config)  # reports a missing stem now
     our_rate = config.model.sample_rate
 
     def separate(mixture: np.ndarray, references: np.ndarray, key: str) -> np.ndarray:
@@ -103,6 +105,6 @@ def resampled(
 
 
 def _fit(waveform: np.ndarray, samples: int) -> np.ndarray:
-    """[any, channels] cut, or filled up with zeros, to [samples, channels]."""
+    """Cuts or zero-pads a waveform [any, channels] to [samples, channels]."""
     waveform = waveform[:samples]
     return np.pad(waveform, ((0, samples - len(waveform)), (0, 0)))

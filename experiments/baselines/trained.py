@@ -1,4 +1,4 @@
-"""Our own trained model, as one of the systems that are scored."""
+"""Our trained model as a system that can be scored."""
 
 import math
 import os
@@ -16,8 +16,8 @@ def load(
     """Loads a training workdir or an exported SavedModel.
 
     Args:
-      config: names the stems; the model's own.
-      model: the folder.
+      config: the model's config, which names the stems.
+      model: folder of the model.
       reconstruction: how the model's estimates become stems; by default as in the paper.
 
     Raises:

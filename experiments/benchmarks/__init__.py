@@ -1,1 +1,1 @@
-"""What is measured: reading training data, training steps, separation; ours and others."""
+"""Benchmarks of reading training data, training and separation, for this project and others."""

@@ -1,4 +1,4 @@
-"""The clock of the contenders, and the device that they compute on."""
+"""Timing of the contenders, and the device that they compute on."""
 
 import math
 import os
@@ -8,18 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-REPEATS = 3  # of what is timed
+REPEATS = 3  # timed repetitions
 
-_WARM_UP, _LONG_ENOUGH = 1.0, 2.0  # seconds: before the clock runs, of a repetition
-_STEPS_ON_GPU = 10  # of a repetition; a step alone would be too short for the clock
+_WARM_UP, _LONG_ENOUGH = 1.0, 2.0  # seconds of warm-up and of a repetition
+_STEPS_ON_GPU = 10  # per repetition; a single step would be too short to time
 _STARTED = time.monotonic()
 
-# What a contender found, as JSON has it: `worker.measure` says what is in it.
+# The result of a contender, as in JSON; `worker.measure` lists its fields.
 Result = dict[str, Any]
 
 
 def age() -> float:
-    """Seconds since this process was started, before any import."""
+    """Returns the seconds since this process was started, before any import."""
     try:
         started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
         return time.clock_gettime(time.CLOCK_BOOTTIME) - started / os.sysconf("SC_CLK_TCK")
@@ -28,14 +28,14 @@ def age() -> float:
 
 
 def seconds_of(call: Callable[[], Any]) -> float:
-    """Seconds that a call takes."""
+    """Returns the seconds that a call takes."""
     began = time.perf_counter()
     call()
     return time.perf_counter() - began
 
 
 def repeated(call: Callable[[int], Any], work: float, at_a_time: int = 1) -> Result:
-    """Times `call(n)`, which does `n` times the `work`; chooses `n` for a fair length."""
+    """Times `call(n)`, which does `work` `n` times; chooses `n` for repetitions of good length."""
     first = seconds_of(lambda: call(1))
     done, elapsed = 0, 0.0
     while not done or elapsed < _WARM_UP:
@@ -47,7 +47,7 @@ def repeated(call: Callable[[int], Any], work: float, at_a_time: int = 1) -> Res
 
 
 def device() -> tuple[str, int | None]:
-    """Name of what was computed on, and the most bytes that were used of its own memory."""
+    """Returns the name of the device, and the peak of its own memory in bytes."""
     torch, jax, tf = (sys.modules.get(name) for name in ("torch", "jax", "tensorflow"))
     if torch and torch.cuda.is_available():
         return torch.cuda.get_device_name(), torch.cuda.max_memory_allocated()
@@ -62,12 +62,12 @@ def device() -> tuple[str, int | None]:
 
 
 def torch_device() -> str:
-    """PyTorch's name of the device that its contenders compute on."""
+    """Returns PyTorch's name of the device that its contenders compute on."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def steps_at_a_time() -> int:
-    """Training steps of a repetition."""
+    """Returns the number of training steps in a repetition."""
     return 1 if device()[0] == "cpu" else _STEPS_ON_GPU

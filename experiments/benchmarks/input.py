@@ -1,4 +1,4 @@
-"""Input: stem-seconds of training data per second, read from the page cache."""
+"""Section "input": stem-seconds of training data per second, read from the page cache."""
 
 import concurrent.futures
 import contextlib
@@ -17,21 +17,21 @@ from data_pipeline import sigsep
 from experiments.benchmarks.clock import Result, repeated
 from sccunet.config import AugmentConfig, Config, ConfigError
 
-WORKERS = 2  # processes or threads of those that can have several
+WORKERS = 2  # processes or threads of contenders that can use several
 
 _BATCH = 8  # crops
 _BLOCK = 2**20  # bytes read at once
 
 
 def training_segments(settings: Mapping[str, Any], config: Config) -> list:
-    """What a run of this config would train on."""
+    """Returns the segments that a run of this config would train on."""
     from data_pipeline.splits import training_split
 
     return training_split(settings["data_dir"], config)[0]
 
 
 def bound(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """What this machine can do at most: read the same bytes in order, and convert them."""
+    """Measures an upper bound for this machine: reads the same bytes in order and converts them."""
     config = _crop_config(settings)
     files = _stem_files(settings, config)
     if others := {info.encoding for info in files} - {"pcm16"}:
@@ -46,7 +46,7 @@ def bound(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Our `training_dataset`; its tensors are not copied into NumPy arrays."""
+    """Measures our `training_dataset`; its tensors are not copied into NumPy arrays."""
     from data_pipeline.dataset import training_dataset
     from data_pipeline.readers import reader_named
 
@@ -63,7 +63,7 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Open-Unmix's data sets in PyTorch's `DataLoader`, as its training has them."""
+    """Measures Open-Unmix's data sets in PyTorch's `DataLoader`, as in its own training."""
     import torch
 
     config = _crop_config(settings)
@@ -71,20 +71,20 @@ def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result
         loader = torch.utils.data.DataLoader(
             dataset,
             batch_size=_BATCH,
-            # With replacement: an epoch of the track folders has one crop of each track, and new
-            # processes start with each epoch.
+            # With replacement: an epoch of the track folders has only one crop of each track, and
+            # each epoch starts new processes.
             sampler=torch.utils.data.RandomSampler(dataset, replacement=True, num_samples=10**6),
             num_workers=WORKERS,
             multiprocessing_context="fork",
         )
         ready()
         _read_all(_stem_files(settings, config))
-        # Batches come in turns from the processes: as many at a time as there are processes.
+        # The processes deliver batches in turns: take as many at a time as there are processes.
         return _batches(loader, config, at_a_time=WORKERS)
 
 
 def _crop_config(settings: Mapping[str, Any]) -> Config:
-    """The config's stems at the crop's length; all else as the contender has it."""
+    """Returns the config with the contender's crop length, augmentation and channels."""
     config = Config.from_dict(settings["config"])
     crop = round(settings["crop_seconds"] * config.model.sample_rate)
     return dataclasses.replace(
@@ -98,7 +98,7 @@ def _crop_config(settings: Mapping[str, Any]) -> Config:
 
 
 def _file_names(config: Config) -> list[str]:
-    """Of all stems, in the order in which `data_pipeline.dataset` numbers them."""
+    """Returns the file names of all stems, in the order of `data_pipeline.dataset`."""
     return [name for stem in config.model.stems for name in config.files_of(stem)]
 
 
@@ -109,7 +109,7 @@ def _stem_files(settings: Mapping[str, Any], config: Config) -> list:
 
 
 def _read_all(files: Iterable[Any], passes: int = 1) -> None:
-    """Reads 16-bit samples one after the other and makes float32 of them, as fast as NumPy can."""
+    """Reads 16-bit samples in order and converts them to float32, as fast as NumPy can."""
     import numpy as np
 
     raw = np.empty(_BLOCK // 2, "<i2")
@@ -138,9 +138,10 @@ def _batches(stream: Iterable[Any], config: Config, at_a_time: int = 1) -> Resul
 
 @contextlib.contextmanager
 def _open_unmix_dataset(settings: Mapping[str, Any], config: Config) -> Iterator[Any]:
-    """One of Open-Unmix's data sets, by the "kind" of the settings; files it needs go at the end.
+    """Makes one of Open-Unmix's data sets; removes its temporary files at the end.
 
-    "folder" reads our data as track folders, "musdb" as MUSDB18-HQ, "mp4" reads .stem.mp4 files.
+    The "kind" of the settings selects it: "folder" reads our data as track folders, "musdb" as
+    MUSDB18-HQ, and "mp4" reads .stem.mp4 files.
     """
     sigsep.load("musdb")
     data = importlib.import_module("openunmix.data")
@@ -168,10 +169,10 @@ def _open_unmix_dataset(settings: Mapping[str, Any], config: Config) -> Iterator
 
 
 def _provide_ffmpeg(folder: Path) -> None:
-    """Gives stempeg the program ffmpeg, and an answer in place of the program ffprobe.
+    """Provides the program ffmpeg for stempeg, and replaces the program ffprobe.
 
-    stempeg starts ffprobe for each file and again for each crop. imageio-ffmpeg has none, so PyAV
-    answers, once for each file: what ffprobe would take is not in the time, to musdb's advantage.
+    stempeg starts ffprobe for each file, and again for each crop. imageio-ffmpeg has no ffprobe, so
+    PyAV answers instead, once for each file. ffprobe's time is not measured, to musdb's advantage.
     """
     import ffmpeg
 
@@ -183,7 +184,7 @@ def _provide_ffmpeg(folder: Path) -> None:
 
 
 def _probe(path: str) -> dict[str, Any]:
-    """What stempeg reads of ffprobe's answer."""
+    """Returns those fields of ffprobe's output that stempeg reads."""
     import av
 
     with av.open(path) as container:
@@ -204,7 +205,7 @@ def _probe(path: str) -> dict[str, Any]:
 
 
 def _stem_mp4s(folder: Path) -> str:
-    """MUSDB18 with the one excerpt that stempeg ships as every training track."""
+    """Makes a MUSDB18 folder in which every training track is stempeg's excerpt."""
     source = sigsep.load("stempeg").example_stem_path()
     (folder / "train").mkdir()
     for i in range(4):

@@ -1,4 +1,4 @@
-"""The networks that the separation contenders run: random weights in a workdir, export and twin."""
+"""Models of the separation contenders: random weights as a workdir, an export and a twin."""
 
 import sys
 from collections.abc import Mapping
@@ -8,13 +8,13 @@ from typing import Any
 from experiments.benchmarks.programs import run_program
 from sccunet.config import Config, ConfigError
 
-RUN, SAVED_MODEL, TWIN = "run", "saved_model", "twin.pt"  # in the folder of the models
+RUN, SAVED_MODEL, TWIN = "run", "saved_model", "twin.pt"  # names in the folder of the models
 
 
 def prepare(settings: Mapping[str, Any]) -> None:
-    """Writes what the contenders of the settings' "names" need, into the folder "models".
+    """Writes the models that the contenders in "names" need into the folder "models".
 
-    What is there stays. What cannot be made here is left out: the contender that needs it says so.
+    Existing models are kept. If one cannot be made, its contender reports that it is missing.
     """
     from sccunet import build_model
     from sccunet.checkpoints import BEST
@@ -37,7 +37,7 @@ def prepare(settings: Mapping[str, Any]) -> None:
 
 
 def _randomise_normalisation(unet) -> None:
-    """As after a training: a new network's batch normalisation does next to nothing."""
+    """Sets batch normalisation as after training; in a new network it does almost nothing."""
     import numpy as np
     from keras import layers
 
@@ -45,7 +45,7 @@ def _randomise_normalisation(unet) -> None:
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):
             channels = layer.gamma.shape
-            layer.gamma.assign(rng.normal(1, 0.5, channels))  # a few of them negative
+            layer.gamma.assign(rng.normal(1, 0.5, channels))  # a few are negative
             layer.beta.assign(rng.normal(0, 0.1, channels))
             layer.moving_mean.assign(rng.normal(0, 0.1, channels))
             layer.moving_variance.assign(rng.uniform(0.5, 2, channels))

@@ -1,4 +1,4 @@
-"""Whole programs, as a user starts them: in new processes."""
+"""Whole programs in new processes, as a user starts them."""
 
 import subprocess
 import sys
@@ -10,10 +10,10 @@ from sccunet.config import ConfigError
 
 
 def run_program(name: str, *arguments: str) -> None:
-    """Runs `python -m experiments.<name>` without showing what it prints.
+    """Runs `python -m experiments.<name>` without showing its output.
 
     Raises:
-      ConfigError: if it fails; the last line of its standard error.
+      ConfigError: if it fails, with the last line of its standard error.
     """
     command = [sys.executable, "-m", f"experiments.{name}", *arguments]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -22,6 +22,6 @@ def run_program(name: str, *arguments: str) -> None:
 
 
 def show_help(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
-    """A program's --help, from start to end."""
+    """Measures a program's --help, from start to end."""
     seconds = seconds_of(lambda: run_program(settings["program"], "--help"))
     return {"seconds": [seconds], "work": 1}

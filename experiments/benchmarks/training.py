@@ -1,4 +1,4 @@
-"""Training: seconds per step."""
+"""Section "train": seconds per training step."""
 
 import contextlib
 import dataclasses
@@ -19,7 +19,7 @@ from sccunet.config import Config
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Our trainer under `fit`, on whichever Keras backend there is."""
+    """Measures our trainer under `fit`, on the current Keras backend."""
     import keras
 
     from sccunet import build_model
@@ -30,7 +30,7 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
         Config.from_dict(settings["config"]),
         batch_size=settings["batch_size"],
         precision=settings.get("precision", "float32"),
-        jit_compile=backend == "jax",  # else Keras runs a JAX step operation by operation
+        jit_compile=backend == "jax",  # otherwise Keras runs a JAX step operation by operation
     )
     stems = len(config.model.stems)
     scope = _replicas(settings["replicas"]) if "replicas" in settings else contextlib.nullcontext()
@@ -57,7 +57,7 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def _our_batches(settings: Mapping[str, Any], config: Config, backend: str):
-    """What `fit` is given: crops of files, or the same waveforms in every step."""
+    """Returns the data for `fit`: crops of files, or the same waveforms in every step."""
     if settings.get("pipeline"):
         from data_pipeline.dataset import training_dataset
 
@@ -70,7 +70,7 @@ def _our_batches(settings: Mapping[str, Any], config: Config, backend: str):
 
 
 def _replicas(count: int):
-    """Scope of a strategy whose replicas are parts of this machine's CPU."""
+    """Returns the scope of a strategy whose replicas are parts of this machine's CPU."""
     import tensorflow as tf
 
     from sccunet.distribution import make_strategy
@@ -82,7 +82,7 @@ def _replicas(count: int):
 
 
 def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """The same step as PyTorch's users would write it."""
+    """Measures the same step, written as usual in PyTorch."""
     import torch
 
     from experiments.twin import SpectrogramChannelsUNet
@@ -99,7 +99,7 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     window = torch.hann_window(config.model.frame_length, device=device_name)
 
     def step() -> float:
-        waveforms = batch.to(device_name)  # each time, as ours come from the host
+        waveforms = batch.to(device_name)  # in each step, as ours come from the host
         spectrum = torch.stft(
             waveforms.flatten(0, 1),
             config.model.frame_length,
@@ -111,7 +111,7 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
         with torch.autocast(device_name, torch.bfloat16, enabled=settings.get("bfloat16", False)):
             estimates = forward(mixture)
         losses = (spectrum.abs() - estimates.float()).abs().mean((0, 2, 3))
-        loss = losses.mean()  # alpha of each stem is the same
+        loss = losses.mean()  # equal alpha for all stems
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -125,7 +125,7 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def _waveforms(config: Config):
-    """Random waveforms of a batch's stems, float32 [batch, stems, patch_samples]."""
+    """Returns random waveforms of a batch's stems, float32 [batch, stems, patch_samples]."""
     import numpy as np
 
     shape = (config.batch_size, len(config.model.stems), config.model.patch_samples)

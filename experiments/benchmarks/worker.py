@@ -1,17 +1,17 @@
-r"""Measures one contender, in a process of its own.
+r"""Measures one contender in a new process.
 
-Internal: `experiments.benchmark` starts it. By hand, with settings as JSON, where an empty "config"
-is the paper's:
+Internal: `sccunet benchmark` starts it. By hand, with settings as JSON, where an empty "config" is
+the paper's:
   python -m experiments.benchmarks.worker input ours \
       '{"config": {}, "data_dir": "DATA", "crop_seconds": 2}'
   python -m experiments.benchmarks.worker train twin \
       '{"config": {}, "data_dir": "DATA", "batch_size": 2}'
   python -m experiments.benchmarks.worker separate ours \
       '{"config": {}, "data_dir": "DATA", "models": "MODELS", "seconds": 10}'
-The folder MODELS is made by
+This makes the folder MODELS:
   python -m experiments.benchmarks.worker separate prepare \
       '{"config": {}, "models": "MODELS", "names": ["ours", "saved_model", "twin"]}'
-The last line of standard output is JSON: what `measure` returns, or {"not_run": reason}.
+The last line of standard output is JSON: the result of `measure`, or {"not_run": reason}.
 """
 
 import contextlib
@@ -46,26 +46,26 @@ _PACKAGES = (
 
 
 def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
-    """Measures one contender in this process, which must be a fresh one.
+    """Measures one contender in this process, which must be new.
 
     Returns:
-      "seconds" of each repetition and the "work" in each: stem-seconds, steps or seconds of audio;
-      "start_up_seconds" from the start of the process to everything being imported and built;
-      "first_call_seconds" of what was done to warm up; "import_memory_bytes" that the process had
-      in memory when it had imported its framework; "peak_memory_bytes"; "threads", "versions",
-      "device"; "device_memory_bytes" where the device has memory of its own.
+      "seconds" of each repetition, and the "work" in each: stem-seconds, steps or seconds of audio;
+      "start_up_seconds" from the start of the process until everything is imported and built;
+      "first_call_seconds" of the warm-up; "import_memory_bytes", the memory of the process after
+      importing its framework; "peak_memory_bytes"; "threads", "versions", "device";
+      "device_memory_bytes" if the device has its own memory.
     """
     framework = importlib.import_module(contender.framework)
     import_memory = _resident_memory()
-    if contender.framework == TORCH:  # by itself it leaves out what hyper-threading adds
+    if contender.framework == TORCH:  # its default leaves out cores of hyper-threading
         framework.set_num_threads(machine()["cores"])
     if contender.is_bfloat16 and device()[0] == "cpu" and _lacks_bfloat16():
-        # Emulated, it takes several times as long as float32: hours for nothing.
+        # Emulated bfloat16 is several times slower than float32: hours for nothing.
         raise ConfigError("this CPU has no units for bfloat16")
     start_up: list[float] = []
     result = contender.run({**settings, **contender.options}, lambda: start_up.append(age()))
     if contender.framework == TORCH and "tensorflow" in sys.modules:
-        raise ConfigError("found TensorFlow imported, expected PyTorch alone: its memory counts")
+        raise ConfigError("found TensorFlow imported, expected only PyTorch: its memory counts")
     device_name, device_memory = device()
     return {
         "start_up_seconds": start_up[0] if start_up else None,
@@ -90,7 +90,7 @@ def _imported_versions() -> dict[str, str]:
 
 
 def _resident_memory() -> int:
-    """Bytes."""
+    """Returns the current main memory of this process, in bytes."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return peak_memory()
@@ -104,13 +104,13 @@ def _threads() -> int:
 
 
 def _lacks_bfloat16() -> bool:
-    """Whether this CPU is known to have no units for it; what cannot be known is tried."""
+    """Whether this CPU is known to lack bfloat16 units; False if that is unknown."""
     units = vector_units()
     return units is not None and not any(unit.endswith("bf16") for unit in units)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Measures the contender named and prints the result, or why there is none, as JSON."""
+    """Measures a contender and prints the result, or why there is none, as JSON."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     section, name, text = arguments
     settings = json.loads(text)
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> None:
         prepare(settings)
         return
     contender = find(section, name)
-    if contender.framework == TORCH:  # should anything import Keras, it shall not bring TensorFlow
+    if contender.framework == TORCH:  # if Keras is imported, it must not import TensorFlow
         os.environ["KERAS_BACKEND"] = "torch"
     try:
         result = measure(contender, settings)

@@ -1,4 +1,4 @@
-"""Lists the configurations that --config takes by name.
+"""Lists the configurations that --config accepts by name.
 
 Example:
   sccunet configs
@@ -12,7 +12,7 @@ from experiments import cli, configs
 
 
 def main(_: Sequence[str]) -> None:
-    """Prints name and first line of each."""
+    """Prints the name and the first docstring line of each configuration."""
     for name in configs.names():
         about = ast.get_docstring(ast.parse(Path(configs.path_of(name)).read_text()))
         print(f"{name:<14} {about.splitlines()[0]}")

@@ -1,12 +1,11 @@
 """The paper's multi-instrument separation: vocals, drums, bass, other.
 
-    sccunet train --config=paper_4stems \
-        --data_dir=DATA --workdir=RUN
+    sccunet train --config=paper_4stems --data_dir=DATA --workdir=RUN
 
 Hardware, wall time and score on MUSDB18: not run.
 
-How sure each number is: [paper] the paper's own words; [agree] two or more independent readers of
-it agree; [one] one reader; [open] nobody says, so it is this project's choice (docs/fidelity.md).
+Source of each value: [paper] the paper's own words; [agree] two or more independent readers of the
+paper agree; [one] one reader; [open] not stated, so chosen by this project (docs/fidelity.md).
 """
 
 import ml_collections
@@ -15,9 +14,9 @@ from sccunet.config import AugmentConfig, Config, ModelConfig
 
 
 def get_config() -> ml_collections.ConfigDict:
-    """The paper's numbers, which are the defaults as well."""
+    """Returns the paper's values, which are also the defaults."""
     config = Config(
-        # Data and features: section 2.1 [paper], what else it says [agree].
+        # Data and features: section 2.1 [paper], the rest of it [agree].
         model=ModelConfig(
             stems=("vocals", "drums", "bass", "other"),  # k = 4 sources [paper]
             sample_rate=44_100,  # Hz, no down-sampling [paper]
@@ -40,7 +39,7 @@ def get_config() -> ml_collections.ConfigDict:
         decay="step",
         epochs=40,
         weight_decay=1e-6,  # [agree]; decoupled rather than L2 [open]
-        batch_size=8,  # [agree]; the paper's own value unseen
+        batch_size=8,  # [agree]; not seen in the paper itself
         steps_per_epoch=0,  # an epoch is one pass over all patches [open]
     )
     return ml_collections.ConfigDict(config.to_dict())

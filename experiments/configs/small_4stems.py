@@ -1,7 +1,6 @@
-"""A network for CPUs, to try things and to learn from a few songs. Not the paper's.
+"""A small network for CPUs, for trials and for training on a few songs. Not the paper's.
 
-    sccunet train --config=small_4stems \
-        --data_dir=DATA --workdir=RUN
+    sccunet train --config=small_4stems --data_dir=DATA --workdir=RUN
 
 Hardware, wall time and score on MUSDB18: not run.
 """

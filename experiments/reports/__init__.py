@@ -1,1 +1,1 @@
-"""Tables and pictures, made from the JSON files that the programs write."""
+"""Tables and pictures from the JSON files that the programs write."""

@@ -1,8 +1,8 @@
-"""The report of an ablation of loss weights: made from JSON files and nothing else.
+"""The report of an ablation of loss weights, only from these files:
 
-<name>/ablation.json          what was run
-<name>/<loss>/<seed>/...      the scores that `sccunet evaluate` wrote; <name>/scaled/... too
-<name>/reading.md             what the figures say, written by hand: it stands above the tables
+<name>/ablation.json          settings of the runs
+<name>/<loss>/<seed>/...      scores of `sccunet evaluate`; also <name>/scaled/...
+<name>/reading.md             interpretation, written by hand; shown above the tables
 """
 
 import json
@@ -19,16 +19,16 @@ from sccunet.config import ConfigError
 from sccunet.files import write_whole
 
 SETTINGS = "ablation.json"
-SCALED = "scaled"  # the zero line beside the runs
+SCALED = "scaled"  # the baseline of the runs
 
 _READING = "reading.md"
 
 
 def write_report(report_dir: str | Path) -> None:
-    """Writes README.md and the pictures of a report, from the JSON files in it and nothing else.
+    """Writes README.md and the pictures of a report, only from the files in its folder.
 
     Raises:
-      ConfigError: if there is no ablation in it.
+      ConfigError: if the folder has no ablation.
     """
     report_dir = Path(report_dir)
     settings = sorted(report_dir.glob(f"*/{SETTINGS}"))
@@ -37,7 +37,7 @@ def write_report(report_dir: str | Path) -> None:
     lines = [
         "# Loss weights: an ablation",
         "",
-        "Made by `sccunet ablate` from the JSON files beside it, which hold"
+        "Made by `sccunet ablate` from the JSON files in this folder, which hold"
         " every track's scores; do not edit.",
     ]
     for path in settings:
@@ -57,7 +57,7 @@ def _section(folder: Path) -> list[str]:
         lines += [(folder / _READING).read_text().strip(), ""]
     if settings["levels_db"]:
         levels = ", ".join(f"{stem} {gain:g} dB" for stem, gain in settings["levels_db"].items())
-        lines += [f"Levels of the stems changed, in training and test: {levels}.", ""]
+        lines += [f"Changed levels of the stems, in training and test: {levels}.", ""]
     lines += [_what_was_run(settings, scaled), ""]
     lines += [f"![{settings['name']}]({folder.name}.png)", ""]
     table = _table(settings, runs, scaled, _museval, scoring.METRIC_PAIRS[0])
@@ -80,13 +80,13 @@ def _what_was_run(settings, scaled) -> str:
         f" {hardware['cpu']}, {hardware['cores']} cores; {len(scaled['tracks'])} test tracks,"
         f" {seconds} s"
         + (" (the middle of each track)" if settings["excerpt_seconds"] else "")
-        + ". Cells: mean over the seeds ± their standard deviation, dB. `scaled`: the mixture times"
-        " the constant that suits the stem of the track best, the zero line."
+        + ". Cells: mean ± standard deviation over the seeds, dB. `scaled`: the mixture times the"
+        " best constant for each stem of a track, the baseline."
     )
 
 
 def _silence(settings, runs, scaled) -> str:
-    """Says which runs have scores for fewer seconds than the zero line; "" if none."""
+    """Returns a note on runs with scores for fewer seconds than the baseline; "" if none."""
     stem = settings["stems"][0]
     scored, frames = (scaled["stems"][stem][field] for field in ("frames_scored", "frames"))
     silent = []
@@ -107,12 +107,12 @@ def _museval(summary: Mapping[str, Any], stem: str, metric: str) -> float | None
 
 
 def _of_tracks(metric: scoring.TrackMetric) -> Callable[..., float | None]:
-    """As `_museval`, for one of `TRACK_METRICS`."""
+    """Returns a function like `_museval` for one of `TRACK_METRICS`."""
     return lambda summary, stem, _=None: summary[metric.folder]["stems"][stem]["median"]
 
 
 def _table(settings, runs, scaled, value, metrics) -> list[str]:
-    """Rows: losses. Columns: weights, metrics of each stem, the first one's mean over stems."""
+    """Rows: losses. Columns: weights, metrics of each stem, mean of the first metric over stems."""
     stems = settings["stems"]
     columns = [(stem, metric) for stem in stems for metric in metrics]
     head = ["loss", "weights", *(f"{stem} {metric}" for stem, metric in columns)]
@@ -140,7 +140,7 @@ def _cell(values: Sequence[float | None]) -> str:
 
 
 def _draw(settings, runs, scaled, path: Path) -> None:
-    """The first of `TRACK_METRICS`: a panel for each stem and their mean, a dot for each seed."""
+    """Draws the first of `TRACK_METRICS`: a panel per stem and for the mean, a dot per seed."""
     metric = scoring.TRACK_METRICS[0]
     value = _of_tracks(metric)
     pyplot = pictures.load_pyplot()

@@ -1,4 +1,4 @@
-"""The part of a track that stands for all in a comparison: measured, and drawn as spectrograms."""
+"""The example of a comparison: a part of a track that is measured and drawn as spectrograms."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,13 +10,19 @@ from experiments.baselines.folders import read_estimates
 from experiments.reports import spectrograms
 from sccunet.config import Config
 
-_SECONDS = 6.0  # that are drawn
+_SECONDS = 6.0  # length of the drawn part
 
 
 def liveliest(track: Any, config: Config, part: tuple[int, int], frames: int) -> tuple[int, int]:
-    """First sample and length of so much in a part of a track, where its quietest stem is loudest.
+    """Returns first sample and length of the excerpt in which the quietest stem is loudest.
 
-    Elsewhere a picture may show the silence of a stem.
+    Elsewhere a stem may be silent.
+
+    Args:
+      track: a `data_pipeline.tracks.Track`.
+      config: names the stems.
+      part: first sample and length of the part of the track to search.
+      frames: length of the excerpt, in samples.
     """
     from data_pipeline.tracks import read_stems
 
@@ -41,15 +47,18 @@ def draw(
     part: tuple[int, int],
     path: Path,
 ) -> dict[str, Any] | None:
-    """Draws the spectrograms of the estimates that were kept; where they are from, None for none.
+    """Draws the spectrograms of the kept estimates.
 
     Args:
-      track: that was measured.
+      track: the measured track.
       config: names the stems.
-      labels: of the systems, in the order of the columns.
-      work: holds <label>/estimates/<stem>.wav.
+      labels: labels of the systems, in the order of the columns.
+      work: folder with <label>/estimates/<stem>.wav.
       part: first sample and length of the estimates.
-      path: the PNG.
+      path: the PNG to write.
+
+    Returns:
+      "track", "start_seconds" and "seconds" of the drawn part; None if there are no estimates.
     """
     from data_pipeline.tracks import read_mixture, read_stems
 

@@ -1,4 +1,4 @@
-"""The pictures of a comparison: box plots of scores; and how every picture is saved."""
+"""Box plots of scores, and shared functions for all pictures."""
 
 import io
 import os
@@ -9,13 +9,13 @@ import numpy as np
 from sccunet.files import write_whole
 
 _MOST_BYTES = 300_000
-_DRAWN_DB = 60  # a mixture that was only turned down has a SAR of 150 dB and more
+_DRAWN_DB = 60  # a scaled mixture has a SAR of 150 dB and more
 _REFERENCE, _OURS, _ORACLE = "#b8b8b8", "#e8710a", "#c9b8dc"
 _OTHERS = ("#3b75af", "#519e3e", "#c53a32", "#84584e", "#d684bd", "#65b2b8")
 
 
 def colours(groups: Sequence[str]) -> list[str]:
-    """A colour for each system of "reference", "ours", "other" or "oracle"."""
+    """Returns a colour for each system's group: "reference", "ours", "other" or "oracle"."""
     fixed = {"reference": _REFERENCE, "ours": _OURS, "oracle": _ORACLE}
     others = 0
     chosen = []
@@ -32,17 +32,17 @@ def boxes(
     title: str,
     path: str | os.PathLike,
 ) -> None:
-    """Box plots, a row of panels for each stem and a column for each metric.
+    """Draws box plots, a row of panels for each stem and a column for each metric.
 
-    A box goes from the 25th to the 75th percentile, its whiskers from the 5th to the 95th.
+    Boxes extend from the 25th to the 75th percentile, whiskers from the 5th to the 95th.
 
     Args:
-      values: system -> stem -> [frames or tracks, metrics], dB; NaN and what is over 60 dB are left
-        out.
-      metrics: their names.
-      box_colours: of the systems.
-      title: what the values are.
-      path: the PNG.
+      values: system -> stem -> [frames or tracks, metrics], dB; NaN and values over 60 dB are not
+        drawn.
+      metrics: names of the metrics.
+      box_colours: colours of the systems.
+      title: description of the values.
+      path: the PNG to write.
     """
     pyplot = load_pyplot()
     stems = list(next(iter(values.values())))
@@ -76,7 +76,7 @@ def boxes(
 
 def _box(axis, place: int, scores: np.ndarray, colour: str) -> None:
     """Draws a box of those `scores` that are neither NaN nor too large."""
-    finite = scores[scores < _DRAWN_DB]  # NaN is not
+    finite = scores[scores < _DRAWN_DB]  # false for NaN
     if not finite.size:
         return
     thin = {"linewidth": 0.8}
@@ -97,7 +97,7 @@ def _box(axis, place: int, scores: np.ndarray, colour: str) -> None:
 
 
 def load_pyplot():
-    """matplotlib.pyplot, which takes a second to import, without a screen."""
+    """Imports matplotlib.pyplot, which takes a second, for use without a screen."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -107,7 +107,7 @@ def load_pyplot():
 
 
 def save(figure, path: str | os.PathLike) -> None:
-    """Writes a PNG of few colours, as fine as the size allows."""
+    """Writes a PNG with few colours, at the highest resolution that the file size allows."""
     from matplotlib import pyplot
     from PIL import Image
 

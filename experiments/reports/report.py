@@ -1,4 +1,4 @@
-"""The report of a comparison: made from the JSON files that lie below a folder and nothing else."""
+"""The report of a comparison, only from the JSON files in its folder."""
 
 import os
 import re
@@ -19,12 +19,12 @@ from sccunet.files import write_whole
 README = "README.md"
 
 _TOLD_DB = 100
-_BOXES_OF_TRACKS = 10  # boxes show tracks if there are at least this many, else frames
+_BOXES_OF_TRACKS = 10  # boxes show tracks if there are at least this many, otherwise frames
 _NOT_RUN, _MEANINGLESS = "not run", "—"
 
 
 def write_report(report_dir: str | os.PathLike) -> None:
-    """Writes README.md and `<data set>_scores.png` from the JSON in `report_dir`.
+    """Writes README.md and `<data set>_scores.png` from the JSON files in `report_dir`.
 
     Raises:
       ConfigError: as `read`.
@@ -37,7 +37,7 @@ def write_report(report_dir: str | os.PathLike) -> None:
 
 
 def render(report_dir: str | os.PathLike) -> str:
-    """The text of README.md, as Markdown.
+    """Returns the text of README.md, as Markdown.
 
     Raises:
       ConfigError: as `read`.
@@ -46,8 +46,8 @@ def render(report_dir: str | os.PathLike) -> str:
     lines = [
         "# Comparison of separation systems",
         "",
-        "Made from the JSON files that lie beside it by"
-        " `sccunet compare --report_dir=REPORT`; change those, not this.",
+        "Made from the JSON files in this folder by `sccunet compare --report_dir=REPORT`; do not"
+        " edit.",
         "DATA, RUN and REPORT stand for folders.",
     ]
     for data_set in data_sets:
@@ -62,8 +62,8 @@ def render(report_dir: str | os.PathLike) -> str:
 _MUSDB18_NOT_RUN = (
     "## MUSDB18: not run",
     "",
-    "The data set was not at hand, and published scores stand only beside scores on its test"
-    " tracks. With it, and a model trained on its training tracks:",
+    "The data set was not available. Published scores are shown only next to scores on its test"
+    " tracks. With the data set and a model trained on its training tracks:",
     "",
     "```",
     "sccunet prepare --musdb_dir=MUSDB18 --data_dir=DATA",
@@ -79,16 +79,16 @@ def _how_to_read(metrics: Sequence[scoring.TrackMetric]) -> list[str]:
         "",
         f"- SDR, SIR, SAR, ISR: {scoring.MUSEVAL}. More is better.",
         *(
-            f"- {metric.title}: {metric.what}. Another measure: not to be held against museval's."
+            f"- {metric.title}: {metric.what}. Another metric; do not compare it with museval's."
             for metric in metrics
         ),
         f"- {scoring.SILENCE}",
-        "- † is given the true stems: a bound, not a competitor.",
-        "- Real-time factor: computing time for a second of audio; below 1 is faster than real"
-        " time. Each system was timed in processes of its own, after one separation to warm up; in"
-        " brackets the fastest and the slowest.",
-        "- Peak memory: the most that such a process had in main memory. Start-up: its imports and"
-        " the loading of the system.",
+        "- †: the system uses the true stems; it is a bound, not a competitor.",
+        "- Real-time factor: computing time per second of audio; below 1 is faster than real time."
+        " Each system was timed in its own processes, after one separation as a warm-up; in"
+        " brackets: the fastest and the slowest.",
+        "- Peak memory: the most main memory of such a process. Start-up: time for imports and for"
+        " loading the system.",
     ]
 
 
@@ -106,7 +106,7 @@ def _section(data_set: DataSet) -> list[str]:
         lines += [f"**{' / '.join(metrics)}** in dB, museval v4", ""]
         lines += [*_scores_table(data_set, metrics), ""]
     for metric in scoring.metrics_in(*(entry.summary for entry in data_set.scored)):
-        lines += [f"**{metric.title}** in dB, another measure", ""]
+        lines += [f"**{metric.title}** in dB, another metric", ""]
         lines += [*_track_table(data_set, metric), ""]
     if warnings := _warnings(data_set):
         lines += [*(f"- {warning}" for warning in warnings), ""]
@@ -151,7 +151,7 @@ def _command(info: Mapping[str, Any]) -> str:
 
 
 def flag_list(values: Sequence[str]) -> str:
-    """Names as absl's list flags read them, commas and all."""
+    """Formats names as a value for absl's list flags; names may contain commas."""
     return ",".join(
         '"' + value.replace('"', '""') + '"' if re.search('[,"]', value) else value
         for value in values
@@ -185,7 +185,7 @@ def _legend(data_set: DataSet) -> list[str]:
 
 
 def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
-    """Medians of two metrics in each cell; published SDRs where there are any to quote."""
+    """Returns a table with medians of two metrics in each cell, and published SDRs, if any."""
     stems = data_set.stems
     quoted = _quoted(stems) if data_set.is_musdb18 and "SDR" in metrics else {}
     header = ["system", *stems, "seconds scored", *(["source"] if quoted else [])]
@@ -221,7 +221,7 @@ def _track_table(data_set: DataSet, metric: scoring.TrackMetric) -> list[str]:
 
 
 def _quoted(stems: Sequence[str]) -> dict[str, list[list[str]]]:
-    """Group -> rows of published scores that have one of these stems."""
+    """Returns group -> rows of published scores with at least one of these stems."""
     groups = {"oracle": "oracle", "yes": "other", "no": "other", None: "reference"}
     training = {"yes": "; extra training data", "no": "; no extra training data"}
     rows: dict[str, list[list[str]]] = {}
@@ -240,7 +240,7 @@ def _quoted(stems: Sequence[str]) -> dict[str, list[list[str]]]:
 
 
 def _warnings(data_set: DataSet) -> list[str]:
-    """Each warning once, with the systems that it is of unless it is of all."""
+    """Returns each warning once, with its systems unless it concerns all."""
     found: dict[str, list[str]] = {}
     for entry in data_set.scored:
         for warning in scoring.warnings(entry.summary):
@@ -319,7 +319,7 @@ def _draw_scores(data_set: DataSet, path: Path) -> None:
 def _number(value: float | None) -> str:
     if value is None:
         return "no score"
-    # Nothing but rounding errors: the SAR of a mixture that was only turned down.
+    # Only rounding errors, as in the SAR of a scaled mixture.
     return f"over {_TOLD_DB}" if value > _TOLD_DB else f"{value:.2f}"
 
 

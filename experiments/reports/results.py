@@ -1,8 +1,8 @@
-"""Results of comparisons: what lies below a report's folder, and published scores to quote.
+"""Results of comparisons in a report's folder, and published scores to quote.
 
-<data set>/dataset.json           what was compared, on what
+<data set>/dataset.json           the compared systems and the data
 <data set>/<label>/               scores of a system, as `sccunet evaluate` writes them
-<data set>/<label>/measure.json   a list of what `experiments.measure` found of it
+<data set>/<label>/measure.json   a list of results of `sccunet measure`
 """
 
 import dataclasses
@@ -23,8 +23,8 @@ MEASUREMENTS = "measure.json"
 
 _PUBLISHED = Path(__file__).with_name("published.json")
 _MUSDB18_HZ = 44_100
-_MUSDB18_SECONDS = 10_000  # its test tracks have 12 500
-# What has to be the same for scores to stand in one table.
+_MUSDB18_SECONDS = 10_000  # the test tracks have 12 500 s
+# Settings that must be equal for scores in one table.
 _SAME = ("split", "stems", "sample_rate", "excerpt_seconds")
 
 
@@ -33,13 +33,13 @@ class Entry:
     """A system of a comparison.
 
     Attributes:
-      label: its name in the report.
+      label: name in the report.
       system: one of `SYSTEMS`.
-      weights: their name, where it has any of its own.
-      folder: of its scores.
-      settings: what was scored, as evaluate wrote it; None where it was not run.
-      summary: as `scoring.summarise` makes it; None where it was not run.
-      measurements: what `experiments.measure` found, a run each.
+      weights: name of its weights, if it has any.
+      folder: folder of its scores.
+      settings: what was scored, as evaluate wrote it; None if not run.
+      summary: from `scoring.summarise`; None if not run.
+      measurements: results of `sccunet measure`, one per run.
     """
 
     label: str
@@ -57,12 +57,12 @@ class Entry:
 
     @property
     def title(self) -> str:
-        """The label, marked where the system is given the true stems."""
+        """The label, with a mark if the system uses the true stems."""
         return f"{self.label} †" if self.kind.given_truth else self.label
 
     @property
     def has_costs(self) -> bool:
-        """Whether anybody would ask what separating with it takes."""
+        """Whether time and memory of the system are of interest."""
         return self.kind.group in ("ours", "other") and self.kind.computes
 
 
@@ -71,9 +71,9 @@ class DataSet:
     """The systems compared on the same tracks.
 
     Attributes:
-      slug: its folder, and the start of its pictures' names.
-      info: of dataset.json.
-      entries: sorted as the rows.
+      slug: name of its folder, and prefix of its pictures.
+      info: content of dataset.json.
+      entries: the systems, in the order of the rows.
     """
 
     slug: str
@@ -87,14 +87,14 @@ class DataSet:
 
     @property
     def stems(self) -> list[str]:
-        """What was scored."""
+        """The scored stems."""
         return list(self.scored[0].settings["stems"])
 
     @property
     def is_musdb18(self) -> bool:
-        """Whether these are MUSDB18's test tracks, all of them and from beginning to end.
+        """Whether these are all of MUSDB18's test tracks, in full length.
 
-        musdb's previews have the same names, and 7 seconds each.
+        musdb's previews have the same names, but only 7 seconds each.
         """
         if not self.scored:
             return False
@@ -110,20 +110,20 @@ class DataSet:
 
 
 def published() -> dict[str, Any]:
-    """Published scores on MUSDB18's test tracks, and the names of those."""
+    """Returns published scores on MUSDB18's test tracks, and the names of these tracks."""
     return json.loads(_PUBLISHED.read_text())
 
 
 def slug(name: str) -> str:
-    """A name as part of a file's name."""
+    """Returns a name in a form that can be a part of file names."""
     return re.sub(r"\W+", "_", name.lower()).strip("_")
 
 
 def read(report_dir: str | os.PathLike) -> list[DataSet]:
-    """The comparisons in a folder, sorted by folder name.
+    """Reads the comparisons in a folder, sorted by folder name.
 
     Raises:
-      ConfigError: if there are none, or scores of one comparison are not of the same tracks.
+      ConfigError: if there are none, or if the scores of a comparison are not of the same tracks.
     """
     paths = sorted(Path(report_dir).glob(f"*/{DATA_SET}"))
     if not paths:
@@ -132,7 +132,7 @@ def read(report_dir: str | os.PathLike) -> list[DataSet]:
 
 
 def read_data_set(folder: Path) -> DataSet:
-    """One of them, as `read`."""
+    """Reads one comparison, as `read`."""
     info = json.loads((folder / DATA_SET).read_text())
     entries = []
     for label, what in info["systems"].items():
@@ -168,15 +168,15 @@ def read_data_set(folder: Path) -> DataSet:
 
 
 def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict[str, Any]:
-    """What to write into dataset.json: `info`, and the systems of before beside the new ones.
+    """Returns the content for dataset.json: `info`, and earlier and new systems.
 
     Args:
-      path: of dataset.json, which need not exist.
-      info: about the data set.
-      systems: label -> {"system", "weights"}.
+      path: path of dataset.json, which need not exist.
+      info: description of the data set.
+      systems: label -> {"system", "weights"} of the new systems.
 
     Raises:
-      ConfigError: if something else was compared before.
+      ConfigError: if the earlier comparison was a different one.
     """
     before: Mapping[str, Any] = {"systems": {}}
     if path.exists():
@@ -201,7 +201,7 @@ def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict
 
 
 def check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> None:
-    """Raises ConfigError if other systems than `labels` were scored on other tracks before."""
+    """Raises ConfigError if systems other than `labels` were scored on other tracks before."""
     before: dict[str, set[str]] = {}
     for path in folder.glob("*/*/*.json"):  # <label>/<split>/<track>.json
         label, split, name = path.relative_to(folder).parts
@@ -211,17 +211,17 @@ def check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> 
         if label not in labels and scored != now:
             differ = ", ".join(sorted(scored ^ now)[:3])
             raise ConfigError(
-                f"{folder / label}: found scores of other tracks (not in both: {differ}), expected"
-                " the same for all; choose another --name, or name all systems again"
+                f"{folder / label}: found scores of other tracks (differing: {differ}), expected"
+                " the same for all systems; choose another --name, or give all systems again"
             )
 
 
 def publish(work: Path, folder: Path) -> None:
-    """Copies a system's scores and measurements from where they were made into the report's folder.
+    """Copies a system's scores and measurements into the report's folder.
 
     Args:
-      work: holds scores/ and measure_<round>.json.
-      folder: of the system in the report.
+      work: folder with scores/ and measure_<round>.json.
+      folder: folder of the system in the report.
     """
     scoring.publish(work / "scores", folder)
     if rounds := [json.loads(path.read_text()) for path in sorted(work.glob("measure_*.json"))]:
@@ -229,5 +229,5 @@ def publish(work: Path, folder: Path) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Text without white space: a report has many files."""
+    """Returns JSON without white space, as a report has many files."""
     return json.dumps(value, separators=(",", ":")) + "\n"

@@ -1,4 +1,4 @@
-"""Spectrograms of stems beside each other."""
+"""Spectrograms of stems, side by side."""
 
 import os
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ _RANGE_DB = 80
 def of_systems(
     columns: Mapping[str, Mapping[str, np.ndarray]], sample_rate: int, path: str | os.PathLike
 ) -> None:
-    """Spectrograms, a row for each stem and a column for each system.
+    """Draws spectrograms, a row for each stem and a column for each system.
 
     Args:
       columns: title -> stem -> float [samples].
@@ -53,7 +53,7 @@ def of_systems(
 def of_pairs(
     pairs: Mapping[str, tuple[np.ndarray, np.ndarray]], sample_rate: int, path: str | os.PathLike
 ) -> None:
-    """Spectrograms, a row for the mixture and each stem: the truth left, the estimate right.
+    """Draws spectrograms, a row for the mixture and each stem: truth left, estimate right.
 
     Args:
       pairs: "mixture" and stems -> truth and estimate, float [samples].
@@ -83,7 +83,7 @@ def of_pairs(
 
 def _draw(axis, samples, sample_rate: int):
     """Draws float `samples` [samples] into an axis of matplotlib; returns the image."""
-    # At -140 dB it keeps the logarithm of digital silence finite.
+    # Noise at -140 dB keeps the logarithm of digital silence finite.
     silence = 1e-7 * np.random.default_rng(0).standard_normal(len(samples))
     # Scaled so that a full-scale sine is at 0 dB.
     *_, image = axis.specgram(

@@ -389,7 +389,7 @@ def test_a_label_stays_what_it_was(calls, song, tmp_path, write_track):
     assert rows_of(report.render(tmp_path / "report")).pop("more")[0][0] == "not run"
     calls.clear()
     write_track(song / "test" / "b", dict.fromkeys(STEMS, 0.1), 1.0, rate=RATE)
-    with pytest.raises(ConfigError, match=r"found scores of other tracks \(not in both: test/b\)"):
+    with pytest.raises(ConfigError, match=r"found scores of other tracks \(differing: test/b\)"):
         run_compare(tmp_path, song, "irm")
     assert not calls
     report.render(tmp_path / "report")

@@ -128,8 +128,8 @@ def render(results: Mapping[str, Any]) -> str:
         " docs/performance.md explains the figures.",
         "",
         "Tables show the median over all repetitions of all rounds, and the range. Contenders took"
-        " turns, each time in a new process. Peak memory: the most main memory of that process;"
-        " import only: memory after importing its framework, before anything is built.",
+        " turns, each time in a new process. Peak memory: the largest memory use of that"
+        " process; import only: its memory use after importing the framework.",
     ]
     for section in CONTENDERS:
         lines += ["", f"## {_TITLES[section]}", ""]

@@ -87,8 +87,8 @@ def _how_to_read(metrics: Sequence[scoring.TrackMetric]) -> list[str]:
         "- Real-time factor: computing time per second of audio; below 1 is faster than real time."
         " Each system was timed in its own processes, after one separation as a warm-up; in"
         " brackets: the fastest and the slowest.",
-        "- Peak memory: the largest memory use of such a process. Start-up: time for imports and for"
-        " loading the system.",
+        "- Peak memory: the largest memory use of such a process. Start-up: time for imports and"
+        " for loading the system.",
     ]
 
 

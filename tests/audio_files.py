@@ -1,4 +1,4 @@
-"""What the tests of audio files share."""
+"""Functions that the tests of audio files share."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from data_pipeline.wav import DamagedError
 
 
 def integers(bits: int, samples: int = 9_000, channels: int = 2) -> np.ndarray:
-    """Whole numbers over all of the range of so many bits, both ends included."""
+    """Returns whole numbers over the full range of a number of bits, both ends included."""
     full = 2 ** (bits - 1)
     x = np.random.default_rng(bits).integers(-full, full, (samples, channels))
     x[0], x[-1] = -full, full - 1
@@ -15,7 +15,7 @@ def integers(bits: int, samples: int = 9_000, channels: int = 2) -> np.ndarray:
 
 
 def salvage(path, stream: int = 0) -> tuple[audio.AudioInfo, np.ndarray, str]:
-    """All that a damaged file gives, and what is said of it in the end ("" if all is well)."""
+    """Returns the salvaged samples of a file, and the final message ("" if it is intact)."""
     blocks, message = [], ""
     with audio.recording(path, stream, salvage=True) as (info, given):
         try:

@@ -38,7 +38,7 @@ _STEMS = ("vocals", "drums", "bass", "other")
 
 
 def make_data(folder: Path) -> Path:
-    """Noise: two tracks to train on, one to validate on."""
+    """Writes noise: two training tracks and a validation track."""
     rng = np.random.default_rng(0)
     for track in ("train/one", "train/two", "valid/check"):
         for stem in _STEMS:
@@ -48,7 +48,7 @@ def make_data(folder: Path) -> Path:
 
 
 def flags(data_dir: Path, workdir: Path, changes: Mapping[str, object] = {}) -> list[str]:
-    """Of the training, `changes` included, with a checkpoint after every other step or so."""
+    """Returns flags of the training, with `changes` and a checkpoint about every other step."""
     return [
         "--config=small_4stems",
         f"--data_dir={data_dir}",
@@ -60,7 +60,7 @@ def flags(data_dir: Path, workdir: Path, changes: Mapping[str, object] = {}) -> 
 
 
 def arrays(path: Path) -> dict[str, np.ndarray]:
-    """Every array of a weights file, by its place there."""
+    """Returns every array of a weights file, by its path in the file."""
     found = {}
 
     def visit(name, item):
@@ -79,7 +79,7 @@ def kill(
     whole: Path,
     folder: Path,
 ) -> list[str]:
-    """Kills by these signals in turn; gives what was not as it should be.
+    """Kills runs with these signals in turn; returns what went wrong.
 
     Args:
       signals: as many as there are kills.
@@ -106,12 +106,12 @@ def kill(
             within += bool(number) and 0 < steps < EPOCHS * STEPS
             print(f"exit code {done.returncode}, {steps} of {EPOCHS * STEPS} steps", flush=True)
             text = done.stdout + done.stderr
-            # SIGTERM ends it as it is until there is something to save.
+            # Until there is something to save, SIGTERM just ends the run.
             expected = {-number, *([75] if number == signal.SIGTERM else [])} if number else {0}
             if done.returncode not in expected | {0} or "damaged" in text or "Traceback" in text:
                 return [*wrong, f"exit code {done.returncode}\n{text}"]
             ended = done.returncode == 0
-            if number and workdir.exists():  # what a kill in the midst of writing leaves
+            if number and workdir.exists():  # leftovers of a kill during writing
                 for name in (".last.weights.h5", ".best.weights.h5", ".config.json.part"):
                     (workdir / name).write_text("half")
         wrong += differences(workdir, whole)
@@ -120,9 +120,9 @@ def kill(
 
 
 def differences(workdir: Path, whole: Path) -> list[str]:
-    """What is not as in the workdir of the run that nobody stopped."""
+    """Returns differences from the workdir of a run that was not stopped."""
     for name in ("previous.weights.h5", "best.weights.h5"):
-        arrays(workdir / name)  # opens
+        arrays(workdir / name)  # can be opened
     found, truth = (arrays(f / "last.weights.h5") for f in (workdir, whole))
     wrong = []
     if int(found["optimizer/vars/0"]) != EPOCHS * STEPS:
@@ -134,7 +134,7 @@ def differences(workdir: Path, whole: Path) -> list[str]:
 
 
 def main() -> None:
-    """Says what was wrong, and exits with 1 if anything was."""
+    """Prints what went wrong; exits with 1 if anything did."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--signals", default="SIGKILL", help="such as SIGKILL,SIGTERM: in turn")

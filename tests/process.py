@@ -27,7 +27,7 @@ _CONTEXT.set_forkserver_preload(
 def _main(
     name: str, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[str]
 ) -> None:
-    """What the forked process does, in place of `python -m experiments.<name> <arguments>`."""
+    """Runs in the forked process, in place of `python -m experiments.<name> <arguments>`."""
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
@@ -36,7 +36,7 @@ def _main(
     ):
         os.dup2(os.open(path, how), number)
     sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, closefd=False, buffering=buffering)  # noqa: SIM115 (for all its life)
+        open(number, mode, closefd=False, buffering=buffering)  # noqa: SIM115 (open until it ends)
         for number, mode, buffering in ((0, "r", -1), (1, "w", -1), (2, "w", 1))
     )
     # Shells start background jobs with SIGINT ignored, and that is inherited.
@@ -51,7 +51,7 @@ def _main(
 
 @dataclasses.dataclass
 class Running:
-    """A program that was started.
+    """A started program.
 
     Attributes:
       process: to wait for, or to kill.
@@ -62,11 +62,11 @@ class Running:
     folder: tempfile.TemporaryDirectory
 
     def read(self, name: str) -> str:
-        """What it has printed so far on "stdout" or "stderr"."""
+        """Returns its output so far on "stdout" or "stderr"."""
         return (Path(self.folder.name) / name).read_text(errors="surrogateescape")
 
     def wait(self, timeout: float = 600) -> subprocess.CompletedProcess:
-        """Waits for its end; kills it and raises TimeoutExpired if that takes longer."""
+        """Waits for its end; kills it and raises TimeoutExpired after the timeout."""
         self.process.join(timeout)
         if self.process.exitcode is None:
             self.process.kill()
@@ -102,12 +102,12 @@ def start(name: str, *arguments: object, stdin: bytes = b"", **changes: str) -> 
 
 
 def run(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    """As `start`, and waits for the end."""
+    """Runs a program as `start` does, and waits for its end."""
     return start(name, *arguments, **options).wait()
 
 
 def fresh(name: str, *arguments: object, **options) -> subprocess.CompletedProcess:
-    """The same by a new Python, which takes seconds; `options` are those of `subprocess.run`."""
+    """Runs a program in a new Python, which takes seconds; `options` are of `subprocess.run`."""
     command = [sys.executable, "-m", f"experiments.{name}", *map(str, arguments)]
     return subprocess.run(
         command, **{"cwd": ROOT, "capture_output": True, "text": True, "timeout": 600, **options}

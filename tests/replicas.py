@@ -1,4 +1,4 @@
-"""Ten losses of a small network on noise, as so many replicas or workers have them.
+"""Prints ten losses of a small network on noise, trained by several replicas or workers.
 
   python tests/replicas.py DATA WORKDIR one            # one device
   python tests/replicas.py DATA WORKDIR mirrored 2     # two logical CPUs
@@ -17,7 +17,7 @@ STEPS, EPOCHS = 5, 2
 
 
 def config():
-    """Without dropout and with common statistics, for else replicas differ by design."""
+    """A config without dropout and with common statistics; otherwise replicas differ by design."""
     from sccunet.config import Config, ModelConfig
 
     return Config(
@@ -31,7 +31,7 @@ def config():
 
 
 def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
-    """Trains as `experiments.train` does, and prints what it came to."""
+    """Trains as the program train does, and prints the losses."""
     if devices > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration()] * devices
@@ -44,7 +44,7 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1) -> None:
     losses, validated = [], []
 
     class Noted(loop.FiniteGuard):
-        """Losses as the run has them: means since the epoch began."""
+        """Records the losses of the run: means since the start of the epoch."""
 
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)

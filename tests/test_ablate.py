@@ -1,4 +1,4 @@
-"""experiments.ablate: its report from JSON alone, and the whole program."""
+"""The program ablate: its report, only from JSON, and a whole run."""
 
 import dataclasses
 import json
@@ -34,7 +34,9 @@ def published(tmp_path_factory):
         scores.mkdir(parents=True)
         (scores / scoring.SUMMARY).write_text(json.dumps({"tracks": ["test/x"]}))
         (scores / "test").mkdir()
-        (scores / "test" / "gone.json").write_text("{}")  # of a track that is no more in the data
+        (scores / "test" / "gone.json").write_text(
+            "{}"
+        )  # from a track that was removed from the data
         scoring.score_track(references, gain * references, _STEMS, RATE, scores, "test/x")
         settings = {"system": "x", "stems": _STEMS, "data_dir": "/secret", "weights": "/secret/w"}
         (scores / scoring.SETTINGS).write_text(json.dumps(settings))
@@ -85,7 +87,7 @@ def test_report_has_means_and_deviations_over_seeds(published):
     assert with_reading.replace("Nothing can be said.\n\n", "") == text
 
 
-def test_published_scores_are_small_and_name_no_place(published):
+def test_published_scores_are_small_and_without_paths(published):
     root, _ = published
     for path in (root / "two_stems").glob("**/*.json"):
         assert "secret" not in path.read_text()
@@ -97,7 +99,7 @@ def test_published_scores_are_small_and_name_no_place(published):
     )
 
 
-def test_seconds_without_a_score_are_told(published, tmp_path):
+def test_seconds_without_a_score_are_reported(published, tmp_path):
     root, _ = published
     shutil.copytree(root, tmp_path / "report")
     path = tmp_path / "report" / "two_stems" / "plain" / "0" / "test" / "x.json"
@@ -125,7 +127,7 @@ def test_levels_are_set_once(tmp_path, write_track):
     assert (copy / "vocals.wav").stat().st_mtime_ns == when
     for levels, message in (
         ({"vocals": -10.0}, r"levels\.json: found .*-20.0.*, expected .*-10.0.*; choose another"),
-        ({"voice": -10.0}, r"levels: found voice=-10, expected the name of a file in"),
+        ({"voice": -10.0}, r"levels: found voice=-10, expected a stem in"),
         ({"vocals": 1.0}, r"levels: found vocals=1, expected .* 0 dB or less"),
     ):
         with pytest.raises(ConfigError, match=message):
@@ -141,14 +143,14 @@ def test_a_users_mistake_is_one_line(program, refusal, tmp_path):
         f"--data_dir={tmp_path}",
         f"--work_dir={tmp_path}",
     )
-    assert "--name: missing" in refusal(program("ablate", *given))
+    assert "--name: not given" in refusal(program("ablate", *given))
     message = refusal(program("ablate", *given, "--name=x", "--losses=one=1:0:0"))
     assert (
         message == "losses: found 3 weights for one, expected one for each of vocals, accompaniment"
     )
 
 
-def test_flags_that_cannot_be(tmp_path):
+def test_invalid_flags(tmp_path):
     for values, message in (
         ({"losses": ["one=x:1"]}, "--losses: found 'x', expected a number"),
         ({"losses": ["a", "a"]}, "--losses: found a name twice in a,a, expected it once"),
@@ -165,7 +167,7 @@ def test_flags_that_cannot_be(tmp_path):
 
 
 def _options(folder, config, losses=("balanced",), seeds=("0",), levels=(), **more):
-    """Of an ablation on <folder>/data."""
+    """Options of an ablation on <folder>/data."""
     options = {
         "config_file": "config.py",
         "overrides": [],
@@ -220,7 +222,7 @@ def test_runs_are_trained_scored_and_reported_once(program, tmp_path, write_trac
     folder = tmp_path / "report" / "two_stems_quiet"
     settings = json.loads((folder / "ablation.json").read_text())
     assert settings["weights"]["alpha 1"] == [1.0, 0.0]
-    # The vocals are at half of half of the drums' level.
+    # The vocals have a quarter of the drums' level.
     assert settings["weights"]["balanced"] == pytest.approx([0.8, 0.2], abs=0.01)
     assert settings["steps_per_epoch"] == 2
     assert settings["config"] == ["config.py", "--config.steps_per_epoch=2"]
@@ -232,7 +234,7 @@ def test_runs_are_trained_scored_and_reported_once(program, tmp_path, write_trac
     times = {path: path.stat().st_mtime_ns for path in files}
     assert len({path.suffix for path in times}) == 2
 
-    # A part of it again, by the whole program: nothing is trained or scored.
+    # A part of it again, with the real program: nothing is trained or scored.
     done = program(
         *("ablate", "--config", options.config_file, "--config.steps_per_epoch=2", "--name=Part"),
         *(f"--{name}_dir={tmp_path / name}" for name in ("data", "work", "report")),
@@ -247,7 +249,7 @@ def test_runs_are_trained_scored_and_reported_once(program, tmp_path, write_trac
     assert len(re.findall(r"^\| balanced \| 0.8, 0.2 \| ", text, re.MULTILINE)) == 4
 
 
-def test_the_report_in_the_repository_is_that_of_its_json(tmp_path):
+def test_the_committed_report_matches_its_json(tmp_path):
     shutil.copytree(_REPORT, tmp_path / "report")
     (tmp_path / "report" / "README.md").unlink()
     ablation.write_report(tmp_path / "report")

@@ -46,7 +46,7 @@ def _state(trainer):
 
 
 def _trainer(seed=0):
-    """A trainer as it starts; each seed's is built once."""
+    """A new trainer; each seed's is built once."""
     trainer, start = _built(seed)
     for variable, value in zip(_state(trainer), start, strict=True):
         variable.assign(value)
@@ -62,7 +62,7 @@ def _cut(path):
 
 
 def _zero(path):
-    """A block of the disk that was never written, in the midst of a large array."""
+    """Damages a file as a disk block in the middle of a large array that was never written."""
     content = bytearray(path.read_bytes())
     with h5py.File(path) as file:
         arrays = []
@@ -98,7 +98,7 @@ def written(tmp_path_factory):
 
 @pytest.fixture
 def workdir(written, tmp_path):
-    """With checkpoints of steps 3 (previous) and 6 (last)."""
+    """A workdir with checkpoints of steps 3 (previous) and 6 (last)."""
     return shutil.copytree(written, tmp_path, dirs_exist_ok=True)
 
 
@@ -111,7 +111,7 @@ def test_the_newest_is_loaded(workdir):
 
 
 @pytest.mark.parametrize("damage", _DAMAGE)
-def test_a_damaged_one_is_named_and_the_one_before_is_taken(workdir, damage):
+def test_a_damaged_one_is_named_and_the_previous_one_is_loaded(workdir, damage):
     _DAMAGE[damage](workdir / CHECKPOINT)
     lines, trainer = [], _trainer(1)
     assert load_newest(trainer, workdir, lines.append) == workdir / PREVIOUS
@@ -122,7 +122,7 @@ def test_a_damaged_one_is_named_and_the_one_before_is_taken(workdir, damage):
     assert line.endswith(f"continuing from {PREVIOUS}, and keeping it as {CHECKPOINT}.damaged")
     assert not (workdir / CHECKPOINT).exists()
 
-    # The next checkpoint does not push the good one out for the bad one.
+    # The next checkpoint does not replace the good one with the bad one.
     callback = Checkpoint(workdir)
     callback.set_model(trainer)
     callback.on_epoch_end(1, {"val_loss": 1.0})
@@ -138,7 +138,7 @@ def test_a_missing_one_as_between_two_renames(workdir):
     assert (_steps(trainer), lines) == (3, [])
 
 
-def test_no_good_one_is_an_error_and_no_fresh_start(workdir):
+def test_no_good_one_is_an_error_and_not_a_new_start(workdir):
     _cut(workdir / CHECKPOINT)
     (workdir / PREVIOUS).write_bytes(b"")
     with pytest.raises(ConfigError) as caught:
@@ -149,10 +149,10 @@ def test_no_good_one_is_an_error_and_no_fresh_start(workdir):
     assert "\n" not in str(caught.value)
 
 
-def test_one_that_may_not_be_read_is_not_taken_for_damaged(workdir, monkeypatch):
+def test_one_without_permission_to_read_is_not_called_damaged(workdir, monkeypatch):
     file = h5py.File
 
-    def refuse(path, *args, **kwargs):  # root, as tests may run, may read everything
+    def refuse(path, *args, **kwargs):  # tests may run as root, who can read everything
         if str(path) == str(workdir / CHECKPOINT):
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return file(path, *args, **kwargs)
@@ -204,7 +204,7 @@ def test_a_disk_that_fills_up_leaves_the_checkpoints(workdir, full_disk, part):
     load_weights(_trainer(2), workdir / CHECKPOINT)
 
 
-def test_what_a_killed_write_left_is_gone_after_the_next(workdir):
+def test_leftovers_of_a_killed_write_are_removed_by_the_next(workdir):
     names = sorted(path.name for path in workdir.iterdir())
     for name in (CHECKPOINT, BEST):
         (workdir / f".{name}").write_bytes(b"half")

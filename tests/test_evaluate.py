@@ -1,4 +1,4 @@
-"""experiments.evaluate: museval's own numbers, the reference systems, and going on after a stop."""
+"""The program evaluate: museval's own figures, reference systems, continuing after a stop."""
 
 import collections
 import concurrent.futures
@@ -20,9 +20,9 @@ from experiments.baselines.system import System
 from experiments.references import as_16_bit, empty_band
 from sccunet.config import Config, ConfigError, ModelConfig
 
-RATE = 8000  # museval's time goes with it
+RATE = 8000  # museval's time is proportional to it
 ROOT = Path(__file__).parents[1]
-# [samples, 1], loud and between the bins of any FFT.
+# [samples, 1], loud, and between the bins of any FFT.
 TONE = (0.9 * np.sin(2 * np.pi * 441.3 / RATE * np.arange(3 * RATE)))[:, None].astype(np.float32)
 
 
@@ -35,7 +35,7 @@ def write_run(folder, **model):
 
 
 def write_track(folder, **stems):
-    """Stems [samples, channels] as 16-bit WAVs; returned as they can be read back."""
+    """Writes stems [samples, channels] as 16-bit WAVs; returns them as they are read back."""
     for name, samples in stems.items():
         audio.write_wav(folder / f"{name}.wav", samples, RATE)
     return {name: read_wav(folder / f"{name}.wav") for name in stems}
@@ -93,7 +93,7 @@ def run(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scaled(data_dir, run, tmp_path_factory):
-    """(folder of scores, summary) of the reference `scaled`."""
+    """Folder of scores and summary of the reference `scaled`."""
     output_dir = tmp_path_factory.mktemp("scores") / "scaled"
     return output_dir, evaluate(run, data_dir, output_dir, system="scaled")
 
@@ -110,7 +110,7 @@ def test_json_is_the_file_that_museval_writes(tmp_path):
     files = write_track(folder, **{name: noise(i, 3.4, 2) for i, name in enumerate(names)})
     evaluate(tmp_path / "run", tmp_path / "data", tmp_path / "ours", system="scaled")
 
-    # museval's whole program for a track, fed with the least-squares multiples by NumPy's solver.
+    # museval's own evaluation of a track, with least-squares multiples from NumPy's solver.
     stems = {"vocals": files["vocals"], "accompaniment": files["drums"] + files["bass"]}
     mixture = sum(stems.values())
     estimates, targets = {}, collections.OrderedDict()
@@ -135,7 +135,7 @@ def test_json_is_the_file_that_museval_writes(tmp_path):
 
     assert ours.keys() == theirs.keys()
     assert [row[:-1] for row in flat(ours)] == [row[:-1] for row in flat(theirs)]
-    # Five decimals are written; the two solvers' multiples may differ in the last of them.
+    # Five decimals are written; the two solvers may differ in the last one.
     np.testing.assert_allclose(
         [row[-1] for row in flat(ours)], [row[-1] for row in flat(theirs)], atol=1.1e-5
     )
@@ -170,7 +170,7 @@ def test_museval_reads_the_scores_and_has_the_same_medians(scaled):
     assert store.df["track"].nunique() == 3
 
 
-def test_summary_counts_and_is_made_of_the_files_alone(scaled):
+def test_summary_counts_and_is_made_only_from_the_files(scaled):
     output_dir, summary = scaled
     assert summary == scoring.summarise(output_dir)
     assert summary == json.loads((output_dir / "summary.json").read_text())
@@ -189,7 +189,7 @@ def test_references_of_equal_energy(tmp_path):
     run = write_run(tmp_path / "run")
     for name in ("a", "b"):
         write_track(tmp_path / "data" / "test" / name, **equal_stems(ord(name)))
-    # The mixture's error is the other stem; half of it leaves half of the difference of the two.
+    # The mixture's error is the other stem; with half of it, half of the stems' difference.
     for system, expected in {"mixture": 0.0, "scaled": 10 * np.log10(2)}.items():
         summary = evaluate(run, tmp_path / "data", tmp_path / system, system=system, names=["a"])
         for stem in ("vocals", "other"):
@@ -207,7 +207,7 @@ def test_ideal_ratio_mask_beats_scaled(data_dir, run, scaled, tmp_path):
 
 
 def test_measures_of_whole_tracks():
-    """What each of the table's metrics gives for estimates that are worked out by hand."""
+    """Each metric of the table, against values worked out by hand."""
     tests = {"whole_track_sdr": whole_track_sdr}
     for metric in scoring.TRACK_METRICS:
         tests[metric.folder](metric.compute)
@@ -230,7 +230,7 @@ def test_references_are_rounded_to_16_bit():
 
 @pytest.fixture(scope="module")
 def odd_scores(run, tmp_path_factory):
-    """Scores of a track with a pause, one with a silent stem and one with next to no high notes."""
+    """Scores of a track with a pause, one with a silent stem and one with almost no high notes."""
     folder = tmp_path_factory.mktemp("odd")
     pause = noise(0)
     pause[RATE : 2 * RATE] = 0
@@ -243,7 +243,7 @@ def odd_scores(run, tmp_path_factory):
 
 def test_silent_seconds_are_counted(odd_scores):
     summary = scoring.summarise(odd_scores, ["test/pause", "test/silent"])
-    # museval leaves the second out of the stem that does sound, too.
+    # museval does not score this second of the stem with sound, either.
     for stem in ("vocals", "other"):
         scores = summary["stems"][stem]
         assert (scores["tracks"], scores["frames_scored"], scores["frames"]) == (1, 2, 3 + 2)
@@ -254,13 +254,13 @@ def test_silent_seconds_are_counted(odd_scores):
     assert "1 of 2 tracks, 2 of 5 s" in text
 
 
-def test_nothing_scored_at_all_is_said_not_raised(odd_scores):
+def test_no_scores_at_all_are_reported_not_raised(odd_scores):
     summary = scoring.summarise(odd_scores, ["test/silent"])
     assert summary["stems"]["other"]["SDR"]["median"] is None
     assert "no score" in scoring.table(summary)
 
 
-def test_empty_bands_are_warned_of(odd_scores):
+def test_empty_bands_are_reported(odd_scores):
     # Rounding leaves noise of 1 / 12 steps^2; the emptiest 2 of the 4 kHz get half of it.
     band = empty_band(as_16_bit(TONE), RATE)
     assert band["db"] == pytest.approx(10 * np.log10(1 / 24 / (0.9**2 / 2 * 2**30)), abs=1)
@@ -276,7 +276,7 @@ def test_empty_bands_are_warned_of(odd_scores):
 
 
 def start(run, data_dir, output_dir):
-    """The program as a process of its own; its output ends when its last process has."""
+    """The program as a new process; its output ends when its last process has ended."""
     command = [
         *(sys.executable, "-m", "experiments.evaluate", f"--model={run}"),
         *(f"--data_dir={data_dir}", f"--output_dir={output_dir}", "--system=scaled", "--jobs=1"),
@@ -286,7 +286,7 @@ def start(run, data_dir, output_dir):
     )
 
 
-def test_killed_and_started_again_scores_no_track_twice(data_dir, run, scaled, tmp_path):
+def test_killed_and_run_again_it_scores_no_track_twice(data_dir, run, scaled, tmp_path):
     output_dir = tmp_path / "scores"
     process = start(run, data_dir, output_dir)
     deadline = time.monotonic() + 60
@@ -295,7 +295,7 @@ def test_killed_and_started_again_scores_no_track_twice(data_dir, run, scaled, t
         assert time.monotonic() < deadline
         time.sleep(0.002)
     process.kill()
-    process.communicate(timeout=30)  # only ends if no scoring process is left behind
+    process.communicate(timeout=30)  # ends only if no scoring process is left
     assert not (output_dir / "summary.json").exists()
     done = sorted(output_dir.glob("test/*.json"))
     times = {path: path.stat().st_mtime_ns for path in done}
@@ -313,7 +313,7 @@ def test_killed_and_started_again_scores_no_track_twice(data_dir, run, scaled, t
     assert not list(output_dir.glob("**/.*"))
 
 
-def test_scores_of_something_else_are_left_alone(data_dir, run, scaled, tmp_path):
+def test_other_scores_are_left_alone(data_dir, run, scaled, tmp_path):
     output_dir, _ = scaled
     before = {path: path.read_bytes() for path in output_dir.glob("**/*.json")}
     with pytest.raises(ConfigError, match=r"for system = 'scaled', expected 'mixture'; choose ano"):

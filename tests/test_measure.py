@@ -1,4 +1,4 @@
-"""experiments.measure: what one process finds of one system."""
+"""The program measure: the results of one process about one system."""
 
 import json
 import time
@@ -24,7 +24,7 @@ def data_dir(tmp_path_factory, write_track):
     return folder
 
 
-def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, monkeypatch):
+def test_the_middle_is_separated_once_before_it_is_timed(data_dir, tmp_path, monkeypatch):
     heard = []
 
     def separate(mixture, references, key):
@@ -47,7 +47,7 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
     for mixture, references, key in heard:
         np.testing.assert_array_equal(mixture, expected)
         assert references.shape == (2, 2 * RATE, 2)
-        assert not references.any()  # only an oracle is told the truth
+        assert not references.any()  # only an oracle receives the truth
         assert key == "test/b"
     np.testing.assert_array_equal(read_wav(tmp_path / "estimates" / "vocals.wav"), expected)
     assert json.loads(json.dumps(result, allow_nan=False)) == result
@@ -63,13 +63,13 @@ def test_the_middle_is_separated_once_more_than_it_is_timed(data_dir, tmp_path, 
     assert 10e6 < result["peak_memory_bytes"] < 1e12
 
 
-def test_an_oracle_is_told_the_truth(data_dir, tmp_path):
+def test_an_oracle_receives_the_truth(data_dir, tmp_path):
     options = measure.Options(data_dir, "irm", config=CONFIG, repeats=1, estimates_dir=tmp_path)
     result = measure.measure(options)
     truth = read_wav(data_dir / "test" / "a" / "vocals.wav")
     estimate = read_wav(tmp_path / "vocals.wav")
     assert np.sum((truth - estimate) ** 2) < 0.4 * np.sum(truth**2)  # the mixture has 1
-    assert result["seconds_audio"] == 3.0  # all there is
+    assert result["seconds_audio"] == 3.0  # the whole track
     assert result["parameters"] is None
 
 
@@ -84,8 +84,8 @@ def test_the_program_counts_its_own_memory(program, data_dir, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.json").write_text(CONFIG.to_json())
     line = ("measure", "--system=mixture", f"--model={tmp_path}/run", f"--data_dir={data_dir}")
-    ballast = np.ones(40_000_000)  # 320 MB here, which ru_maxrss of a child would hold
-    # In a new Python: a forked one has TensorFlow in it.
+    ballast = np.ones(40_000_000)  # 320 MB in this process, which a child's ru_maxrss would include
+    # In a new Python: a forked one has TensorFlow imported.
     done = program(*line, "--repeats=2", timeout=600)
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)

@@ -1,4 +1,4 @@
-"""The separating program as its users run it: odd files, bad files, full disks, sudden ends."""
+"""The program separate as users run it: odd files, bad files, full disks, kills."""
 
 import ctypes
 import os
@@ -55,11 +55,11 @@ def _read(folder, ending=".wav"):
 
 
 def _left(folder):
-    """Everything below a folder, hidden things too."""
+    """All paths below a folder, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
 
 
-# Rate, channels, subtype, samples; endings other than .wav are the container's.
+# Rate, channels, subtype, samples; the extension gives the container.
 _ODD = {
     **{f"{rate} Hz.wav": (rate, 2, "PCM_16", rate // 5) for rate in (8000, 11_025, 16_000, 22_050)},
     **{f"{rate} Hz.wav": (rate, 1, "FLOAT", rate // 5) for rate in (32_000, 37_800, 48_000)},
@@ -87,7 +87,7 @@ _ODD = {
     "long name " + "é" * 115 + ".wav": (44_100, 1, "PCM_16", 5000),
 }
 _CODED = ("apple.m4a", "video.mp4")
-_BAD = (  # "hidden.wav" in a test of its own
+_BAD = (  # "hidden.wav" has its own test
     "zero bytes.wav",
     "header alone.wav",
     "half a header.wav",
@@ -127,7 +127,7 @@ def _encode_aac(path, samples, with_video):
 
 
 @pytest.mark.slow
-def test_odd_files_give_what_the_python_interface_gives(program, run, separator, tmp_path):
+def test_odd_files_give_the_same_as_the_python_interface(program, run, separator, tmp_path):
     songs, out = tmp_path / "songs", tmp_path / "out"
     songs.mkdir()
     for i, (name, (rate, channels, subtype, samples)) in enumerate(_ODD.items()):
@@ -145,7 +145,7 @@ def test_odd_files_give_what_the_python_interface_gives(program, run, separator,
         samples = len(given)
         if name in _ODD and not name.startswith("lossy"):
             assert (rate, given.shape[1], samples) == (*_ODD[name][:2], _ODD[name][3])
-        assert name in _ODD or abs(samples - 30_000) < 2048  # a coder's padding
+        assert name in _ODD or abs(samples - 30_000) < 2048  # the codec's padding
         expected = separator(given, rate)
         folder = out / Path(name).stem
         assert _left(folder) == sorted(f"{stem}.wav" for stem in _STEMS)
@@ -158,7 +158,7 @@ def test_odd_files_give_what_the_python_interface_gives(program, run, separator,
 
 
 def _make_bad(path):
-    """Makes a file that is bad in the way that its name says."""
+    """Makes a bad file; its name says what is wrong."""
     whole = path.parent.parent / "whole.wav"
     soundfile.write(whole, _noise(9000), 44_100)
     kind = path.stem.rstrip(" 1234")
@@ -187,7 +187,7 @@ def _make_bad(path):
 
 
 def _as_unprivileged():
-    """Before exec: takes root's power to read everything, which a later exec can't bring back."""
+    """Drops, before exec, root's permission to read everything; a later exec cannot restore it."""
     libc = ctypes.CDLL(None, use_errno=True)
     drop_bounding, dac_override, dac_read_search = 24, 1, 2
     for capability in (dac_override, dac_read_search):
@@ -229,7 +229,7 @@ def test_a_file_and_a_folder_that_hold_nothing_to_separate(program, refusal, run
 
 @pytest.fixture
 def no_space():
-    """Function that lets files of this process, or another, get 150 000 bytes at most."""
+    """Function that limits files written by this process, or another, to 150 000 bytes."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def limit(process_id=0):
@@ -261,7 +261,7 @@ def test_no_space_gives_one_line_and_leaves_nothing(refusal, no_space, run, tmp_
 
 
 def _damage(path, kind):
-    """Makes a 60 000-sample file and damages it; returns what is left, in samples."""
+    """Makes a 60 000-sample file and damages it; returns the number of intact samples."""
     soundfile.write(path, _noise(60_000, 2, seed=7), 44_100)
     content = bytearray(path.read_bytes())
     if kind == "inside":
@@ -274,7 +274,7 @@ def _damage(path, kind):
 
 
 @pytest.mark.slow
-def test_damaged_files_give_what_decodes_and_say_how_much_is_missing(
+def test_the_rest_of_damaged_files_is_separated_and_the_loss_reported(
     program, run, separator, tmp_path
 ):
     damaged = {"cut 1.wav": "cut", "cut 2.flac": "cut", "inside.flac": "inside"}
@@ -320,11 +320,11 @@ def test_memory_does_not_depend_on_the_length(make_run, randomise, tmp_path):
             time.sleep(0.02)
         assert running.wait().returncode == 0
         peaks.append(peak)
-    assert peaks[1] - peaks[0] < 5000  # kB: the mixture's other 60 s alone are 10 600
+    assert peaks[1] - peaks[0] < 5000  # kB: the other 60 s of the mixture take 10 600
 
 
 @pytest.mark.slow
-def test_sudden_ends_leave_only_whole_files(program, run, tmp_path):
+def test_kills_leave_only_whole_files(program, run, tmp_path):
     songs, out = tmp_path / "songs", tmp_path / "out"
     songs.mkdir()
     lengths = {f"song {i}": 200_000 + 1000 * i for i in range(8)}
@@ -361,7 +361,7 @@ def test_sudden_ends_leave_only_whole_files(program, run, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupting_leaves_nothing_behind(run, tmp_path):
+def test_an_interrupt_leaves_nothing_behind(run, tmp_path):
     path, out = tmp_path / "song.wav", tmp_path / "out"
     soundfile.write(path, _noise(5_000_000, 2), 44_100)
     running = process.start("separate", f"--model={run}", f"--output_dir={out}", path)
@@ -431,7 +431,7 @@ def test_standard_input_residual_sums_and_masks(program, run, separator, tmp_pat
 
 
 def _double(patches):
-    """In place of a network: vocals are twice the mixture, drums it, bass silent."""
+    """Replaces a network: vocals are twice the mixture, drums are the mixture, bass is silent."""
     return np.stack([2 * patches, patches, 0 * patches], axis=1)
 
 
@@ -456,7 +456,7 @@ def test_loud_stems(tone, tmp_path, capsys, ending, encoding, clip_mode):
     assert sorted(found) == sorted(_STEMS)
     told = capsys.readouterr().out
     resolution = {"float32": 1e-6, "pcm24": 2e-6, "pcm16": 4e-5}[encoding]
-    if clip_mode == "rescale":  # by one factor, so that the balance stays
+    if clip_mode == "rescale":  # by one factor, which keeps the balance
         expected = samples / 0.75, samples / 1.5
         assert told == f"{path}: stems turned down by 3.5 dB (--clip_mode=rescale)\n"
     elif clip_mode == "clamp" or encoding != "float32":
@@ -483,13 +483,13 @@ def test_stems_that_fit_are_not_rescaled(tone, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_overwriting_keeps_what_is_not_ours(tone, tmp_path):
+def test_overwriting_keeps_other_files(tone, tmp_path):
     path, _ = tone
     out = tmp_path / "out"
     out.mkdir()
     (out / "notes.txt").write_text("mine")
     (out / "drums.wav").write_text("old")
-    (tmp_path / ".out.abc.part").mkdir()  # of a run that was killed
+    (tmp_path / ".out.abc.part").mkdir()  # from a killed run
     (tmp_path / ".out.abc.part" / "old.wav").write_text("half")
     separate_file(Separator(_double, _CONFIG), path, out, Output(parse_stems([], _STEMS)))
     assert _left(out) == ["bass.wav", "drums.wav", "notes.txt", "vocals.wav"]
@@ -531,7 +531,7 @@ _EXPECTED = "expected some of vocals, drums, or named sums (NAME=STEM+STEM)"
         ),
     ],
 )
-def test_stems_that_cannot_be(wanted, message):
+def test_invalid_stems(wanted, message):
     with pytest.raises(ConfigError) as caught:
         parse_stems(wanted, ("vocals", "drums"))
     assert str(caught.value) == f"--stems: {message}"
@@ -562,13 +562,15 @@ def test_plan_of_files_and_folders(tmp_path):
     )
     assert list(plan([str(songs)], out, True, False)) == [out / "a", out / "b"]
     stems = ("vocals.wav", "drums.wav")
-    for stem in stems:  # half of the stems are not the stems
+    for stem in stems:  # half of the stems are not enough
         assert list(plan([str(songs)], out, False, True, stems)) == [out / "a", out / "b"]
         (out / "b" / stem).write_text("")
-    (out / ".b.1234abcd.part").mkdir()  # of processes that were killed
+    (out / ".b.1234abcd.part").mkdir()  # from killed processes
     (out / ".a.1234abcd.part").mkdir()
     assert list(plan([str(songs)], out, False, True, stems)) == [out / "a"]
-    assert [path.name for path in out.glob(".*")] == [".a.1234abcd.part"]  # goes when a is written
+    assert [path.name for path in out.glob(".*")] == [
+        ".a.1234abcd.part"
+    ]  # is removed when a is written
     with pytest.raises(ConfigError, match=r"^--skip_existing: found --overwrite too"):
         plan([str(songs)], out, True, True)
     (out / "drums").mkdir()

@@ -42,7 +42,7 @@ def _at(config, rate):
 
 
 def test_recordings_of_any_rate_and_channels():
-    """What all networks share, around one that gives back half of the mixture and its negative."""
+    """The shared code, around a network that returns half of the mixture and its negative."""
     torch = pytest.importorskip("torch")
     heard = []
 
@@ -73,7 +73,7 @@ def test_recordings_of_any_rate_and_channels():
 
 
 def _check_short_recordings(system):
-    """Of one sample, and of silence: each network pads, divides and resamples in its own way."""
+    """A single sample, and silence: each network pads, divides and resamples in its own way."""
     stems = len(_TWO.model.stems)
     for mixture in (_noise(1), np.zeros((5000, 1), np.float32)):
         found = _estimate(system, mixture)
@@ -116,7 +116,7 @@ def data_dir(tmp_path_factory, write_track):
 
 
 def _train(data_dir, workdir, config=_TWO, ticks=60, **options):
-    """Trains by a clock that goes on by a second whenever it is looked at, 3 or 4 times a step."""
+    """Trains with a clock that advances by a second at each reading, 3 or 4 times per step."""
     from experiments.baselines import open_unmix_training as training
 
     settings = {"hidden_size": 8, "batch_size": 2, "seconds": 1.0, **options}
@@ -129,7 +129,7 @@ def _train(data_dir, workdir, config=_TWO, ticks=60, **options):
 
 @pytest.fixture(scope="module")
 def trained(data_dir, tmp_path_factory):
-    """A directory that a few steps wrote."""
+    """A workdir of a training of a few steps."""
     pytest.importorskip("openunmix")
     return _train(data_dir, tmp_path_factory.mktemp("run") / "umx")
 
@@ -155,7 +155,7 @@ def test_training_writes_what_open_unmix_reads(trained, data_dir):
         assert "validating on 1 track: the tracks in valid/" in args["split"]
 
 
-def test_open_unmix_is_its_own_separator(trained):
+def test_open_unmix_equals_its_own_separator(trained):
     torch = pytest.importorskip("torch")
     from openunmix import utils
 
@@ -171,11 +171,11 @@ def test_open_unmix_is_its_own_separator(trained):
     assert set(system.versions) == {"openunmix", "torch"}
 
 
-def test_open_unmix_takes_short_recordings(trained):
+def test_open_unmix_accepts_short_recordings(trained):
     _check_short_recordings(load_system("openunmix", _TWO, weights=trained))
 
 
-def test_input_statistics_are_those_of_all_frames():
+def test_input_statistics_are_over_all_frames():
     torch = pytest.importorskip("torch")
     pytest.importorskip("openunmix")
     from experiments.baselines.open_unmix_training import statistics_of
@@ -222,7 +222,7 @@ def test_training_learns_and_keeps_the_best(tmp_path):
         assert losses[best] == min(losses) == record["best_loss"]
 
 
-def test_training_refuses_what_cannot_work(data_dir, trained, tmp_path):
+def test_training_refuses_invalid_settings(data_dir, trained, tmp_path):
     def stems(*names):
         return dataclasses.replace(Config(), model=ModelConfig(stems=names))
 
@@ -239,7 +239,7 @@ def test_training_refuses_what_cannot_work(data_dir, trained, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_weights_that_open_unmix_cannot_have(monkeypatch, trained, tmp_path):
+def test_invalid_weights_of_open_unmix(monkeypatch, trained, tmp_path):
     import urllib.error
 
     import torch
@@ -292,8 +292,8 @@ def _below(waveform, hertz):
 
 
 @pytest.mark.slow
-def test_spleeter_is_the_port_s_own_estimator(spleeter, monkeypatch):
-    """Its `separate`, all segments at once, with an STFT that today's PyTorch has."""
+def test_spleeter_equals_the_ports_own_estimator(spleeter, monkeypatch):
+    """Its `separate`, all segments at once, with an STFT that PyTorch still has."""
     import torch
 
     from experiments.baselines.spleeter import package_folder
@@ -328,7 +328,7 @@ def test_spleeter_is_the_port_s_own_estimator(spleeter, monkeypatch):
     assert spleeter.count_parameters() == sum(x.numel() for x in port.instruments.parameters())
 
 
-def test_spleeter_s_stems_sum_to_what_is_below_11_khz(spleeter):
+def test_spleeters_stems_sum_to_the_mixture_below_11_khz(spleeter):
     mixture = _noise(40_000)
     found = _estimate(spleeter, mixture)
     error = _below(found.sum(axis=0) - mixture, 10_900)[100:-100]
@@ -337,7 +337,7 @@ def test_spleeter_s_stems_sum_to_what_is_below_11_khz(spleeter):
     assert np.abs(above[:, 100:-100]).max() < 0.02 * mixture.std()
 
 
-def test_spleeter_s_masks_sum_to_one():
+def test_spleeters_masks_sum_to_one():
     torch = pytest.importorskip("torch")
     from experiments.baselines.spleeter import wiener_masks
 
@@ -359,7 +359,7 @@ def test_spleeter_s_masks_sum_to_one():
 
 
 @pytest.mark.slow
-def test_spleeter_takes_short_recordings(spleeter):
+def test_spleeter_accepts_short_recordings(spleeter):
     _check_short_recordings(spleeter)
 
 
@@ -372,7 +372,7 @@ def test_spleeter_has_no_drums(spleeter):
 
 
 def _write_demucs(folder, klass="demucs.htdemucs.HTDemucs", signature="0123"):
-    """A small network of random weights, as the package downloads its own."""
+    """A small network with random weights, in the files that the package downloads."""
     import torch
     from demucs.htdemucs import HTDemucs
     from safetensors.torch import save_file
@@ -398,7 +398,7 @@ def demucs_dir(tmp_path_factory):
     return folder
 
 
-def test_demucs_is_its_own_separator(demucs_dir, tmp_path, monkeypatch):
+def test_demucs_equals_its_own_separator(demucs_dir, tmp_path, monkeypatch):
     import torch
 
     for name in ("sphn", "lameenc"):  # packages that read and write files
@@ -424,11 +424,11 @@ def test_demucs_is_its_own_separator(demucs_dir, tmp_path, monkeypatch):
     assert four.count_parameters() == sum(x.numel() for x in network.parameters())
 
 
-def test_demucs_takes_short_recordings(demucs_dir):
+def test_demucs_accepts_short_recordings(demucs_dir):
     _check_short_recordings(load_system("demucs", _TWO, weights=demucs_dir))
 
 
-def test_weights_that_demucs_cannot_have(demucs_dir, tmp_path, monkeypatch):
+def test_invalid_weights_of_demucs(demucs_dir, tmp_path, monkeypatch):
     from demucs import pretrained
 
     with pytest.raises(ConfigError, match=r": found no \.yaml file, expected one <name>\.yaml"):

@@ -1,4 +1,4 @@
-"""The training program: what it writes, how it continues, and what it refuses."""
+"""The program train: what it writes, how it continues, and what it refuses."""
 
 import importlib
 import json
@@ -28,7 +28,7 @@ _LEVELS = {"vocals": 0.2, "drums": 0.1, "bass": 0.05, "other": 0.025}
 
 
 def _config(name="small_4stems", **changes):
-    """That of `kill_training.flags`, changed; fields inside of another as `model__filters`."""
+    """Returns the config of `kill_training.flags` with changes; nested: `model__filters`."""
     values = importlib.import_module(f"experiments.configs.{name}").get_config()
     changes = {field.replace("__", "."): value for field, value in changes.items()}
     values.update_from_flattened_dict({**CHANGES, **changes})
@@ -44,7 +44,7 @@ def _names(segments):
 
 
 def _iterations(workdir):
-    """Optimizer steps that a workdir's checkpoint has behind it."""
+    """Returns the optimizer steps of a workdir's checkpoint."""
     return int(arrays(workdir / "last.weights.h5")["optimizer/vars/0"])
 
 
@@ -54,7 +54,7 @@ def _assert_same_arrays(found, expected):
 
 
 def _trainable(path=None):
-    """Trainable weights, hence no statistics, of a U-Net's file or of the seed's fresh one."""
+    """Returns trainable weights, without statistics, of a file or of the seed's new U-Net."""
     import keras
 
     from sccunet import build_model
@@ -70,18 +70,18 @@ def _trainable(path=None):
 
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory, write_track):
-    """Noise: two training tracks, one that validates, and one in test/ that nobody asked for."""
+    """Noise: two training tracks, a validation track, and one in test/ that is not used."""
     folder = tmp_path_factory.mktemp("train") / "data"
     for seed, place in enumerate(("train/one", "train/two", "valid/check", "test/lone")):
         write_track(folder / place, _LEVELS, seed=seed)
-    for stem in _LEVELS:  # floats, which can be no numbers
+    for stem in _LEVELS:  # floats, which can be NaN
         _rewrite(folder / "train" / "two" / f"{stem}.wav", encoding="float32")
     return folder
 
 
 @pytest.fixture(scope="module")
 def finished(data_dir, program):
-    """A whole run: its workdir and what it printed."""
+    """A whole run: its workdir and its output."""
     workdir = data_dir.parent / "finished"
     done = program("train", *flags(data_dir, workdir))
     assert done.returncode == 0, done.stderr
@@ -116,7 +116,7 @@ def test_a_run_writes_config_data_and_weights(finished):
 
     config = load_config(workdir)
     assert config.model == _config().model
-    # The noise's volume is its level, and the weights balance volumes.
+    # Volumes of noise are proportional to its levels, and the weights balance the volumes.
     balanced = np.array([1 / _LEVELS[stem] for stem in config.model.stems])
     np.testing.assert_allclose(config.loss_weights, balanced / balanced.sum(), rtol=0.03)
     assert sum(config.loss_weights) == pytest.approx(1, abs=1e-9)
@@ -141,7 +141,7 @@ def test_a_run_logs_losses_rate_pictures_and_sound(finished):
         assert losses <= set(seen[part])
         assert all(seen[part][tag] == list(range(EPOCHS)) for tag in losses)
     assert seen["train"]["epoch_learning_rate"] == list(range(EPOCHS))
-    for stem in _LEVELS:  # a picture and a sound each
+    for stem in _LEVELS:  # a picture and a sound for each
         for what, expected in (("truth", {0}), ("estimate", set(range(1, EPOCHS + 1)))):
             looks = [steps for tag, steps in seen["validation"].items() if f"{what}/{stem}" in tag]
             assert looks, sorted(seen["validation"])
@@ -149,13 +149,13 @@ def test_a_run_logs_losses_rate_pictures_and_sound(finished):
 
 
 @pytest.mark.slow
-def test_a_finished_run_says_so_and_goes_on_for_more_epochs(copy, data_dir, capsys, monkeypatch):
+def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, capsys, monkeypatch):
     before = arrays(copy / "last.weights.h5")
     _train(data_dir, copy)
     assert f"all {EPOCHS} epochs are done: {copy}" in capsys.readouterr().out
     _assert_same_arrays(arrays(copy / "last.weights.h5"), before)
 
-    # Training, validation, and the crops that TensorBoard shows, by the reader that was asked for.
+    # The chosen reader reads training, validation, and the crops shown in TensorBoard.
     asked, opened = [], []
 
     def reader_named(name):
@@ -210,8 +210,8 @@ def _until(happened, running):
 
 
 @pytest.mark.slow
-def test_killed_it_ends_as_if_it_had_never_been(finished, data_dir, tmp_path):
-    """By SIGKILL, after a checkpoint within an epoch; the weights are the same to the bit."""
+def test_a_killed_run_ends_with_the_same_weights(finished, data_dir, tmp_path):
+    """Killed by SIGKILL after a checkpoint within an epoch; the weights are bit-identical."""
 
     def wait(running, workdir):
         _until((workdir / "last.weights.h5").exists, running)
@@ -222,7 +222,7 @@ def test_killed_it_ends_as_if_it_had_never_been(finished, data_dir, tmp_path):
 
 
 @pytest.mark.slow
-def test_sigterm_saves_within_an_epoch_and_the_run_goes_on(finished, data_dir, program, tmp_path):
+def test_sigterm_saves_within_an_epoch_and_the_run_continues(finished, data_dir, program, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     workdir = tmp_path / "run"
@@ -257,7 +257,7 @@ def test_sigterm_saves_within_an_epoch_and_the_run_goes_on(finished, data_dir, p
 def test_fine_tuning_on_named_tracks_starts_from_the_runs_best_weights(
     finished, data_dir, program, tmp_path
 ):
-    """The seed's own would have been far off."""
+    """The seed's initial weights would be far off."""
     workdir, given = tmp_path / "run", _trainable(finished[0] / "best.weights.h5")
     done = program(
         "train",
@@ -312,7 +312,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_such_weights(data_
     )
     assert found, text
     assert not list(workdir.glob("*.h5"))
-    # The batch is the one that the step had.
+    # The saved batch is that of the step.
     step = int(found[1])
     training, *_ = splits.training_split(data_dir, load_config(workdir))
     batches = dataset.training_dataset(training, load_config(workdir), step)
@@ -328,7 +328,7 @@ def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, copy, tmp_pa
     data = shutil.copytree(data_dir, tmp_path / "data")
     before = arrays(copy / "last.weights.h5")
 
-    def spoil(_):  # behind the look at the files that comes before training
+    def spoil(_):  # after the check of the files before training
         path = data / "train" / "two" / "bass.wav"
         content = bytearray(path.read_bytes())
         content[-(2**18) :] = np.full(2**16, np.nan, "<f4").tobytes()
@@ -379,7 +379,7 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_stays(data_dir, refusal, tmp
 
 
 def _weights(monkeypatch, data, workdir, config=None):
-    """The loss weights with which a run would train."""
+    """Returns the loss weights that a run would use."""
     configs = []
     monkeypatch.setattr(training_fit, "fit", lambda config, *_: configs.append(config))
     _train(data, workdir, config)
@@ -405,7 +405,7 @@ def test_silent_stems(data_dir, write_track, tmp_path, monkeypatch, caplog):
     data = shutil.copytree(data_dir, tmp_path / "data")
     write_track(data / "train" / "two", {"bass": 0})
     found = _weights(monkeypatch, data, tmp_path / "run")
-    # Half as loud over both tracks, hence twice the weight.
+    # Half as loud over both tracks, so twice the weight.
     expected = 2 * _LEVELS["vocals"] / _LEVELS["bass"]
     assert found["bass"] / found["vocals"] == pytest.approx(expected, rel=0.03)
     assert "two: stem 'bass' is silent throughout, expected sound in it" in caplog.text
@@ -418,7 +418,7 @@ def test_silent_stems(data_dir, write_track, tmp_path, monkeypatch, caplog):
     )
 
 
-# Bad tracks, found before anything is written. `a`, `check` and the rest are good.
+# Bad tracks, found before anything is written; the tracks `a` and `check` are good.
 
 
 @pytest.fixture
@@ -524,7 +524,7 @@ def test_no_tracks_and_unknown_names(bad_dir, tmp_path):
     )
 
 
-# Mistakes on the command line, one of each kind; `test_config.py` has what fields can be.
+# Mistakes on the command line, one of each kind; test_config.py tests the fields.
 
 
 def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tmp_path):
@@ -555,7 +555,7 @@ def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tm
     ],
     ids=lambda value: value[0] if isinstance(value, list) else None,
 )
-def test_flags_that_cannot_work(data_dir, program, refusal, tmp_path, changes, message):
+def test_invalid_flags(data_dir, program, refusal, tmp_path, changes, message):
     assert message in refusal(program("train", *flags(data_dir, tmp_path / "run"), *changes))
     assert not (tmp_path / "run").exists()
 

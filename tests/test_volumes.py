@@ -21,7 +21,7 @@ _MODEL = ModelConfig(
 _CONFIG = Config(model=_MODEL, sources={"rest": ("drums", "bass")})
 
 
-_FINGERPRINT = "ddc48d1773f84cff"  # of the fixture's tracks, all files of one time
+_FINGERPRINT = "ddc48d1773f84cff"  # of the fixture's tracks, all files with the same time
 
 
 def _write(data_dir, name, frames, **levels):
@@ -43,7 +43,7 @@ def _volumes(data_dir, config=_CONFIG):
 
 @pytest.fixture
 def data_dir(tmp_path):
-    """Two tracks: a long loud one with a tail behind its last patch, and a short quiet one."""
+    """Two tracks: a long loud one with a tail after its last patch, and a short quiet one."""
     _write(tmp_path, "long", 5 * _PATCH + 300, vocals=0.2)
     _write(tmp_path, "short", 2 * _PATCH, vocals=0.01, bass=0.05)
     return tmp_path
@@ -63,7 +63,7 @@ def computed(monkeypatch):
 
 
 def _norms(waveform, starts):
-    """2-norm of the magnitude spectrogram of each patch of a mono waveform, by librosa."""
+    """Returns the 2-norm of the magnitudes of each patch of a mono waveform, by librosa."""
     return [
         np.linalg.norm(
             np.abs(
@@ -110,7 +110,7 @@ def test_second_call_reads_the_cache(data_dir, computed):
     assert (found["stems"], found["tracks"]) == (["vocals", "rest"], ["long", "short"])
     assert found["patches"] == [5, 2]
 
-    # What the volumes do not depend on changes nothing.
+    # Fields that do not affect volumes change nothing.
     other = dataclasses.replace(_CONFIG, epochs=1, learning_rate=0.1, batch_size=1)
     for config in (_CONFIG, other):
         np.testing.assert_array_equal(_volumes(data_dir, config), first)
@@ -119,7 +119,7 @@ def test_second_call_reads_the_cache(data_dir, computed):
 
 
 def test_files_of_earlier_versions_are_read_again(data_dir):
-    """The fingerprint, hence the file's name, is that of the first version."""
+    """The fingerprint, and so the file's name, is that of the first version."""
     for path in data_dir.glob("*/*/*.wav"):
         os.utime(path, ns=(0, 10**18))
     (data_dir / f"volumes.{_FINGERPRINT}.json").write_text(
@@ -139,14 +139,14 @@ def test_files_of_earlier_versions_are_read_again(data_dir):
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_another_config_is_computed_anew(data_dir, computed, changes):
+def test_another_config_is_computed_again(data_dir, computed, changes):
     before = _volumes(data_dir)
     after = _volumes(data_dir, dataclasses.replace(_CONFIG, **changes))
     assert len(computed) == 2
     assert not np.allclose(before, after, rtol=1e-3)
 
 
-def test_changed_file_is_computed_anew(data_dir, computed):
+def test_changed_file_is_computed_again(data_dir, computed):
     before = _volumes(data_dir)
     path = data_dir / "train" / "long" / "vocals.wav"
     audio.write_wav(path, 2 * read_wav(path), 44_100)
@@ -154,13 +154,13 @@ def test_changed_file_is_computed_anew(data_dir, computed):
     assert len(computed) == 2
     assert after[0] > 1.5 * before[0]
     assert after[1] == before[1]
-    # A newer time alone could mean other samples.
+    # A newer time could mean other samples.
     os.utime(path, ns=(0, 0))
     _volumes(data_dir)
     assert len(computed) == 3
 
 
-def test_folder_that_cannot_be_written_costs_the_cache_alone(data_dir, computed, caplog):
+def test_folder_that_cannot_be_written_only_costs_the_cache(data_dir, computed, caplog):
     cache_dir = data_dir / "a file"
     cache_dir.write_text("in the way")
     expected = _volumes(data_dir)
@@ -171,9 +171,9 @@ def test_folder_that_cannot_be_written_costs_the_cache_alone(data_dir, computed,
     assert caplog.text.count("volumes are not kept beside the data") == 2
 
 
-def test_stem_that_is_silent_in_one_track_is_warned_of(data_dir, caplog):
+def test_stem_that_is_silent_in_one_track_gives_a_warning(data_dir, caplog):
     _write(data_dir, "short", 2 * _PATCH, vocals=0)
-    for _ in range(2):  # from the cache too
+    for _ in range(2):  # also from the cache
         caplog.clear()
         assert _volumes(data_dir)[0] > 0
         warnings = [record.getMessage() for record in caplog.records]

@@ -1,4 +1,4 @@
-"""What `pip install` gives: a wheel in an environment of its own, used from another folder."""
+"""The wheel, installed in a new environment and used from another folder."""
 
 import os
 import subprocess
@@ -36,7 +36,7 @@ def installed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     offline = ["--no-deps", "--no-index"]
-    # A copy, for building leaves folders behind.
+    # A copy, because building leaves folders behind.
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,

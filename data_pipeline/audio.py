@@ -1,8 +1,8 @@
-"""Audio files as programs use them: opened, read, resampled, written, looked for in folders.
+"""Opens, reads, resamples, writes and finds audio files, for the programs.
 
-Audio is float32 `[samples, channels]`, full scale being [-1, 1). Nothing here imports TensorFlow,
-and PyAV, soundfile and soxr are imported where they are used, so that programs can show their flags
-at once.
+Audio is float32 `[samples, channels]` with full scale [-1, 1). This module does not import
+TensorFlow, and imports PyAV, soundfile and soxr only where they are used, so that programs show
+their flags at once.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from data_pipeline.wav import (
 )
 from sccunet.files import file_written_whole
 
-# Files that `recordings_in` takes for audio.
+# Endings of the files that `recordings_in` treats as audio.
 # fmt: off
 AUDIO_ENDINGS = frozenset((
     ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".m4b", ".mp4", ".aac",
@@ -39,8 +39,8 @@ AUDIO_ENDINGS = frozenset((
 ))
 # fmt: on
 
-# What `audio_writer` writes: endings, named as libsndfile names formats -> encodings, the first by
-# default.
+# Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
+# being the default.
 WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
 # Encoding -> libsndfile's name for it, and bits per sample.
 _SUBTYPES = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}
@@ -48,14 +48,14 @@ _SUBTYPES = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOA
 
 @dataclasses.dataclass(frozen=True)
 class AudioInfo:
-    """What a file's container says of its audio.
+    """What a file's container states about its audio.
 
     Attributes:
-      sample_rate: of the first audio stream, in Hz.
-      channels: of the first audio stream.
-      streams: how many audio streams there are.
-      seconds: length of the first audio stream; None where the container doesn't state it.
-      about: what FFmpeg guesses where it doesn't, good enough for a progress bar; None in a pipe.
+      sample_rate: sample rate of the audio stream, in Hz.
+      channels: number of channels of the audio stream.
+      streams: number of audio streams in the file.
+      seconds: length of the audio stream; None if the container doesn't state it.
+      about: `seconds`, or FFmpeg's guess (good enough for a progress bar); None in a pipe.
     """
 
     sample_rate: int
@@ -66,10 +66,10 @@ class AudioInfo:
 
 
 def probe(path: str | os.PathLike) -> AudioInfo:
-    """What an audio file of any kind that FFmpeg's libraries read says of itself.
+    """Reads the properties of an audio file, in any format that FFmpeg's libraries read.
 
     Raises:
-      AudioError: if the file is missing, unreadable, empty or holds no audio that starts well.
+      AudioError: if the file is missing, unreadable, empty or has no audio that decodes.
     """
     with recording(path) as (info, _):
         return info
@@ -79,22 +79,22 @@ def probe(path: str | os.PathLike) -> AudioInfo:
 def recording(
     path: str | os.PathLike, stream: int = 0, salvage: bool = False
 ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
-    """Opens a file once, for what it says of itself and for its audio, piece by piece.
+    """Opens a file once, for its properties and for its audio in blocks.
 
-    A context manager that gives `(info, blocks)`; `blocks` are float32 `[samples, channels]` at
-    `info.sample_rate`, `samples` varies.
+    A context manager that yields `(info, blocks)`. Each block is float32 `[samples, channels]` at
+    `info.sample_rate`; `samples` varies.
 
     Args:
-      path: what FFmpeg's libraries read, or "-" for a WAV from standard input; one that is written
-        into a pipe may not know its length, and `info.seconds` is None then.
-      stream: which of the file's audio streams (a .stem.mp4 has five).
-      salvage: give all that can be decoded of a damaged file, with zeros in place of what can't
-        where the file's timestamps tell how much that is, and raise `DamagedError` then.
+      path: a file that FFmpeg's libraries read, or "-" for a WAV from standard input. A WAV in a
+        pipe may not state its length; `info.seconds` is None then.
+      stream: index of the audio stream in the file (a .stem.mp4 has five).
+      salvage: yield everything that can be decoded of a damaged file, with zeros in the gaps whose
+        length the file's timestamps tell, then raise `DamagedError`.
 
     Raises:
-      AudioError: on entering, if the file is missing, unreadable, empty or holds no audio; there
-        or from `blocks`, if the audio can't be decoded to its end.
-      DamagedError: from `blocks` with `salvage`, after the last one, if that was not all.
+      AudioError: on entering, if the file is missing, unreadable, empty or has no audio; on
+        entering or from `blocks`, if the audio can't be decoded to its end.
+      DamagedError: from `blocks` with `salvage`, after the last block, if audio was lost.
     """
     path, wav = os.fspath(path), None
     with contextlib.ExitStack() as stack:
@@ -104,7 +104,7 @@ def recording(
             file = sys.stdin.buffer
             wav = wav_header("standard input", file)
         elif path.lower().endswith((".wav", ".rf64")):
-            # FFmpeg's libraries take a WAV that was cut short for a shorter one.
+            # FFmpeg's libraries read a truncated WAV as if it were shorter.
             size = file_size(path, "an audio file")
             file = stack.enter_context(open(path, "rb"))
             with contextlib.suppress(EncodingError):
@@ -125,17 +125,17 @@ def recording(
             seconds = decode.stated_seconds(container, source)
             about = seconds or (container.duration or 0) / 1e6 or None
         stack.enter_context(contextlib.closing(blocks))
-        first = next(blocks)  # what a decoder gives may differ from what the container says
+        first = next(blocks)  # decoder and container may disagree
         rate = wav.sample_rate if wav else source.codec_context.sample_rate
         info = AudioInfo(rate, first.shape[1], streams, seconds, about)
         yield info, itertools.chain([first], blocks)
 
 
 def read(path: str | os.PathLike, stream: int = 0) -> tuple[np.ndarray, int]:
-    """A whole file: float32 `[samples, channels]` at its own rate, and that rate in Hz.
+    """Reads a whole file: float32 `[samples, channels]` at its own rate, and that rate in Hz.
 
     Args:
-      path: as for `recording`, like `stream`.
+      path, stream: as for `recording`.
 
     Raises:
       AudioError: as `recording`.
@@ -145,12 +145,12 @@ def read(path: str | os.PathLike, stream: int = 0) -> tuple[np.ndarray, int]:
 
 
 def recordings_in(folder: str | os.PathLike) -> list[str]:
-    """Paths of the audio files that lie in a folder itself, by `AUDIO_ENDINGS`, sorted by name.
+    """Finds the audio files in a folder by `AUDIO_ENDINGS`; returns their paths, sorted by name.
 
-    Hidden files are left out.
+    Hidden files and subfolders are left out.
 
     Raises:
-      AudioError: if there are none, or the folder can't be read.
+      AudioError: if there are no audio files, or the folder can't be read.
     """
     folder = os.fspath(folder)
     try:
@@ -174,7 +174,7 @@ def recordings_in(folder: str | os.PathLike) -> list[str]:
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """float32 `[samples, channels]` at another rate.
+    """Resamples float32 `[samples, channels]`.
 
     Returns:
       float32 `[round(samples * to_rate / from_rate), channels]`.
@@ -193,11 +193,11 @@ def write_wav(
 ) -> None:
     """Writes float `[samples, channels]` as WAV, whole or not at all.
 
-    Integers are `audio * 2**(bits - 1)` rounded half to even and clipped to full scale, so that
-    what `read_wav` read is written back as it was. The folder is made where it is missing.
+    Integers are `audio * 2**(bits - 1)`, rounded half to even and clipped to full scale: samples
+    read by `read_wav` are written back unchanged. The folder is created if missing.
 
     Args:
-      path: the file, replaced where it exists.
+      path: the file, replaced if it exists.
       audio: float32 or float64 samples.
       sample_rate: in Hz.
       encoding: "pcm16", "pcm24" or "float32".
@@ -218,16 +218,16 @@ def audio_writer(
     encoding: str = "pcm16",
     frames: int | None = None,
 ) -> Iterator[Callable[[np.ndarray], None]]:
-    """`write_wav` in blocks: a context manager that gives a function of `[samples, channels]`.
+    """Context manager that yields a function to write blocks `[samples, channels]`.
 
-    The file appears when the context ends without an error and all samples are in it. Its
-    format is the path's ending if that is in `WRITABLE`, else WAV.
+    The file appears when the context ends without an error and all samples are written. The path's
+    ending determines the format, if it is in `WRITABLE`; otherwise the format is WAV.
 
     Args:
-      path: as for `write_wav`, like `sample_rate` and `encoding`; FLAC holds no "float32".
-      channels: of every block; FLAC holds up to 8.
-      frames: how many samples are expected in all, if that is known. More than 4 GiB, which a WAV
-        header cannot count, are written as RF64; without a number, room is left for that.
+      path, sample_rate, encoding: as for `write_wav`; FLAC has no "float32".
+      channels: number of channels in every block; FLAC has at most 8.
+      frames: total number of samples, if known. A file of more than 4 GiB, which a WAV header
+        cannot count, is written as RF64; if the number is unknown, space is left for that.
 
     Raises:
       AudioError: as `write_wav`, or if FLAC can't hold such samples.
@@ -252,13 +252,13 @@ def audio_writer(
                 part, "w", sample_rate, channels, subtype, format=kind
             ) as file:
                 yield write
-            # libsndfile says nothing if it can't write the end of a FLAC file.
+            # libsndfile reports no error if it can't write the end of a FLAC file.
             if written and soundfile.info(part).frames != written:
-                raise OSError(f"not all of the {written} samples got into the file")
+                raise OSError(f"not all of the {written} samples were written")
             if kind == "RF64" and written and os.path.getsize(part) < 2**32:
                 make_riff(part)
     except (OSError, soundfile.LibsndfileError) as error:
-        # libsndfile calls a full disk a system error.
+        # libsndfile reports a full disk as a system error.
         folder = os.path.dirname(os.path.abspath(path))
         free = shutil.disk_usage(folder).free if os.path.isdir(folder) else math.inf
         reason = "no space left" if free < 2**20 else error
@@ -266,7 +266,7 @@ def audio_writer(
 
 
 def _format_of(path: str, channels: int, encoding: str, frames: int | None) -> str:
-    """libsndfile's name of the format of a file to be written; arguments as for `audio_writer`."""
+    """libsndfile's name of a written file's format; arguments as for `audio_writer`."""
     ending = os.path.splitext(path)[1].lower()
     kind = ending[1:].upper() if ending in WRITABLE else "WAV"
     encodings = sorted(WRITABLE[f".{kind.lower()}"])
@@ -281,11 +281,11 @@ def _format_of(path: str, channels: int, encoding: str, frames: int | None) -> s
 
 
 def _encoded(audio: np.ndarray, encoding: str) -> np.ndarray:
-    """Float samples as soundfile takes them for one of `_SUBTYPES`."""
+    """Converts float samples to soundfile's input for one of `_SUBTYPES`."""
     if encoding == "float32":
         return np.asarray(audio, np.float32)
     bits = _SUBTYPES[encoding][1]
     full = 2 ** (bits - 1)
     data = np.clip(np.rint(audio * float(full)), -full, full - 1)
-    # soundfile takes 24 bits as the upper ones of 32.
+    # soundfile expects 24 bits as the upper bits of 32.
     return data.astype(np.int16) if bits == 16 else data.astype(np.int32) << 8

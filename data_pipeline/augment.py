@@ -1,7 +1,7 @@
-"""Augmentation of training crops, in graph: every random draw, and what is done to waveforms.
+"""Augmentation of training crops in the graph: all random draws, and changes to waveforms.
 
-Gain, channel and swap are drawn here and applied by the reader while it converts samples, which is
-faster; `dataset` mixes stems across tracks. `waveforms` is the place of everything else.
+Gain, channel and swap are drawn here; the reader applies them while it converts samples, which is
+faster. `dataset` mixes stems across tracks. All other augmentation belongs in `waveforms`.
 """
 
 import tensorflow as tf
@@ -10,18 +10,18 @@ from sccunet.config import Config
 
 MEAN = -1  # in place of a channel's index: the mean of all
 
-# Purposes of a crop's random numbers; each has its own seed, so that switching one kind of
-# augmentation on leaves the others' draws as they were. At most 16; new ones at the end.
+# Purposes of a crop's random numbers. Each has its own seed, so that switching on one kind of
+# augmentation does not change the draws of the others. At most 16; add new ones at the end.
 PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP = range(7)
 
 
 def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
-    """Seed of stateless random ops.
+    """Returns a seed for stateless random ops.
 
     Args:
       config: gives the run's seed.
       crop: number of the crop in the run, int64 [].
-      purpose: of the draw, one of the above.
+      purpose: purpose of the draw, one of the above.
 
     Returns:
       int64 [2].
@@ -30,29 +30,29 @@ def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
 
 
 def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
-    """What is done to training crops after they are read.
+    """Augments training crops after they are read.
 
-    Each augmentation is a function of these arguments in this module, which is called here if its
-    field of `config.augment` is on. It draws for each crop by `seed(config, number, purpose)`.
+    Each augmentation is a function in this module with these arguments, and is called here if its
+    field of `config.augment` is on. It draws for each crop with `seed(config, number, purpose)`.
 
     Args:
       crops: the stems' waveforms, float32 [batch, stems, samples], or [batch, stems, 2, samples].
-      numbers: of the crops in the run, int64 [batch].
-      config: the run's.
+      numbers: numbers of the crops in the run, int64 [batch].
+      config: the run's config.
 
     Returns:
-      Of the same shape.
+      Waveforms of the same shape.
     """
-    return crops  # so far the reader does it all
+    return crops  # so far the reader and `dataset` do it all
 
 
 def gains(stems: int, most_db: float, seed: tf.Tensor) -> tf.Tensor:
-    """Factors that change each stem's level by a random number of dB up to most_db, up or down.
+    """Draws factors that change each stem's level at random by at most most_db, up or down.
 
     Args:
-      stems: how many.
-      most_db: 0 changes nothing.
-      seed: int64 [2], of stateless random ops.
+      stems: number of stems.
+      most_db: largest change in dB; 0 changes nothing.
+      seed: int64 [2], for stateless random ops.
 
     Returns:
       float32 [stems].
@@ -65,12 +65,13 @@ def gains(stems: int, most_db: float, seed: tf.Tensor) -> tf.Tensor:
 def one_channel(
     channels: tf.Tensor, seed: tf.Tensor, swap_seed: tf.Tensor | None = None
 ) -> tf.Tensor:
-    """A random channel for each stem; the same one for all stems of a crop unless swapped.
+    """Draws a channel for each stem: the same for all stems of a crop, unless swapped.
 
     Args:
-      channels: int32 [stems], how many each stem's file has.
-      seed: int64 [2], the crop's: it draws the channel.
-      swap_seed: int64 [2]; each stem's channels change places in half of the crops. None: never.
+      channels: int32 [stems], number of channels in each stem's file.
+      seed: int64 [2], the crop's seed for the channel.
+      swap_seed: int64 [2], seed to swap each stem's channels in half of the crops; None never
+        swaps.
 
     Returns:
       int32 [stems, 1].
@@ -83,7 +84,7 @@ def one_channel(
 
 
 def two_channels(channels: tf.Tensor, swap_seed: tf.Tensor | None = None) -> tf.Tensor:
-    """Left and right of each stem; a mono file's channel twice, of more than two the first two.
+    """Chooses left and right of each stem: a mono channel twice, or the first two of more.
 
     Args:
       channels: int32 [stems], as for `one_channel`.
@@ -100,7 +101,7 @@ def two_channels(channels: tf.Tensor, swap_seed: tf.Tensor | None = None) -> tf.
 
 
 def _swapped(channels: tf.Tensor, swap_seed: tf.Tensor) -> tf.Tensor:
-    """Whether each stem's left and right change places, bool [stems]."""
+    """Draws whether each stem's left and right are swapped, bool [stems]."""
     return tf.stack(
         [
             tf.random.stateless_uniform(

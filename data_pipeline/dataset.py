@@ -1,12 +1,12 @@
-"""The tf.data graphs: waveforms [batch, stems, samples] of training, validation and survey crops.
+"""tf.data graphs: waveforms [batch, stems, samples] of crops for training, validation and volumes.
 
-Crop number i of a run is a pure function of (seed, i): where it is cut and how it is augmented
-comes from stateless random ops. So the stream is reproducible, is the same however many threads
-make it, and starts again in its middle without being replayed.
+Crop number i of a run is a pure function of (seed, i): stateless random ops determine where it is
+cut and how it is augmented. The stream is therefore reproducible, does not depend on the number of
+threads, and can resume in the middle without being replayed.
 
-First a crop's place is drawn: files, first samples, channels and gains, a few numbers. Whole
-batches of places are then read at once, and samples are written once, where the batch has them.
-What else changes waveforms comes after that: `augment.waveforms`.
+First a crop's place is drawn: files, first samples, channels and gains. Whole batches of places are
+then read at once, and each sample is written once, into the batch's memory. Other changes to the
+waveforms follow in `augment.waveforms`.
 """
 
 from collections.abc import Sequence
@@ -28,24 +28,25 @@ def training_dataset(
     stereo: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """An endless stream of training batches.
+    """Makes an endless stream of training batches.
 
-    Every patch length of the segments is a slot. A pass takes one crop for each slot, in a fresh
-    order that the seed fixes; the crop starts at a random place of the slot's segment, or with
-    `config.random_crops=False` at the slot itself.
+    Every patch length of the segments is a slot. A pass takes one crop for each slot, in a new
+    order determined by the seed. The crop starts at a random place in the slot's segment, or at the
+    slot itself if `config.random_crops` is False.
 
     Args:
-      segments: what to train on, each at least one patch long.
-      config: the run's.
-      first_step: batches to leave out, for a run that continues.
+      segments: training segments, each at least one patch long.
+      config: the run's config.
+      first_step: number of batches to skip, for a resumed run.
       reader: from `data_pipeline.readers.reader_named`.
-      stereo: give left and right, whatever `config.downmix`; for other people's networks.
-      context: which of several workers asks, and how many replicas share a step: as
-        `distribute_datasets_from_function` gives it. Together they get what one alone would.
+      stereo: return left and right whatever `config.downmix` is, for networks of other projects.
+      context: index and number of workers and number of replicas, from
+        `distribute_datasets_from_function`. Together the replicas receive the batches of a single
+        device.
 
     Returns:
-      float32 [batch, stems, patch_samples], or [batch, stems, 2, patch_samples] with `stereo`; the
-      shape static. `batch` is `config.batch_size`, or a replica's part of it.
+      float32 [batch, stems, patch_samples], or [batch, stems, 2, patch_samples] with `stereo`, of
+      static shape. `batch` is `config.batch_size`, or a replica's part of it.
     """
     stems = _Stems(segments, config, reader, stereo)
     return (
@@ -58,10 +59,10 @@ def training_dataset(
 def training_batch(
     segments: Sequence[Segment], config: Config, step: int
 ) -> tuple[np.ndarray, list[list[tuple[str, int]]]]:
-    """The whole batch of one step, for those who want to look at it, and where it is from.
+    """Returns the whole batch of one step, for inspection, and the places of its crops.
 
     Returns:
-      Waveforms, float32 [batch, stems, patch_samples]; for each crop and file its path and the
+      Waveforms, float32 [batch, stems, patch_samples], and for each crop and file the path and the
       first sample.
     """
     stems = _Stems(segments, config, mmap_reader, stereo=False)
@@ -81,7 +82,7 @@ def _training_places(
     first_step: int,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """Batches of crops' numbers and of what to read, for `_Stems.read_augmented`.
+    """Makes batches of crop numbers and places to read, for `_Stems.read_augmented`.
 
     The arguments are those of `training_dataset`.
     """
@@ -91,7 +92,7 @@ def _training_places(
         if context
         else (0, 1, 1)
     )
-    ours = config.batch_size // workers  # crops of this worker in a step
+    ours = config.batch_size // workers  # this worker's crops in a step
 
     def place(i):
         i = i // ours * config.batch_size + worker * ours + i % ours
@@ -127,7 +128,7 @@ def _training_places(
 
 
 def steps_per_epoch(segments: Sequence[Segment], config: Config) -> int:
-    """Training steps of one epoch: `config.steps_per_epoch`, or one pass over all slots."""
+    """Number of training steps per epoch: `config.steps_per_epoch`, or a pass over all slots."""
     slots = sum(segment.frames // config.model.patch_samples for segment in segments)
     return config.steps_per_epoch or max(1, slots // config.batch_size)
 
@@ -135,7 +136,7 @@ def steps_per_epoch(segments: Sequence[Segment], config: Config) -> int:
 def fixed_crops(
     segments: Sequence[Segment], config: Config, most: int = 0
 ) -> list[tuple[int, int]]:
-    """The consecutive cuts of the segments, or `most` of them evenly spread.
+    """Lists the segments' consecutive patches, or `most` of them, evenly spread.
 
     Returns:
       Pairs of a segment's index and the first sample in its files.
@@ -160,23 +161,23 @@ def fixed_dataset(
     stereo: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
-    """The given crops in their order, without augmentation; the same ones every time.
+    """Makes batches of the given crops in their order, without augmentation.
 
     Args:
       segments, config, reader, stereo: as for `training_dataset`.
       crops: from `fixed_crops`.
-      batch_size: over all replicas.
-      context: as for `training_dataset`; the crops then must be whole batches.
+      batch_size: number of crops in a batch, over all replicas.
+      context: as for `training_dataset`; the crops must then fill whole batches.
 
     Returns:
-      float32, shaped as `training_dataset`'s; the last batch is as small as it comes.
+      float32, with the shapes of `training_dataset`; the last batch may be smaller.
     """
     stems = _Stems(segments, config, reader, stereo)
     count = len(config.model.stems)
     crops = np.asarray(crops, np.int64).reshape(-1, 2)
     numbers = np.arange(len(crops))
     if context:
-        # [batches, workers, a worker's part]: each takes its own of every batch.
+        # [batches, workers, a worker's part]: each worker takes its part of every batch.
         workers = context.num_input_pipelines
         numbers = numbers.reshape(-1, workers, batch_size // workers)
         numbers = numbers[:, context.input_pipeline_id].ravel()
@@ -198,7 +199,7 @@ def fixed_dataset(
 
 
 class _SlotTable:
-    """Where the patch lengths of all segments, numbered through, lie."""
+    """Places of all slots, which are numbered across segments."""
 
     def __init__(self, segments: Sequence[Segment], config: Config):
         self.patch = config.model.patch_samples
@@ -211,7 +212,7 @@ class _SlotTable:
         self.frames = tf.constant([segment.frames for segment in segments], tf.int64)
 
     def place(self, slot: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Segment and first sample of the crops for `slot`, int64 of any shape."""
+        """Returns segment and first sample of the crops for `slot`, int64 of any shape."""
         slots = tf.reshape(slot, [-1])
         segment = tf.searchsorted(self.ends, slots, side="right", out_type=tf.int64)
         offset = (slots - tf.gather(self.firsts, segment)) * self.patch
@@ -225,7 +226,7 @@ class _SlotTable:
 
 
 class _Stems:
-    """From segments and first samples to the waveforms of stems."""
+    """Reads the waveforms of stems from segments and first samples."""
 
     def __init__(
         self, segments: Sequence[Segment], config: Config, reader: MakeReader, stereo: bool
@@ -238,7 +239,7 @@ class _Stems:
         self.channels = tf.constant([segment.track.channels for segment in segments], tf.int32)
 
     def places(self, segment, start, channel_seed, swap_seed, gains):
-        """What to read for one crop.
+        """Returns the places to read for one crop.
 
         Args:
           segment, start: int64 [stems], each stem's segment and first sample in its files.
@@ -246,7 +247,7 @@ class _Stems:
           gains: float32 [stems].
 
         Returns:
-          A reader's arguments, the first axis being the crop's files.
+          A reader's arguments; the first axis is the crop's files.
         """
         available = tf.gather(self.channels, segment)
         if self.stereo:
@@ -265,7 +266,7 @@ class _Stems:
         return index, start, channels, gains
 
     def read(self, *places):
-        """Waveforms [batch, stems, samples], or [batch, stems, 2, samples], of batched places."""
+        """Reads batched places: [batch, stems, samples], or [batch, stems, 2, samples]."""
         batch, files, taken = places[2].shape
         # One list of files: [batch, files, ...] -> [batch * files, ...]
         flat = [tf.reshape(x, [-1, *x.shape[2:]]) for x in places]
@@ -278,5 +279,5 @@ class _Stems:
         return tf.ensure_shape(crops, [batch, len(self.sources), *channels, samples])
 
     def read_augmented(self, numbers, *places):
-        """`read`, and then what `augment.waveforms` does to the crops of these numbers."""
+        """Reads the crops with these numbers and augments them by `augment.waveforms`."""
         return augment.waveforms(self.read(*places), numbers, self.config)

@@ -1,6 +1,6 @@
-"""Decodes what FFmpeg's libraries read, through PyAV, and saves what can be of damaged files.
+"""Decodes audio with FFmpeg's libraries, through PyAV, and salvages damaged files.
 
-PyAV is imported where it is used, so that programs can show their flags at once.
+PyAV is imported only where it is used, so that programs show their flags at once.
 """
 
 import contextlib
@@ -13,14 +13,14 @@ import numpy as np
 
 from data_pipeline.wav import AudioError, DamagedError, bad_file, damaged, file_size
 
-# Containers that state how long a stream is; others (mp3 above all) let FFmpeg guess.
+# Containers that state the length of a stream; for others (mp3 above all) FFmpeg guesses.
 _STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
-# Seconds by which stated and decoded length differ in sound files: a coder pads the end, Opus
-# counts what is skipped at the start.
+# Seconds by which stated and decoded length may differ in intact files: a coder pads the end, and
+# Opus counts samples that are skipped at the start.
 _DURATION_SLACK = 0.1
-# Seconds by which timestamps of sound files jump: Vorbis where its block size changes.
+# Seconds by which timestamps may jump in intact files: in Vorbis, where the block size changes.
 _TIME_SLACK = 0.05
-# Frames in a row that noise doesn't decode to; now and then it does to one.
+# Noise may decode to a single frame, but not to this many in a row.
 _NO_NOISE = 10
 
 
@@ -29,10 +29,10 @@ def opened(path: str):
     import av
 
     file_size(path, "an audio file")
-    # Tags in an unknown code page are no reason to fail; PyAV 19 no longer has to be told.
+    # Tags in an unknown encoding must not cause a failure; PyAV 19 ignores them by itself.
     kept = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
     try:
-        # An absolute path is never taken for a URL.
+        # An absolute path is never mistaken for a URL.
         container = av.open(os.path.abspath(path), **kept)
     except (av.error.FFmpegError, OSError) as error:
         raise bad_file(path, f"no readable audio ({error.strerror})", "an audio file") from error
@@ -59,11 +59,11 @@ def stated_seconds(container: Any, stream: Any) -> float | None:
 
 
 def decoded(path: str, container: Any, stream: Any, salvage: bool) -> Iterator[np.ndarray]:
-    """The blocks of `audio.recording`: float32 `[samples, channels]`.
+    """Yields the blocks of `audio.recording`: float32 `[samples, channels]`.
 
     Raises:
-      AudioError: if they are not all that the file promises.
-      DamagedError: with `salvage`, after the last block, if some could be decoded.
+      AudioError: if the file has less audio than it states, or some can't be decoded.
+      DamagedError: with `salvage`, the same after the last block, if any audio was decoded.
     """
     decoding = _Decoding(path, container, stream, salvage)
     held = []
@@ -78,26 +78,26 @@ def decoded(path: str, container: Any, stream: Any, salvage: bool) -> Iterator[n
 
 
 class _Decoding:
-    """A stream that is decoded, and what was wrong with it so far."""
+    """A stream being decoded, and the damage found so far."""
 
     def __init__(self, path: str, container: Any, stream: Any, salvage: bool):
         self.path, self.container, self.stream, self.salvage = path, container, stream, salvage
         self.stated = stated_seconds(container, stream)
         self.limit = (container.duration or 0) / 1e6 if self.stated is None else self.stated
         self.flac = container.format.name == "flac"
-        # How the first frame says that the audio is, and where it ends by the file's statement.
+        # Rate and channels of the first frame, and the stated end in samples.
         self.rate, self.channels, self.end = 0, 0, math.inf
         self.origin = None  # the timestamp of sample 0, in seconds
-        self.count = 0  # samples so far, with those of silence and padding
-        self.late = []  # what lies behind the stated end: the coder's padding
-        self.failure, self.changed = None, None  # the first error; how the format changes
-        # Samples that zeros stand for; where the first damage is, in seconds.
+        self.count = 0  # samples so far, including silence and padding
+        self.late = []  # samples after the stated end: the coder's padding
+        self.failure, self.changed = None, None  # the first error; how the format changed
+        # Number of samples replaced by zeros; time of the first damage, in seconds.
         self.lost, self.first_lost = 0, None
         self.good, self.bad, self.row = 0, 0, 0  # frames; errors; frames since the last error
-        self.is_audio = not salvage  # noise decodes to a frame now and then
+        self.is_audio = not salvage  # noise may decode to single frames
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """All that can be decoded; without `salvage`, up to the first error."""
+        """Yields all that can be decoded; without `salvage`, up to the first error."""
         for frame in _frames(self.container, self.stream):
             if isinstance(frame, Exception):
                 self._note(frame)
@@ -108,7 +108,7 @@ class _Decoding:
                 break
             try:
                 samples = _frame_samples(frame)
-            except ValueError as error:  # PyAV has no such format in NumPy
+            except ValueError as error:  # PyAV cannot convert this format to NumPy
                 expected = "16-bit, float or the like"
                 raise bad_file(self.path, f"{frame.format.name} samples", expected) from error
             gap = self._gap_before(frame) if self.salvage else 0
@@ -143,7 +143,7 @@ class _Decoding:
         return not self.changed
 
     def _gap_before(self, frame: Any) -> int:
-        """How many samples are missing before a frame, as its timestamp tells."""
+        """Number of samples missing before a frame, according to its timestamp."""
         if frame.pts is None or not frame.time_base:
             return 0
         time = float(frame.pts * frame.time_base)
@@ -152,10 +152,10 @@ class _Decoding:
             skipped = self.bad and start is not None
             self.origin = float(start * self.stream.time_base) if skipped else time
             if self.flac:
-                # The first time may be that of a later frame, if it is damaged.
+                # If the first frame is damaged, this is the time of a later one.
                 time, self.origin = time if self.bad else 0.0, 0.0
         gap = round((time - self.origin) * self.rate) - self.count
-        # Some containers' times are no count of samples: there only errors are damage.
+        # In some containers timestamps do not count samples: only errors show damage there.
         after_error = self.bad and not self.row
         stated = self.stated is not None and gap > _TIME_SLACK * self.rate
         known = self.flac or after_error or stated
@@ -167,7 +167,7 @@ class _Decoding:
         return gap
 
     def _up_to_end(self, samples: np.ndarray) -> Iterator[np.ndarray]:
-        """The part of a frame that lies before the stated end; all, if the statement is wrong."""
+        """Yields the part of a frame before the stated end, or all if the stated end is wrong."""
         within = max(min(self.end - self.count, len(samples)), 0)
         self.count += len(samples)
         if within:
@@ -179,7 +179,7 @@ class _Decoding:
             self.late, self.end = [], math.inf
 
     def check_start(self) -> None:
-        """Raises AudioError unless there is audio; without `salvage`, if there was an error."""
+        """Raises AudioError if there is no audio or, without `salvage`, after an error."""
         if not self.is_audio and self.bad > self.good:
             self.count = 0  # noise
         if self.failure and not (self.salvage and self.count):
@@ -187,13 +187,13 @@ class _Decoding:
                 self.path,
                 f"audio that cannot be decoded after {self.count / (self.rate or 1):.1f} s"
                 f" ({self.failure.strerror})",
-                "audio that can be to its end",
+                "audio that decodes to its end",
             ) from self.failure
         if not self.count:
             raise bad_file(self.path, "no samples", "audio")
 
     def check_end(self) -> None:
-        """Raises DamagedError, without `salvage` AudioError, if that was not all."""
+        """Raises DamagedError, or AudioError without `salvage`, if audio was lost."""
         if self.changed:
             raise DamagedError(self.changed) if self.salvage else AudioError(self.changed)
         # FLAC's length is exact.
@@ -216,13 +216,13 @@ class _Decoding:
 
 
 def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """A stream's frames and, in place of those that can't be decoded, the errors."""
+    """Yields a stream's frames, and errors in place of those that can't be decoded."""
     import av
 
-    # FLAC has checksums: damage is told from noise if that is asked for.
+    # FLAC has checksums, which reveal damage if this option is set.
     options = {"err_detect": "crccheck+explode"}
-    # FFmpeg's libraries cut an Ogg file of one page, always a short one, at the wrong place.
-    # Told not to cut, they also give a first frame from before the first sample.
+    # FFmpeg's libraries cut an Ogg file of a single page, which is always short, at the wrong
+    # place. With this flag they do not cut, but also return a frame from before the first sample.
     stated = stated_seconds(container, stream)
     short_ogg = stated is not None and stated < 60 and stream.codec_context.name == "vorbis"
     if short_ogg:
@@ -245,11 +245,11 @@ def _frames(container: Any, stream: Any) -> Iterator[Any]:
 
 
 def _frame_samples(frame: Any) -> np.ndarray:
-    """float32 `[samples, channels]` of a decoded frame; integers of any width scaled exactly."""
+    """Converts a decoded frame to float32 `[samples, channels]`; integers are scaled exactly."""
     if frame.format.is_planar and frame.layout.nb_channels >= 8:
         import av
 
-        # PyAV reads past the end of so many planes, up to a crash; this only interleaves them.
+        # PyAV reads past the end of 8 or more planes and may crash; this only interleaves them.
         kind = frame.format.packed.name
         resampler = av.AudioResampler(kind, frame.layout.name, frame.sample_rate)
         frame.pts = None

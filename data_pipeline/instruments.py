@@ -1,7 +1,7 @@
-"""The instruments of the synthetic set: drums, bass, chords and a sung voice, and their room.
+"""Instruments of the synthetic set: drums, bass, chords and a sung voice, and their room.
 
-Each draws its own sound and part from a NumPy random generator `rng` and plays all of a song, float
-[samples, 2] at no particular level; `synthetic` mixes them.
+Each instrument draws its sound and its part from a NumPy random generator `rng` and plays a whole
+song, float [samples, 2] at an arbitrary level. `synthetic` mixes them.
 """
 
 import dataclasses
@@ -14,7 +14,7 @@ import scipy.signal
 
 _SCALES = ((0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10), (0, 2, 3, 5, 7, 9, 10))
 _PROGRESSIONS = ((0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 0, 4), (0, 2, 3, 4), (0, 6, 5, 6))
-# Rhythms are in sixteenths of a 4/4 bar: where notes start.
+# Rhythms are the starts of notes, in sixteenths of a 4/4 bar.
 _BASS_RHYTHMS = ((0, 4, 8, 12), (0, 6, 8, 14), (0, 2, 4, 6, 8, 10, 12, 14), (0, 3, 6, 8, 11, 14))
 _CHORD_RHYTHMS = ((0,), (0, 8), (0, 6, 12), (0, 4, 8, 12), (0, 3, 8, 11))
 _VOICE_RHYTHMS = (
@@ -39,7 +39,7 @@ Timbre = Callable[[float, float], np.ndarray]  # (Hz, seconds) -> [samples], of 
 
 @dataclasses.dataclass(frozen=True)
 class Song:
-    """What a track's instruments agree on."""
+    """What all instruments of a track share."""
 
     rate: int  # Hz
     samples: int
@@ -47,7 +47,7 @@ class Song:
     swing: float  # how late every other sixteenth is, in sixteenths
     root: int  # MIDI note of degree 0 in the bass
     scale: tuple[int, ...]  # semitones over the root
-    progression: tuple[int, ...]  # degree of each bar's chord, over and over
+    progression: tuple[int, ...]  # degree of each bar's chord, repeated
 
     @property
     def bars(self) -> int:
@@ -64,13 +64,13 @@ class Song:
         return steps * self.step / self.rate
 
     def note(self, degree: int) -> int:
-        """The MIDI note of a degree of the scale; degrees go on over the octaves."""
+        """The MIDI note of a degree of the scale; degrees continue into other octaves."""
         octave, index = divmod(degree, len(self.scale))
         return self.root + 12 * octave + self.scale[index]
 
 
 def draw_song(rate: int, samples: int, rng) -> Song:
-    """A song of another key, tempo and progression in each draw; `rate` in Hz."""
+    """Draws a song's key, tempo and progression; `rate` in Hz."""
     return Song(
         rate=rate,
         samples=samples,
@@ -83,7 +83,7 @@ def draw_song(rate: int, samples: int, rng) -> Song:
 
 
 def vocals(song: Song, rng) -> np.ndarray:
-    """A voice: glottal pulses and breath through moving formants, with consonants, [samples, 2]."""
+    """Sings: glottal pulses and breath through moving formants, with consonants, [samples, 2]."""
     rate, samples = song.rate, song.samples
     notes = _melody(song, rng)
     size = 2 ** round(math.log2(0.023 * rate))  # a formant filter's frame: 1024 at 44.1 kHz
@@ -119,7 +119,7 @@ def vocals(song: Song, rng) -> np.ndarray:
 
 
 def drums(song: Song, rng) -> np.ndarray:
-    """Kick, snare and hi-hat, with a fill in every fourth bar, [samples, 2]."""
+    """Plays kick, snare and hi-hat, with a fill in every fourth bar, [samples, 2]."""
     rate = song.rate
     time = np.arange(round(0.35 * rate)) / rate
     kick_hertz, sweep, kick_decay = rng.uniform(45, 60), rng.uniform(100, 300), rng.uniform(12, 22)
@@ -131,7 +131,7 @@ def drums(song: Song, rng) -> np.ndarray:
     band = np.array([rng.uniform(300, 1200), rng.uniform(7e3, 12e3)])
     rattle = _filter(rng.standard_normal(len(time)), rate, "bandpass", band)
     snare = 0.5 * tone + rattle * np.exp(-rng.uniform(12, 25) * time)
-    # One long hiss under all the hi-hat's strokes, so that no two sound alike.
+    # One long hiss for all strokes of the hi-hat, so that no two sound the same.
     hiss = _filter(rng.standard_normal(song.samples), rate, "highpass", rng.uniform(5e3, 8e3))
     closed, opened = np.exp(-rng.uniform(35, 70) * time), np.exp(-rng.uniform(7, 12) * time)
 
@@ -151,13 +151,11 @@ def drums(song: Song, rng) -> np.ndarray:
                 _place(hats, start, stroke, rng.uniform(0.4, 0.6) if step % 4 else 0.7)
     track = 0.8 * _pan(kicks, 0) + rng.uniform(0.6, 1) * _pan(snares, rng.uniform(-0.2, 0.2))
     track += rng.uniform(0.4, 0.9) * _pan(hats * hiss, rng.uniform(-0.5, 0.5))
-    return np.tanh(
-        2 * track
-    )  # a bus compressor's part: drums as loud as the rest, without its peaks
+    return np.tanh(2 * track)  # like a bus compressor: drums as loud as the rest, without peaks
 
 
 def bass(song: Song, rng) -> np.ndarray:
-    """The chords' roots with some fifths and octaves, [samples, 2]."""
+    """Plays the chords' roots with some fifths and octaves, [samples, 2]."""
     k, rate = np.arange(1, 31), song.rate
     cutoff, decay = rng.uniform(200, 600), rng.uniform(0.3, 1.5)
     saw = _harmonic(rate, 1 / k, decay / 4, cutoff)
@@ -175,14 +173,14 @@ def bass(song: Song, rng) -> np.ndarray:
 
 
 def chords(song: Song, rng) -> np.ndarray:
-    """Chords on one side and an arpeggio of another timbre on the other, [samples, 2]."""
+    """Plays chords on one side and an arpeggio of another timbre on the other, [samples, 2]."""
     chords, arpeggio = np.zeros((2, song.samples))
     makers = rng.permutation([_organ, _pluck, _pad, _piano])
     strum, pick = (maker(song.rate, rng) for maker in makers[:2])
     rhythm, order = _choose(rng, _CHORD_RHYTHMS), rng.permutation(4)
     lift = 14 + 7 * int(rng.integers(2))  # two or three octaves over the bass
     for bar in range(song.bars):
-        # The chord's tones within one octave, as a hand would take them.
+        # The chord's tones within one octave, as a hand would play them.
         tones = sorted((song.chord(bar) + third) % 7 for third in (0, 2, 4))
         for step, length in _steps(rhythm):
             for tone in tones:
@@ -197,8 +195,8 @@ def chords(song: Song, rng) -> np.ndarray:
 
 
 def _melody(song: Song, rng) -> list[tuple[int, int, float]]:
-    """(start, end, MIDI note) of each sung note, in samples; two-bar phrases that end in a rest."""
-    # The lowest note that this singer sings is E3 to D4; the highest, 8 degrees up, F#4 to E5.
+    """Returns (start, end, MIDI note) of each note, in samples; two-bar phrases end in a rest."""
+    # The singer's lowest note is E3 to D4, the highest (8 degrees up) F#4 to E5.
     lowest = math.ceil((rng.uniform(52, 62) - song.root) * 7 / 12)
     degree, notes = lowest + 4, []
     for bar in range(song.bars):
@@ -226,7 +224,7 @@ def _pulses(hertz: np.ndarray, rate: int) -> np.ndarray:
 def _formants(bins: np.ndarray, vowels: np.ndarray, tilt: float) -> np.ndarray:
     """Gains [bins, frames] of a throat with resonances `vowels` [4, frames], in Hz.
 
-    `tilt` (Hz) is from where on the glottis and the lips together lose 6 dB per octave.
+    `tilt` (Hz) is the frequency above which glottis and lips together lose 6 dB per octave.
     """
     bins = bins[:, None]
     gains = np.zeros((len(bins), vowels.shape[1]))
@@ -257,8 +255,10 @@ def _piano(rate: int, rng) -> Timbre:
 
 
 def _harmonic(rate, levels, decay=0.0, cutoff=math.inf, attack=0.004) -> Timbre:
-    """Harmonics 1, 2, 3, ... of these levels through a low pass (Hz); the k-th decays `decay` * k
-    nepers per second."""
+    """Harmonics 1, 2, 3, ... with these levels through a low-pass filter at `cutoff` Hz.
+
+    Harmonic k decays by `decay` * k nepers per second.
+    """
 
     def play(hertz, seconds):
         time = np.arange(round(seconds * rate)) / rate
@@ -272,7 +272,7 @@ def _harmonic(rate, levels, decay=0.0, cutoff=math.inf, attack=0.004) -> Timbre:
 
 
 def _fm(rate, ratio, index, decay) -> Timbre:
-    """A sine whose phase is modulated by one `ratio` times as high; bright first, then mellow."""
+    """A sine, phase-modulated by a sine at `ratio` times its frequency; bright, then mellow."""
 
     def play(hertz, seconds):
         time = np.arange(round(seconds * rate)) / rate
@@ -284,18 +284,18 @@ def _fm(rate, ratio, index, decay) -> Timbre:
 
 
 def _fade(sound: np.ndarray, rate: int, attack: float) -> np.ndarray:
-    """Ramps over the first `attack` seconds and at the end, so that nothing clicks."""
+    """Adds ramps over the first `attack` seconds and at the end, so that nothing clicks."""
     time = np.arange(len(sound)) / rate
     return sound * np.clip(time / attack, 0, 1) * np.clip(time[::-1] / max(attack, 0.03), 0, 1)
 
 
 def _choose(rng, options):
-    """One of the options as it is; `rng.choice` would make an array of it."""
+    """Draws one of the options, unchanged; `rng.choice` would turn it into an array."""
     return options[rng.integers(len(options))]
 
 
 def _steps(rhythm):
-    """(start, length) of a bar's notes, in sixteenths: each lasts until the next."""
+    """Returns (start, length) of a bar's notes, in sixteenths; each lasts until the next."""
     return [(step, after - step) for step, after in zip(rhythm, (*rhythm[1:], 16), strict=True)]
 
 
@@ -304,7 +304,7 @@ def _hertz(midi):
 
 
 def _filter(sound: np.ndarray, rate: int, kind: str, hertz) -> np.ndarray:
-    """Butterworth "lowpass", "highpass" or "bandpass"; corners stay below the Nyquist frequency."""
+    """Butterworth "lowpass", "highpass" or "bandpass"; corners are kept below Nyquist."""
     corners = np.minimum(hertz, 0.45 * rate)
     if kind == "bandpass":
         corners[0] = min(corners[0], 0.5 * corners[1])
@@ -319,19 +319,19 @@ def _smooth(curve: np.ndarray, samples: float) -> np.ndarray:
 
 
 def _place(track: np.ndarray, start: int, sound: np.ndarray, gain: float = 1.0) -> None:
-    """Adds a sound to the track at `start`; what hangs over the track's end is dropped."""
+    """Adds a sound to the track at `start`; samples past the track's end are dropped."""
     sound = sound[: max(len(track) - start, 0)]
     track[start : start + len(sound)] += gain * sound
 
 
 def _pan(sound: np.ndarray, place: float) -> np.ndarray:
-    """Mono [samples] to stereo [samples, 2] of equal power, from -1 (left) to 1 (right)."""
+    """Pans mono [samples] to stereo [samples, 2] with equal power, -1 (left) to 1 (right)."""
     angle = (place + 1) * math.pi / 4
     return sound[:, None] * np.array([math.cos(angle), math.sin(angle)])
 
 
 def room(rate: int, rng) -> np.ndarray:
-    """A room's impulse response [samples, 2], of energy 1: low-passed noise that decays."""
+    """Draws a room's impulse response [samples, 2] with energy 1: decaying low-passed noise."""
     time = np.arange(round(0.8 * rate))[:, None] / rate
     noise = _filter(rng.standard_normal((2, len(time))), rate, "lowpass", rng.uniform(3e3, 8e3)).T
     impulse = noise * np.exp(-6.9 * time / rng.uniform(0.25, 0.8))  # 60 dB down in the drawn time

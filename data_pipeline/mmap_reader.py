@@ -12,26 +12,26 @@ import tensorflow as tf
 from data_pipeline.augment import MEAN
 from data_pipeline.wav import AudioError, WavInfo, pcm_to_float
 
-# (index of the file int64 [n], first sample int64 [n], channels to take int32 [n, taken] or MEAN
-# alone [n, 1], gain float32 [n]) -> float32 [n, taken, samples].
+# (file index int64 [n], first sample int64 [n], channels int32 [n, taken] or only MEAN [n, 1],
+# gain float32 [n]) -> float32 [n, taken, samples].
 Reader = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 # (files, samples of a crop) -> Reader
 MakeReader = Callable[[Sequence[WavInfo], int], Reader]
 
-# Encodings whose samples NumPy converts as they lie in the file: type, and full scale.
+# Encodings that NumPy converts directly from the file: type, and full scale.
 _DIRECT = {"pcm16": ("<i2", 2**15), "pcm32": ("<i4", 2**31), "float32": ("<f4", 1)}
-_ALIGNMENT = 64  # of TensorFlow's tensors, in bytes: such an array becomes one without a copy
+_ALIGNMENT = 64  # bytes; TensorFlow turns an array of this alignment into a tensor without a copy
 
 
 def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
-    """Reads `samples` samples of some of `files` from memory maps, opened once per file.
+    """Makes a reader of crops of `samples` samples from memory maps, each file opened once.
 
-    When run, it raises AudioError, which TensorFlow wraps, for a file that is gone or cut short.
+    The reader raises AudioError, wrapped by TensorFlow, if a file is gone or was truncated.
     """
 
     @cache
     def rows(index: int) -> np.ndarray:
-        """A file's samples [frames, channels], or their bytes, uint8 [frames, bytes per frame]."""
+        """Maps a file's samples [frames, channels], or bytes, uint8 [frames, bytes per frame]."""
         info = files[index]
         direct = _DIRECT.get(info.encoding)
         return np.memmap(
@@ -57,7 +57,7 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
             full_scale *= info.channels
         floats = np.multiply(crop, np.float32(gain / full_scale), dtype=np.float32)
         if channels == [MEAN]:
-            # Many times faster than NumPy's sum over so short an axis.
+            # Many times faster than NumPy's sum over such a short axis.
             left, *others = floats.T
             out[0] = left if not others else np.add(left, others[0], out=out[0])
             for other in others[1:]:
@@ -81,7 +81,7 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
 
 
 def _check_unchanged(info: WavInfo) -> None:
-    """Before a memory map is read: where its file has been cut short, reading ends the process."""
+    """Checks a file before its memory map is read: a truncated file would end the process."""
     try:
         size = os.stat(info.path).st_size
     except OSError as error:
@@ -99,10 +99,10 @@ _lock = threading.Lock()
 
 
 def _new_crops(shape: Sequence[int]) -> np.ndarray:
-    """float32, not filled, where TensorFlow makes a tensor of it without a copy.
+    """Returns an uninitialised float32 array that TensorFlow uses as a tensor without a copy.
 
-    Its memory is used again once nobody holds the tensor, or any view of it. Fresh memory would
-    have to be zeroed by the kernel, a fifth of the time.
+    The memory is reused once nothing holds the tensor or a view of it. The kernel would have to
+    zero new memory, which took a fifth of the time.
     """
     size = int(np.prod(shape)) * 4
     with _lock:
@@ -110,7 +110,7 @@ def _new_crops(shape: Sequence[int]) -> np.ndarray:
         unused = [m for m, n in zip(_memories, counts, strict=True) if n <= _NOT_IN_USE]
         fitting = [m for m in unused if len(m) == size + _ALIGNMENT]
         kept = {id(memory) for memory in fitting[:2]}
-        # What another stream, or a full queue, had needed goes back to the system.
+        # Memory that another stream or a full queue needed is returned to the system.
         gone = {id(memory) for memory in unused} - kept
         _memories[:] = [m for m in _memories if id(m) not in gone]
         if fitting:
@@ -123,9 +123,9 @@ def _new_crops(shape: Sequence[int]) -> np.ndarray:
 
 
 def _references(memories: Sequence[np.ndarray]) -> list[int]:
-    """How many hold each array: this module, and every view of it."""
+    """Counts references to each array: from this module and from every view."""
     return [sys.getrefcount(memory) for memory in memories]
 
 
-# Counted in the same way, since Pythons differ in what they count.
+# Counted in the same way, since Python versions count differently.
 _NOT_IN_USE = _references([np.empty(1)])[0]

@@ -1,10 +1,10 @@
-"""Which code reads crops of WAV files inside a tf.data graph: ONE list of readers, by name.
+"""Readers of crops of WAV files in a tf.data graph, by name.
 
-Memory maps are the default: several times faster (results/benchmark), and they load with every
-TensorFlow; their only Python is one call per batch, whose NumPy loops let other threads run.
-tensorflow-io stays in the graph without Python. A reader reads only the crop's bytes.
+Memory maps are the default. They are several times faster (results/benchmark) and work with every
+TensorFlow version; they make one Python call per batch, whose NumPy loops let other threads run.
+tensorflow-io runs in the graph without Python. A reader reads only the crop's bytes.
 
-To add a reader, write a module beside `mmap_reader`, and name it here.
+To add a reader, write a module beside `mmap_reader` and name it here.
 """
 
 import re
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from sccunet.config import ConfigError
 
-if TYPE_CHECKING:  # so that programs can show the readers' names at once
+if TYPE_CHECKING:  # so that programs show the readers' names at once
     import tensorflow as tf
 
     from data_pipeline.mmap_reader import MakeReader
@@ -22,13 +22,13 @@ READERS = ("mmap", "tfio")
 
 
 def reader_named(name: str) -> "MakeReader":
-    """The function that makes a reader of files.
+    """Returns the function that makes a reader of files.
 
     Args:
       name: one of `READERS`.
 
     Raises:
-      ConfigError: for another name, or if what the reader needs is not installed.
+      ConfigError: if the name is unknown, or a package that the reader needs is not installed.
     """
     if name == "mmap":
         from data_pipeline.mmap_reader import mmap_reader
@@ -43,7 +43,7 @@ def reader_named(name: str) -> "MakeReader":
 
 
 def error_of(error: "tf.errors.OpError") -> "AudioError | None":
-    """The reader's AudioError that TensorFlow has wrapped in its own; None if there is none."""
+    """Returns the reader's AudioError inside a TensorFlow error; None if there is none."""
     from data_pipeline.wav import AudioError
 
     found = re.search(r"AudioError: (.+)", str(error))

@@ -9,9 +9,9 @@ from unittest import mock
 def load(name: str) -> ModuleType:
     """Imports `musdb`, `museval` or `stempeg`, whether or not ffmpeg is on PATH.
 
-    stempeg, which the other two import, refuses to be imported unless it finds programs named
-    ffmpeg and ffprobe, though nothing that is used of it here runs either: PyAV decodes audio. A
-    stand-in answers that look-up for the time of the import.
+    The other two import stempeg, whose import fails unless it finds the programs ffmpeg and
+    ffprobe. Nothing here runs them: PyAV decodes audio. A stand-in answers the look-up during the
+    import.
     """
     find = shutil.which
 

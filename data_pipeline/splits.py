@@ -1,4 +1,4 @@
-"""Decides which tracks train and which validate. Nothing here imports TensorFlow."""
+"""Decides which tracks train and which validate. This module does not import TensorFlow."""
 
 import itertools
 import os
@@ -9,22 +9,22 @@ from data_pipeline.tracks import Segment, Track, load_tracks, named, no_tracks, 
 from data_pipeline.wav import AudioError
 from sccunet.config import Config
 
-# Without a valid/ folder or musdb's own validation tracks: every seventh track, about as large a
-# part as musdb's 14 of 100.
+# Every seventh track validates if there are neither a valid/ folder nor musdb's own validation
+# tracks: about the same share as musdb's 14 of 100.
 _EVERY = 7
 
 
 def training_split(
     data_dir: str | os.PathLike, config: Config, names: Sequence[str] = ()
 ) -> tuple[list[Segment], list[Segment], str]:
-    """Decides which tracks train, which validate, and says how in one sentence.
+    """Decides which tracks train and which validate, and describes the choice in one sentence.
 
-    The tracks in train/ are trained on, or exactly the named ones, less those that validate. The
-    first rule that finds something to validate on counts:
+    The training tracks are those in train/, or exactly the named ones, without those that validate.
+    The first rule that finds tracks to validate on applies:
 
     1. the tracks in valid/ that are not named;
-    2. musdb's own 14 validation tracks, those that lie in train/ and are not named;
-    3. every 7th track in name order, where no names are given;
+    2. those of musdb's own 14 validation tracks that are in train/ and not named;
+    3. every 7th track in name order, if no names are given;
     4. the last tenth of each track of two or more patches, in whole patches and at least one.
 
     No sample is in both, and no track name is in both except under rule 4.
@@ -32,13 +32,13 @@ def training_split(
     Args:
       data_dir: as for `find_tracks`.
       config: its `model.patch_samples` is the least length of a track.
-      names: tracks to train on, wherever their split folder is.
+      names: tracks to train on, in any split folder.
 
     Returns:
       `(training, validation, sentence)`, both lists sorted by split folder and name.
 
     Raises:
-      AudioError: as `find_tracks`, or if nothing is left to validate on.
+      AudioError: as `find_tracks`, or if there is nothing to validate on.
     """
     patch = config.model.patch_samples
     folders = track_folders(data_dir)
@@ -47,7 +47,7 @@ def training_split(
         raise no_tracks(data_dir, ("train",))
     _check_names_differ(data_dir, wanted)
     for chosen, rule in _validation_rules(folders, wanted, names):
-        # By name: a song that was copied into valid/ may still lie in train/.
+        # By name: a song that was copied to valid/ may still be in train/.
         taken = {name for _, name in chosen}
         kept = [folder for folder in wanted if folder[1] not in taken]
         if chosen and kept:
@@ -86,12 +86,12 @@ def _in(folders: Sequence[tuple[str, str]], split: str) -> list[tuple[str, str]]
 def _validation_rules(
     folders: Sequence[tuple[str, str]], wanted: Sequence[tuple[str, str]], names: Sequence[str]
 ) -> list[tuple[list[tuple[str, str]], str]]:
-    """Rules 1 to 3: the folders that each would validate on, perhaps none, and what it is called.
+    """Returns, for rules 1 to 3, the folders to validate on (perhaps none) and a description.
 
     Args:
-      folders: all, each `(split, track)`.
-      wanted: those to train on.
-      names: theirs, where they were given.
+      folders: all track folders, each `(split, track)`.
+      wanted: folders to train on.
+      names: names of the tracks to train on, if they were given.
     """
     own = [folder for folder in _in(folders, "valid") if folder not in wanted]
     reserved = _musdb_validation() - set(names)
@@ -105,7 +105,7 @@ def _validation_rules(
 
 
 def _last_tenths(tracks: Sequence[Track], patch: int) -> tuple[list[Segment], list[Segment]]:
-    """Rule 4: what is trained on, and what validates; `patch` in samples."""
+    """Applies rule 4: returns segments for training and validation; `patch` in samples."""
     training, validation = [], []
     for track in tracks:
         patches = track.frames // patch
@@ -121,7 +121,7 @@ def _count(tracks: Sequence) -> str:
 
 
 def _musdb_validation() -> set[str]:
-    """The names of the 14 tracks that musdb's own configuration reserves for validation."""
+    """Returns the names of the 14 tracks that musdb reserves for validation."""
     import yaml
 
     package = os.path.dirname(sigsep.load("musdb").__file__)

@@ -1,10 +1,10 @@
-"""A small multitrack set, drawn from a seed: for the demo and the tests, where there is no music.
+"""Makes a small multitrack set from a seed, for the demo and the tests.
 
 Every track has its own key, tempo, chords, patterns, instruments, room and mix. Drums, bass, chords
-and a sung voice sound most of the time and differ as in music: the drums are short and broad-band,
-the bass is low, the chords keep their pitch, the voice glides, trembles and changes its vowels.
+and a sung voice sound most of the time and differ as in music: drums are short and broad-band, the
+bass is low, chords keep their pitch, and the voice glides, has vibrato and changes vowels.
 
-The same seed gives the same samples on one machine; other machines' FFTs may round differently.
+The same seed gives the same samples on one machine; FFTs of other machines may round differently.
 """
 
 import concurrent.futures
@@ -28,20 +28,20 @@ _PLAYERS = {
     "other": instruments.chords,
 }
 STEMS = tuple(_PLAYERS)
-_PEAK = 0.85  # of the mixture and of each stem: rounding to 16 bit must not clip
-_LEVEL_DB = {"vocals": 0.5, "drums": 1.0, "bass": 0.0, "other": 0.0}  # before each track's own mix
-_MIX_DB = 2.0  # stems are up to this much louder or softer in a track's own mix
-# Recordings have noise everywhere, and museval's SIR, a projection onto the references, is
-# ill-conditioned where a reference has an empty band or two equal channels.
+_PEAK = 0.85  # of the mixture and of each stem, so that rounding to 16 bit does not clip
+_LEVEL_DB = {"vocals": 0.5, "drums": 1.0, "bass": 0.0, "other": 0.0}  # before each track's mix
+_MIX_DB = 2.0  # largest change of a stem's level in a track's mix, up or down
+# Noise as in recordings: museval's SIR, a projection onto the references, is ill-conditioned if a
+# reference has an empty band or two equal channels.
 _NOISE_DB = -70.0
 _REVERB = {"vocals": 0.2, "drums": 0.08, "bass": 0.02, "other": 0.15}  # amplitude, dry sound = 1
 
 
 def make_track(seed: int, seconds: float, sample_rate: int = 44_100) -> dict[str, np.ndarray]:
-    """The stems of the track that `seed` draws.
+    """Makes the stems of one track.
 
     Args:
-      seed: 0 or more.
+      seed: determines the track; 0 or more.
       seconds: length of the track.
       sample_rate: in Hz.
 
@@ -73,13 +73,13 @@ def make_set(
     """Writes a set of tracks in the layout of MUSDB18-HQ, in several processes.
 
     `data_dir/<split>/synthetic <split> <number>/{mixture,vocals,drums,bass,other}.wav` are 16-bit
-    PCM, the mixture being the exact sum of the stems. A track appears whole or not at all, and one
-    that is there already stays as it is. No two tracks are alike, whatever their split.
+    PCM; the mixture is the exact sum of the stems. A track appears whole or not at all, and an
+    existing track is left unchanged. All tracks of all splits differ.
     The processes are spawned: a script must call this under `if __name__ == "__main__":`.
 
     Args:
-      data_dir: made if it is not there.
-      tracks: how many of each split; 16 for train, 2 for valid and 4 for test by default.
+      data_dir: created if missing.
+      tracks: number of tracks in each split; by default 16 for train, 2 for valid and 4 for test.
       seconds: length of each track.
       seed: another seed gives another set.
     """

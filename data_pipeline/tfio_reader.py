@@ -1,7 +1,7 @@
-"""Reads crops of WAV files by tensorflow-io, in the graph, without Python.
+"""Reads crops of WAV files with tensorflow-io, in the graph, without Python.
 
-Its last release loads its ops with TensorFlow 2.16 and 2.17 only, and misreads some encodings
-without a word; those files go to the memory maps.
+The ops of its last release load with TensorFlow 2.16 and 2.17 only. They silently misread some
+encodings; memory maps read those files.
 """
 
 from collections.abc import Sequence
@@ -14,8 +14,8 @@ from data_pipeline.mmap_reader import Reader, mmap_reader
 from data_pipeline.wav import WavInfo
 from sccunet.config import ConfigError
 
-# Encodings that tensorflow-io reads rightly, if asked for the file's own type. It takes 32-bit
-# integers for floats, and refuses 64-bit floats.
+# Encodings that tensorflow-io reads correctly, if asked for the file's own type. It reads 32-bit
+# integers as floats, and rejects 64-bit floats.
 _TFIO_TYPES = {"pcm8": tf.uint8, "pcm16": tf.int16, "pcm24": tf.int32, "float32": tf.float32}
 
 
@@ -25,15 +25,15 @@ def available() -> bool:
     try:
         from tensorflow_io.python.ops import core_ops
 
-        # Importing loads nothing: the library is loaded when an op is first asked for, and raises
-        # NotImplementedError where it does not fit this TensorFlow.
+        # The import does not load the library. The first access to an op does, and raises
+        # NotImplementedError if the library does not fit this TensorFlow.
         return callable(core_ops.io_audio_readable_init)
     except (ImportError, NotImplementedError, AttributeError):
         return False
 
 
 def check_available() -> None:
-    """Raises ConfigError, with what to install, where `tfio_reader` cannot work."""
+    """Raises ConfigError, with the packages to install, if `tfio_reader` cannot work."""
     if not available():
         raise ConfigError(
             f"--reader=tfio: found TensorFlow {tf.__version__} without a tensorflow-io that loads,"
@@ -43,19 +43,19 @@ def check_available() -> None:
 
 
 def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
-    """Reads `samples` samples of some of `files` by tensorflow-io, without Python.
+    """Makes a reader of crops of `samples` samples with tensorflow-io, without Python.
 
-    Files in an encoding that tensorflow-io misreads go to `mmap_reader`.
+    `mmap_reader` reads files in an encoding that tensorflow-io misreads.
     """
     import tensorflow_io as tfio
 
     maps = mmap_reader(files, samples)
-    # Its opened file belongs to the graph's node, not to the call (tensorflow/io issues 1647 and
-    # 1764): without this lock two parallel calls of a map read from each other's files.
+    # An opened file belongs to the graph's node, not to the call (tensorflow/io issues 1647 and
+    # 1764): without this lock, parallel calls of a map read from each other's files.
     lock = tf.CriticalSection()
 
     def branch(encoding: str):
-        """Function of a scalar index and start, channels [taken] and gain -> [taken, samples]."""
+        """Returns a function: index [], start [], channels [taken], gain [] -> [taken, samples]."""
         if encoding not in _TFIO_TYPES:
             return lambda *place: maps(*(part[None] for part in place))[0]
         dtype = _TFIO_TYPES[encoding]
@@ -93,7 +93,7 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
 
 
 def _to_float(audio: tf.Tensor) -> tf.Tensor:
-    """Samples of any type that tensorflow-io gives, scaled to [-1, 1)."""
+    """Scales samples of any type from tensorflow-io to [-1, 1)."""
     if audio.dtype == tf.float32:
         return audio
     if audio.dtype == tf.uint8:

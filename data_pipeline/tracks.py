@@ -1,7 +1,7 @@
 """Finds the tracks of a data directory, checks them, and reads them.
 
-A data directory has the layout of MUSDB18-HQ: `DATA/<split>/<track>/<file>.wav`, split being one of
-train, valid and test. Nothing here imports TensorFlow.
+A data directory has the layout of MUSDB18-HQ: `DATA/<split>/<track>/<file>.wav` with the splits
+train, valid and test. This module does not import TensorFlow.
 """
 
 import dataclasses
@@ -23,10 +23,10 @@ class Track:
     """One song whose files have been checked.
 
     Attributes:
-      name: its folder's.
-      split: the folder it lies in: "train", "valid" or "test".
-      files: of the stems, and "mixture" where it exists, by file name without ending. All have the
-        same length, channels and sample rate.
+      name: name of the track's folder.
+      split: "train", "valid" or "test", the folder that contains it.
+      files: files of the stems, and "mixture" if it exists, by file name without ending. All have
+        the same length, number of channels and sample rate.
     """
 
     name: str
@@ -61,18 +61,18 @@ def find_tracks(
     *,
     min_frames: int = 1,
 ) -> list[Track]:
-    """The tracks of a data directory, sorted by split folder and name.
+    """Finds the tracks of a data directory, sorted by split folder and name.
 
     Args:
-      data_dir: holds `<split>/<track>/<file>.wav`.
-      config: says which files a track must have and their sample rate.
+      data_dir: folder with `<split>/<track>/<file>.wav`.
+      config: gives the files that a track must have, and their sample rate.
       split: "train", "valid" or "test"; None takes all three.
-      names: only these tracks, wherever their split folder is; `split` is ignored then.
+      names: take only these tracks, from any split folder; `split` is ignored then.
       min_frames: the least length of a track, in samples.
 
     Raises:
       AudioError: if there are no tracks, a name is unknown, or a track's files are missing, broken,
-        too short or don't fit each other or the config: one line for each bad track, at most 10.
+        too short, or don't match each other or the config: one line per bad track, at most 10.
     """
     folders = track_folders(data_dir)
     if names:
@@ -85,12 +85,12 @@ def find_tracks(
 
 
 def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, int]:
-    """First sample and length of a track's middle `seconds`; of all where the track is shorter.
+    """First sample and length of a track's middle `seconds`, or of the whole track if shorter.
 
     Args:
       track: the track.
       seconds: None takes all.
-      config: its sample rate.
+      config: gives the sample rate.
     """
     wanted = round(seconds * config.model.sample_rate) if seconds else track.frames
     frames = min(track.frames, wanted)
@@ -100,13 +100,13 @@ def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, in
 def read_stems(
     track: Track, config: Config, start: int = 0, frames: int | None = None
 ) -> np.ndarray:
-    """A track's stems, float32 `[stems, samples, channels]` in the order of the config.
+    """Reads a track's stems, float32 `[stems, samples, channels]` in the order of the config.
 
     Args:
       track: the track.
       config: names the stems.
       start: first sample.
-      frames: how many samples, not more than there are; None takes all from `start`.
+      frames: number of samples, at most as many as there are; None takes all from `start`.
     """
     frames = track.frames - start if frames is None else frames
     stems = np.zeros((len(config.model.stems), frames, track.channels), np.float32)
@@ -119,17 +119,20 @@ def read_stems(
 def read_mixture(
     track: Track, config: Config, start: int = 0, frames: int | None = None
 ) -> np.ndarray:
-    """As `read_stems`: a track's mixture, float32 `[samples, channels]`; else its stems' sum."""
+    """Reads a track's mixture, or the sum of its stems: float32 `[samples, channels]`.
+
+    The arguments are those of `read_stems`.
+    """
     if "mixture" in track.files:
         return read_wav(track.files["mixture"], start, frames)
     return read_stems(track, config, start, frames).sum(axis=0)
 
 
 def check_finite(tracks: Sequence[Track]) -> None:
-    """Looks for NaN and infinity in the tracks' files; integers, which hold neither, are not read.
+    """Checks the tracks' float files for NaN and infinity; integer files cannot hold them.
 
     Raises:
-      AudioError: for the first file that has one, saying where.
+      AudioError: for the first file that has one, with its place.
     """
     for track in tracks:
         for info in track.files.values():
@@ -146,7 +149,7 @@ def check_finite(tracks: Sequence[Track]) -> None:
 
 
 def track_folders(data_dir: str | os.PathLike) -> list[tuple[str, str]]:
-    """`(split, track)` of each track folder, sorted."""
+    """Lists `(split, track)` of each track folder, sorted."""
     if not os.path.isdir(data_dir):
         raise AudioError(f"{data_dir}: found no such directory, expected tracks in {_layout()}")
     folders = []
@@ -167,7 +170,7 @@ def _layout() -> str:
 
 
 def no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
-    """The error of a data directory that has no tracks in these splits."""
+    """Returns the error for a data directory without tracks in these splits."""
     for split in splits:
         path = os.path.join(data_dir, split)
         if os.path.isdir(path) and any(name.endswith(".stem.mp4") for name in os.listdir(path)):
@@ -178,8 +181,7 @@ def no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
 
 def _run_prepare(data_dir: str | os.PathLike) -> str:
     return (
-        "expected .wav files: run"
-        f" python -m experiments.prepare --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
+        f"expected .wav files: run sccunet prepare --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
     )
 
 
@@ -196,13 +198,13 @@ def named(
 
 
 def one_of(names: Sequence[str]) -> str:
-    """The first few of perhaps many names, for an error's message."""
+    """Lists the first few names, for an error message."""
     shown = ", ".join(repr(name) for name in names[:_SHOWN]) or "(there are no tracks)"
     return f"one of {shown}" + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
 
 
 def first_few(lines: Sequence[str]) -> str:
-    """The first few of perhaps many lines of an error's message."""
+    """Joins the first few lines of an error message."""
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
     return "\n".join([*lines[:_SHOWN], *more])
 
@@ -227,10 +229,10 @@ def load_tracks(
 def load_track(
     data_dir: str | os.PathLike, split: str, name: str, config: Config, min_frames: int
 ) -> Track:
-    """A track by the headers of its files.
+    """Loads a track from the headers of its files.
 
     Raises:
-      AudioError: if a file is missing, cannot be read, or does not fit the others or the config.
+      AudioError: if a file is missing, cannot be read, or does not match the others or the config.
     """
     folder = os.path.join(data_dir, split, name)
     present = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
@@ -253,7 +255,7 @@ def load_track(
         if info.sample_rate != config.model.sample_rate:
             raise AudioError(
                 f"{info.path}: found {info.sample_rate} Hz, expected {config.model.sample_rate} Hz"
-                " (experiments.prepare converts)"
+                " (sccunet prepare converts)"
             )
         for found, expected, unit in (
             (info.frames, first.frames, "samples"),

@@ -1,4 +1,4 @@
-"""One streaming pass over the training split: the mean volume of every stem."""
+"""Computes the mean volume of every stem in one streaming pass over the training split."""
 
 import hashlib
 import json
@@ -24,15 +24,15 @@ _BATCH = 8
 def training_volumes(
     segments: Sequence[Segment], config: Config, cache_dir: str | os.PathLike
 ) -> np.ndarray:
-    """V_i: mean over the consecutive patches of the 2-norm of stem i's magnitude spectrogram.
+    """Computes V_i, the 2-norm of stem i's magnitude spectrogram, averaged over all patches.
 
-    The result is kept in `cache_dir` under a fingerprint of all that it was computed from, so a
-    second run reads it there.
+    The result is kept in `cache_dir` under a fingerprint of everything that it depends on, and a
+    second run reads it from there. The patches are consecutive.
 
     Args:
       segments: the training split.
-      config: gives stems, sources, patch and STFT.
-      cache_dir: the data directory; where it cannot be written, nothing is kept.
+      config: gives stems, sources, patch length and STFT.
+      cache_dir: the data directory; if it cannot be written, nothing is kept.
 
     Returns:
       float64 [stems].
@@ -75,7 +75,7 @@ def training_volumes(
 
 
 def _per_segment(segments: Sequence[Segment], config: Config) -> list[list[float]]:
-    """Mean volume of each stem in each segment."""
+    """Computes the mean volume of each stem in each segment."""
     model = config.model
     crops = dataset.fixed_crops(segments, config)
 
@@ -99,7 +99,7 @@ def _per_segment(segments: Sequence[Segment], config: Config) -> list[list[float
 
 
 def _fingerprint(segments: Sequence[Segment], config: Config) -> str:
-    """Hash of everything that the volumes depend on."""
+    """Hashes everything that the volumes depend on."""
     model = config.model
     parts: list = [
         model.stems,

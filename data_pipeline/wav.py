@@ -1,7 +1,7 @@
-"""Reads WAV files by a parser of its own, which knows where each sample lies and misses none.
+"""Reads WAV files with its own parser, which locates each sample and notices missing ones.
 
-Audio is float32 `[samples, channels]`, full scale being [-1, 1); integer PCM of b bits is divided
-by 2**(b - 1), exactly. Nothing here imports TensorFlow.
+Audio is float32 `[samples, channels]` with full scale [-1, 1). Integer PCM of b bits is divided by
+2**(b - 1), exactly. This module does not import TensorFlow.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import numpy as np
 
 from sccunet.config import UserError
 
-# WAV (format tag, bits per sample) to our name for it.
+# WAV (format tag, bits per sample) -> our name for the encoding.
 _ENCODINGS = {
     (1, 8): "pcm8",
     (1, 16): "pcm16",
@@ -30,28 +30,28 @@ _EXTENSIBLE = 0xFFFE
 
 
 class AudioError(UserError):
-    """A file that can't be used; one line that names the file, what was found and what expected."""
+    """A file that can't be used. One line names the file, what was found and what was expected."""
 
 
 class DamagedError(AudioError):
-    """A file of which only a part could be decoded; that part was given before."""
+    """A file that decodes only in part; that part was returned before the error."""
 
 
 class EncodingError(AudioError):
-    """A WAV file whose samples are coded in a way that only FFmpeg's libraries may know."""
+    """A WAV file in an encoding that only FFmpeg's libraries may decode."""
 
 
 @dataclasses.dataclass(frozen=True)
 class WavInfo:
-    """The header of a WAV file whose samples are all there.
+    """The header of a WAV file.
 
     Attributes:
-      path: of the file.
+      path: path of the file.
       sample_rate: in Hz.
-      channels: samples per frame.
+      channels: number of channels, the samples per frame.
       frames: length, in samples per channel.
       encoding: "pcm8", "pcm16", "pcm24", "pcm32", "float32" or "float64".
-      data_offset: of the first sample in the file, in bytes.
+      data_offset: position of the first sample in the file, in bytes.
     """
 
     path: str
@@ -68,16 +68,16 @@ class WavInfo:
 
     @property
     def frame_bytes(self) -> int:
-        """Bytes that one sample of all channels takes in the file."""
+        """Bytes per frame: one sample of all channels."""
         return self.channels * _BYTES[self.encoding]
 
 
 def wav_info(path: str | os.PathLike) -> WavInfo:
-    """Reads a WAV file's header (RIFF or RF64) and checks that the file holds what it promises.
+    """Reads a WAV file's header (RIFF or RF64) and checks that all samples it states are there.
 
     Raises:
-      AudioError: if the file is missing, unreadable, empty, no WAV, without samples, shorter than
-        its header says, or in an encoding not in `WavInfo`.
+      AudioError: if the file is missing, unreadable, empty, not a WAV, without samples, shorter
+        than its header says, or in an encoding that `WavInfo` does not list.
     """
     path = os.fspath(path)
     size = file_size(path, "a WAV file")
@@ -90,15 +90,16 @@ def wav_info(path: str | os.PathLike) -> WavInfo:
 def read_wav(
     wav: WavInfo | str | os.PathLike, start: int = 0, frames: int | None = None
 ) -> np.ndarray:
-    """Samples `start` to `start + frames` of a WAV file, float32 `[frames, channels]`.
+    """Reads samples `start` to `start + frames` of a WAV file, float32 `[frames, channels]`.
 
     Args:
       wav: the file's `wav_info`, or its path.
       start: first sample.
-      frames: how many; None takes all from `start`. Fewer come back where the file ends.
+      frames: number of samples; None takes all from `start`. The result is shorter if the file
+        ends before.
 
     Raises:
-      AudioError: as `wav_info`, or if the file got shorter since.
+      AudioError: as `wav_info`, or if the file has been truncated since.
     """
     info = wav if isinstance(wav, WavInfo) else wav_info(wav)
     left = max(info.frames - start, 0)
@@ -118,13 +119,13 @@ def read_wav(
 
 
 def pcm_to_float(raw: np.ndarray, encoding: str) -> np.ndarray:
-    """Bytes of a WAV file's samples, uint8 `[n]`, to float32 `[n / bytes per sample]`."""
+    """Converts bytes of samples, uint8 `[n]`, to float32 `[n / bytes per sample]`."""
     if encoding in ("float32", "float64"):
         return raw.view(f"<f{_BYTES[encoding]}").astype(np.float32)
     if encoding == "pcm8":
         return (raw.astype(np.float32) - 128) / 128
     if encoding == "pcm24":
-        # As the upper bytes of 32 bits: the sign comes out right, and 24 bits fit float32 exactly.
+        # As the upper bytes of 32 bits the sign is right; float32 holds 24 bits exactly.
         wide = np.zeros((raw.size // 3, 4), np.uint8)
         wide[:, 1:] = raw.reshape(-1, 3)
         raw, encoding = wide.reshape(-1), "pcm32"
@@ -133,9 +134,9 @@ def pcm_to_float(raw: np.ndarray, encoding: str) -> np.ndarray:
 
 
 def wav_header(path: str, file: BinaryIO, size: int | None = None) -> WavInfo:
-    """Reads up to the first sample of a WAV of `size` bytes, of which some may be missing.
+    """Reads a WAV up to its first sample; the file has `size` bytes and may be truncated.
 
-    Without a size it is a pipe, whose header may not know the length: `frames` is 0 then.
+    Without a size the file is a pipe, whose header may not state the length; `frames` is 0 then.
     """
     try:
         head = file.read(12)
@@ -170,10 +171,10 @@ def wav_header(path: str, file: BinaryIO, size: int | None = None) -> WavInfo:
             f"{path}: found WAV format {tag} with {bits} bits, {channels} channels and {rate} Hz,"
             f" expected one of {', '.join(_BYTES)}"
         )
-    if length == 0xFFFFFFFF:  # a longer count elsewhere, or a stream of unknown length
+    if length == 0xFFFFFFFF:  # the count is in ds64, or the length is unknown
         length = long_size if long_size is not None else size - offset if size is not None else 0
     if size is None and (2**31 - 2**13 < length <= 2**31 or length == 2**64 - 1):
-        length = 0  # SoX and arecord write the longest that they know of into a pipe
+        length = 0  # SoX and arecord write the largest length they know into a pipe
     frames = length // frame_bytes
     if frames == 0 and size is not None:
         raise bad_file(path, "a WAV header without samples", "a WAV file with samples")
@@ -187,7 +188,7 @@ def check_whole(wav: WavInfo, size: int) -> None:
 
 
 def wav_blocks(wav: WavInfo, file: BinaryIO, salvage: bool) -> Iterator[np.ndarray]:
-    """The samples that follow in a file read up to `wav.data_offset`."""
+    """Yields the samples of a file that has been read up to `wav.data_offset`."""
     count, wanted = 0, wav.frames or math.inf
     while count < wanted:
         frames = min(2**14, wanted - count)
@@ -231,7 +232,7 @@ def file_size(path: str, expected: str) -> int:
 
 
 def make_riff(path: str) -> None:
-    """Turns an RF64 file of less than 4 GiB into the plain WAV that every program reads."""
+    """Turns an RF64 file of less than 4 GiB into a plain WAV, which every program reads."""
     size = os.path.getsize(path)
     with open(path, "r+b") as file:
         info = wav_header(path, file, size)
@@ -252,7 +253,7 @@ def unreadable(path: str, error: OSError) -> AudioError:
 def damaged(
     path: str, found: float, promised: float | None, silent: float = 0, first: float | None = None
 ) -> DamagedError:
-    """Says what was lost, all in seconds; without `promised`, nothing is missing at the end."""
+    """Returns the error for lost audio, all in seconds; `promised` is None if the end is there."""
     text = f"{path}: found {found:.2f} s of audio ("
     text += "damaged)" if promised is None else "truncated or damaged)"
     if silent:

@@ -273,7 +273,7 @@ def _bad_middle(tmp_path):
     path = _make(tmp_path, "bad.stem.mp4", bytes(data))
     return (
         f"{path}: found audio that cannot be decoded after 2.9 s (Invalid data found when"
-        " processing input), expected audio that can be to its end"
+        " processing input), expected audio that decodes to its end"
     )
 
 

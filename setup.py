@@ -36,12 +36,12 @@ setup(
         "tensorboard",
     ],
     extras_require={
-        # Another reader of WAV files, see `data_pipeline.readers`. tensorflow-io's last release
-        # loads its ops with TensorFlow 2.16 and 2.17 only.
+        # A second reader of WAV files, see `data_pipeline.readers`. The ops of tensorflow-io's last
+        # release load with TensorFlow 2.16 and 2.17 only.
         # TensorBoard 2.17 imports pkg_resources, which newer setuptools lack.
         "tfio": ["tensorflow==2.17.*", "tensorflow-io==0.37.1", "setuptools<81"],
         "gpu": ["tensorflow[and-cuda]>=2.17,<2.22"],
-        # `experiments.catalogue` uses parts of it that other versions may not have.
+        # `experiments.catalogue` uses parts of Beam that other versions may not have.
         "beam": ["apache-beam==2.77.*"],
         # setuptools of 70.1 or newer builds a wheel without another package.
         "test": [

@@ -60,7 +60,7 @@ def training_volumes(
     for segment, volumes in zip(segments, per_segment, strict=True):
         for stem in np.flatnonzero(volumes == 0):
             logging.warning(
-                "%s: stem '%s' is silent throughout, expected sound in it; training goes on",
+                "%s: stem '%s' is silent throughout, expected sound in it; training continues",
                 segment.track.name,
                 config.model.stems[stem],
             )
@@ -69,7 +69,7 @@ def training_volumes(
         if volume == 0:
             raise AudioError(
                 f"stem '{stem}': found silence in all {len(segments)} training tracks,"
-                " expected sound in one at least"
+                " expected sound in at least one"
             )
     return volumes
 

@@ -95,7 +95,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
         with h5py.File(path) as file:
             # Files from other programs have no checksum.
             if file.attrs.get(_DIGEST, whole := _digest(file)) != whole:
-                raise OSError("its content is not what was written")
+                raise OSError("its checksum does not match its content")
         with warnings.catch_warnings():
             # Keras warns of every layer that does not fit, before the error that says the same.
             warnings.filterwarnings("ignore", message="Skipping nested container")
@@ -153,12 +153,14 @@ def load_newest(
         for bad, reason in damaged:
             with contextlib.suppress(FileNotFoundError):  # another worker was first
                 os.replace(bad, f"{bad}.damaged")
-            report(f"{reason}; continuing from {name}, and keeping it as {bad.name}.damaged")
+            report(
+                f"{reason}; continuing from {name}; keeping the damaged file as {bad.name}.damaged"
+            )
         return path
     if damaged:
         raise ConfigError(
             "; ".join(reason for _, reason in damaged)
-            + f"; expected a whole checkpoint, or another --workdir than {workdir}"
+            + f"; expected an intact checkpoint, or a --workdir other than {workdir}"
         )
     return None
 

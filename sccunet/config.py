@@ -52,10 +52,8 @@ class ModelConfig:
         check("stems", different, "one or more different names")
         for name in self.stems:
             is_file = "/" not in name and "\\" not in name and name not in ("mixture", ".", "..")
-            check_value(
-                is_file, "model.stems", name, "a name that can be a file's and is not 'mixture'"
-            )
-        check("sample_rate", is_whole(self.sample_rate, 1), "Hz, over 0")
+            check_value(is_file, "model.stems", name, "a valid file name other than 'mixture'")
+        check("sample_rate", is_whole(self.sample_rate, 1), "a whole number of Hz over 0")
         even = is_whole(self.frame_length, 4) and self.frame_length % 2 == 0
         check("frame_length", even, "an even number of samples, 4 or more")
         length, hop = f"model.frame_length = {self.frame_length}", self.hop_length
@@ -100,10 +98,10 @@ class AugmentConfig:
 
     def __post_init__(self):
         check = checks_of(self, "augment.")
-        check("gain_db", is_number(self.gain_db, 0), "dB, 0 or more")
+        check("gain_db", is_number(self.gain_db, 0), "a number of dB, 0 or more")
         check("channel_swap", isinstance(self.channel_swap, bool), "True or False")
         is_chance = is_number(self.mix_tracks, 0) and self.mix_tracks <= 1
-        check("mix_tracks", is_chance, "a chance between 0 and 1")
+        check("mix_tracks", is_chance, "a probability between 0 and 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,7 +169,7 @@ class Config:
             check(field, whole, f"a whole number, {least} or more")
         check("seed", self.seed < 2**32, "less than 2**32")
         for field in ("random_crops", "downmix", "jit_compile", "synchronized_norm"):
-            check(field, isinstance(getattr(self, field), bool), "a bool")
+            check(field, isinstance(getattr(self, field), bool), "True or False")
         positive = is_number(self.learning_rate, 0) and self.learning_rate > 0
         check("learning_rate", positive, "a number over 0")
         check("decay", self.decay in ("step", "cosine"), "'step' or 'cosine'")
@@ -185,7 +183,7 @@ class Config:
         weights, stems = self.loss_weights, self.model.stems
         numbers = isinstance(weights, list | tuple) and all(is_number(a, 0) for a in weights)
         fit = numbers and len(weights) == len(stems) and abs(sum(weights) - 1) < 0.005
-        expected = f"nothing, or a weight for each of {stems} that sum to 1"
+        expected = f"nothing, or one weight for each of {stems}, with sum 1"
         check("loss_weights", fit or (numbers and not weights), expected)
         object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
         check("loss_balance", self.loss_balance in LOSS_BALANCES, f"one of {LOSS_BALANCES}")

@@ -51,7 +51,9 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
             ' "task": {"type": "worker", "index": 0}}'
         )
     if name == "gpu" and not gpus:
-        raise ConfigError("--strategy=gpu: found no GPU, expected one (--strategy=auto takes any)")
+        raise ConfigError(
+            "--strategy=gpu: found no GPU, expected one (--strategy=auto uses any device)"
+        )
     if name in ("cpu", "gpu"):
         tf.config.set_visible_devices(gpus[:1] if name == "gpu" else [], "GPU")
         strategy = tf.distribute.get_strategy()

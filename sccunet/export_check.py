@@ -98,7 +98,7 @@ def difference(
         for got, want in zip(found[name], truth, strict=True):
             if isinstance(want, str):
                 if got.decode() != want:
-                    return f"'{name}' is another text, expected the one written"
+                    return f"found another text in '{name}', expected the one that was written"
                 continue
             tolerance = most * max(1.0, float(np.abs(want).max(initial=0)))
             if isinstance(got, bytes):

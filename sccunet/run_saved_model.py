@@ -1,4 +1,4 @@
-"""Runs signatures of a SavedModel in a process of its own, with TensorFlow alone.
+"""Runs signatures of a SavedModel in a separate process, with only TensorFlow.
 
   python -m sccunet.run_saved_model EXPORT REQUESTS RESULTS
 

@@ -119,7 +119,9 @@ def test_a_damaged_one_is_named_and_the_previous_one_is_loaded(workdir, damage):
     assert all((weight.numpy() == 1).all() for weight in trainer.trainable_weights)
     (line,) = lines
     assert line.startswith(f"{workdir / CHECKPOINT}: found weights that do not load (")
-    assert line.endswith(f"continuing from {PREVIOUS}, and keeping it as {CHECKPOINT}.damaged")
+    assert line.endswith(
+        f"continuing from {PREVIOUS}; keeping the damaged file as {CHECKPOINT}.damaged"
+    )
     assert not (workdir / CHECKPOINT).exists()
 
     # The next checkpoint does not replace the good one with the bad one.

@@ -414,7 +414,7 @@ def test_silent_stems(data_dir, write_track, tmp_path, monkeypatch, caplog):
     with pytest.raises(AudioError) as caught:
         _train(data, tmp_path / "silent")
     assert str(caught.value) == (
-        "stem 'bass': found silence in all 2 training tracks, expected sound in one at least"
+        "stem 'bass': found silence in all 2 training tracks, expected sound in at least one"
     )
 
 

@@ -178,7 +178,7 @@ def test_stem_that_is_silent_in_one_track_gives_a_warning(data_dir, caplog):
         assert _volumes(data_dir)[0] > 0
         warnings = [record.getMessage() for record in caplog.records]
         assert warnings == [
-            "short: stem 'vocals' is silent throughout, expected sound in it; training goes on"
+            "short: stem 'vocals' is silent throughout, expected sound in it; training continues"
         ]
 
 
@@ -189,5 +189,5 @@ def test_stem_that_is_silent_in_all_tracks_is_refused(data_dir):
         with pytest.raises(AudioError) as caught:
             _volumes(data_dir)
         assert str(caught.value) == (
-            "stem 'rest': found silence in all 2 training tracks, expected sound in one at least"
+            "stem 'rest': found silence in all 2 training tracks, expected sound in at least one"
         )

@@ -1,12 +1,12 @@
-"""Kills trainings at random moments and looks at what is left, as pre-empted machines do it.
+"""Kills trainings at random times, as pre-emption does, and checks the files that are left.
 
   python tests/kill_training.py --kills=20
   python tests/kill_training.py --kills=5 --signals=SIGKILL,SIGTERM
 
-A small network is trained on noise. The run is killed after a random time and started again, until
-it has ended; then another run begins, until there were as many kills as asked for. After every
-kill the checkpoint must be whole, and every run must end with all epochs and steps done, with the
-weights of a run that nobody stopped, to the bit. `test_train.py` does the same once.
+A small network is trained on noise. The run is killed after a random time and started again until
+it is finished; then another run begins, until the number of kills is reached. After every kill the
+checkpoint must be whole. Every run must finish all epochs and steps, with weights bit-identical to
+those of a run that was not stopped. `test_train.py` does the same once.
 """
 
 import argparse
@@ -82,11 +82,11 @@ def kill(
     """Kills runs with these signals in turn; returns what went wrong.
 
     Args:
-      signals: as many as there are kills.
-      wait: function of a program and its workdir that returns when it is to be killed.
-      data_dir: to train on.
-      whole: workdir of the run that nobody stopped.
-      folder: of the workdirs.
+      signals: one signal per kill.
+      wait: function of a program and its workdir that returns when the program is to be killed.
+      data_dir: folder of the training tracks.
+      whole: workdir of a run that was not stopped.
+      folder: folder for the workdirs.
     """
     wrong, hits, runs, within = [], 0, 0, 0
     while hits < len(signals):

@@ -1,7 +1,7 @@
 """Runs programs as their users do, in processes that start with TensorFlow imported.
 
-Importing it anew takes longer than most tests. So processes are forked from one, Python's fork
-server, that has imported what programs import, and has computed nothing.
+Importing TensorFlow again takes longer than most tests. So processes are forked from Python's fork
+server, which has imported what programs import, and has computed nothing.
 """
 
 import atexit
@@ -54,8 +54,8 @@ class Running:
     """A started program.
 
     Attributes:
-      process: to wait for, or to kill.
-      folder: of the files that stand for its standard input, output and error.
+      process: the process, to wait for or to kill.
+      folder: folder of the files that replace its standard input, output and error.
     """
 
     process: multiprocessing.process.BaseProcess
@@ -82,11 +82,11 @@ def start(name: str, *arguments: object, stdin: bytes = b"", **changes: str) -> 
     """Starts `python -m experiments.<name> <arguments>`.
 
     Args:
-      name: of the program.
-      arguments: what stands behind it.
+      name: name of the program.
+      arguments: its arguments.
       stdin: its standard input.
-      changes: of the environment. What Python or a library reads when it is loaded, such as
-        PYTHONPATH or KERAS_BACKEND, has no effect: such tests need `fresh`.
+      changes: environment variables. Variables that Python or a library reads when it is loaded,
+        such as PYTHONPATH or KERAS_BACKEND, have no effect: such tests need `fresh`.
     """
     folder = tempfile.TemporaryDirectory()
     files = [os.path.join(folder.name, stream) for stream in ("stdin", "stdout", "stderr")]

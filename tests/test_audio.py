@@ -56,7 +56,7 @@ def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
     assert os.listdir(tmp_path) == ["x.wav"]
 
 
-def test_writing_in_blocks_is_writing_at_once(tmp_path):
+def test_writing_in_blocks_equals_writing_at_once(tmp_path):
     x = np.random.default_rng(0).uniform(-1, 1, (1_000, 2))
     for encoding in ("pcm16", "pcm24", "float32"):
         audio.write_wav(tmp_path / "once.wav", x, 44_100, encoding)
@@ -115,7 +115,7 @@ def test_flac_rounds_and_clips_as_wav_does(tmp_path):
         (9, "pcm16", "found 9 channels for a FLAC file, expected at most 8"),
     ],
 )
-def test_what_flac_cannot_hold(tmp_path, channels, encoding, message):
+def test_what_flac_cannot_store(tmp_path, channels, encoding, message):
     path = tmp_path / "x.flac"
     with (
         pytest.raises(AudioError) as caught,
@@ -148,7 +148,7 @@ def test_files_that_cannot_be_written_whole(tmp_path, largest_file, ending, enco
     put()
     size = path.stat().st_size
     os.remove(path)
-    # The last bytes, which may be written when the file is closed, count as the first do.
+    # The last bytes may be written only when the file is closed; they count, too.
     for limit in (10, 4_096, size // 2, size - 3_000, size - 100, size - 1):
         largest_file(limit)
         with pytest.raises(AudioError) as caught:
@@ -160,7 +160,7 @@ def test_files_that_cannot_be_written_whole(tmp_path, largest_file, ending, enco
     assert soundfile.info(path).frames == 6_000
 
 
-def test_full_disk_is_called_so(tmp_path, largest_file, monkeypatch):
+def test_full_disk_is_reported_as_such(tmp_path, largest_file, monkeypatch):
     path = tmp_path / "x.wav"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 10, 0))
     largest_file(1_000)

@@ -23,7 +23,7 @@ _CONFIG = Config(
 
 
 def _results(weights) -> dict[str, np.ndarray]:
-    """What one backend makes of the same waveforms and weights."""
+    """Results of one backend for the same waveforms and weights."""
     unet = build_model(_CONFIG)
     unet.load_weights(weights)
     waveforms = np.random.default_rng(0).normal(size=(2, 4, 8192)).astype(np.float32)
@@ -34,7 +34,7 @@ def _results(weights) -> dict[str, np.ndarray]:
     separated = spectral.separate_patches(waveforms.sum(axis=1), unet, _CONFIG.model)
     recording = Separator.from_model(unet, _CONFIG)(waveforms[0].T[:, :2], 44_100)
     trainer = compile_trainer(unet, _CONFIG, (0.3, 0.3, 0.2, 0.2), 10)
-    # The fit of `experiments.train`, on an array instead of a stream.
+    # `fit` as in experiments/training_fit.py, on an array instead of a stream.
     history = trainer.fit(waveforms, epochs=3, batch_size=2, verbose=0)
     from keras import ops
 
@@ -55,7 +55,7 @@ def test_torch_backend_gives_tensorflows_results(tmp_path):
     ours = _results(weights)
     subprocess.run(
         [sys.executable, __file__, weights, out],
-        # Threads of small networks wait for each other, above all beside another worker's.
+        # Threads of small networks wait for each other, above all next to another test worker.
         env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
         check=True,
     )

@@ -1,4 +1,4 @@
-"""experiments.benchmark: the order of its turns, its contenders, its figures and its report."""
+"""The program benchmark: order of turns, contenders, figures and report."""
 
 import json
 import re
@@ -22,7 +22,7 @@ COMMITTED = ("benchmark", "benchmark_avx2", "scaling")  # of results/
 
 
 def found(name, seconds=(), work=1, case=None, peak=1e9, not_run=None, device="cpu"):
-    """What benchmark.json has of a contender; a round for each list of seconds."""
+    """Returns a contender as in benchmark.json, with a round for each list of seconds."""
     rounds = [
         {
             "seconds": list(each),
@@ -87,13 +87,13 @@ def test_contenders_take_turns():
     assert turns == once + once
     turns = benchmark.plan("input", ["openunmix_mp4", "bound"], [], 1)
     crops = [(one.name, case["crop_seconds"]) for one, case in turns]
-    assert crops == [("openunmix_mp4", 2), ("bound", 2), ("bound", 6)]  # the excerpt has 6 s
+    assert crops == [("openunmix_mp4", 2), ("bound", 2), ("bound", 6)]  # the excerpt is 6 s long
     turns = benchmark.plan("separate", ["ours", "help"], [], 2)
     commands = [name for group in COMMANDS.values() for name in group]
     assert [case for _, case in turns] == [{}, *({"program": name} for name in commands)] * 2
 
 
-def test_each_section_has_the_contender_that_is_the_measure():
+def test_each_section_has_the_contender_of_reference():
     for contenders in CONTENDERS.values():
         names = [one.name for one in contenders]
         assert names[0] == "ours"
@@ -108,7 +108,7 @@ def test_figures():
 
 
 def rows_of(text):
-    """First cell of each table row -> the rest."""
+    """Returns first cell of each table row -> the other cells."""
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
     return {row[0]: row[1:] for row in rows}
 
@@ -139,13 +139,13 @@ def test_report():
     assert rows["the help, train"] == ["0.300 s", "0.200 to 0.400"]
 
 
-def test_reasons_say_nothing_of_the_machine():
+def test_reasons_contain_no_paths_of_the_machine():
     text = "x: [Errno 2]\n '/home/me/data/a b/c.wav', /tmp/y.so: a/b and 1/2"
     expected = "x: [Errno 2] '.../a b/c.wav', .../y.so: a/b and 1/2"
     assert benchmark._without_paths(text) == expected
 
 
-def test_what_fails_is_not_tried_again_and_stops_nothing(monkeypatch):
+def test_a_failed_contender_is_not_tried_again_and_stops_no_other(monkeypatch):
     calls = []
 
     def run_worker(section, name, settings):
@@ -180,7 +180,7 @@ def test_report_without_results(tmp_path):
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory, write_track):
-    """What the contenders are given: songs of 3 s, a network of two levels."""
+    """Settings of the contenders: songs of 3 s, a network of two levels."""
     folder = tmp_path_factory.mktemp("benchmark")
     levels = dict.fromkeys(("vocals", "drums", "bass", "other", "mixture"), 0.1)
     for split in ("train", "valid", "test"):
@@ -215,7 +215,7 @@ def prepared(settings):
     return settings
 
 
-def test_what_is_needed_and_missing_is_prepared(tmp_path, monkeypatch, capsys):
+def test_missing_models_are_prepared(tmp_path, monkeypatch, capsys):
     run = tmp_path / models.RUN
     run.mkdir()
     lines = []
@@ -237,7 +237,7 @@ def test_what_is_needed_and_missing_is_prepared(tmp_path, monkeypatch, capsys):
 
 
 def check_result(section, result):
-    """That a contender did whole pieces of its work, and what it says of its process."""
+    """Checks that a contender did whole units of work, and what it reports of its process."""
     assert len(result["seconds"]) == (1 if section == "separate" else clock.REPEATS)
     assert all(seconds > 0 for seconds in result["seconds"])
     # Stem-seconds are whole batches of 8 crops of 2 s of 4 stems, or whole songs.
@@ -268,7 +268,7 @@ def test_our_contenders(prepared, monkeypatch):
         check_result(section, worker.measure(find(section, name), prepared))
 
 
-# In one process, in which the clock runs for a moment only.
+# In one process, with very short timings.
 QUICKLY = """
 import json, sys
 from experiments.benchmarks import clock, input, worker
@@ -302,9 +302,9 @@ def test_contenders_of_pytorch_run_without_tensorflow(prepared):
         assert "torch" in result["versions"]
 
 
-def test_a_worker_says_why_it_measured_nothing(settings):
+def test_a_worker_reports_why_it_measured_nothing(settings):
     result = benchmark.run_worker("input", "bound", {**settings, "crop_seconds": 6})
-    assert list(result) == ["not_run"]  # songs have 3 s
+    assert list(result) == ["not_run"]  # songs are 3 s long
     assert re.match(r"\.\.\./trainsong: found 132300 samples, expected at", result["not_run"])
 
 
@@ -327,7 +327,7 @@ def test_the_program(program, settings, tmp_path):
     assert done.returncode == 0, done.stderr
     results = json.loads((out / "benchmark.json").read_text())
     assert list(results) == ["train", "separate"]
-    assert results["train"] == RESULTS["train"]  # another section's results stay
+    assert results["train"] == RESULTS["train"]  # results of other sections are kept
     (one,) = results["separate"]["measurements"]
     assert (one["name"], one["not_run"]) == ("ours", None)
     (measured,) = one["rounds"]
@@ -358,12 +358,12 @@ def test_bfloat16_is_not_emulated(monkeypatch):
             worker.measure(contender, {})
     for units in (["avx2", "avx512f", "avx512_bf16"], ["avx2", "amx_bf16"], None):
         monkeypatch.setattr(worker, "vector_units", lambda units=units: units)
-        with pytest.raises(KeyError, match="config"):  # begins, and misses its settings
+        with pytest.raises(KeyError, match="config"):  # starts, and lacks its settings
             worker.measure(contender, {})
 
 
 @pytest.mark.parametrize("name", COMMITTED)
-def test_committed_report_is_that_of_its_json(name):
+def test_committed_report_matches_its_json(name):
     folder = ROOT / "results" / name
     results = json.loads((folder / "benchmark.json").read_text())
     assert (folder / "README.md").read_text() == benchmark_report.render(results)

@@ -1,4 +1,4 @@
-"""The catalogue program as its users run it: thousands of files, bad ones, sudden ends."""
+"""The program catalogue as users run it: thousands of files, bad files, kills."""
 
 import contextlib
 import functools
@@ -29,7 +29,7 @@ _ROOT = Path(__file__).parents[1]
 _CONFIG = Config(
     model=ModelConfig(
         stems=("vocals", "rest"),
-        sample_rate=8000,  # museval's time goes with it
+        sample_rate=8000,  # museval's time is proportional to it
         frame_length=256,
         hop_length=64,
         patch_samples=4096,
@@ -62,13 +62,13 @@ def _reasons(stdout):
 
 
 def _left(folder):
-    """Everything below a folder, hidden things too."""
+    """All paths below a folder, hidden ones too."""
     return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*"))
 
 
 @pytest.fixture
 def start():
-    """Function that starts the program as the first of a session of its own, which ends here."""
+    """Function that starts the program as leader of a new session, and ends the session."""
     processes = []
 
     def popen(*arguments):
@@ -90,7 +90,7 @@ def start():
 
 
 def _running(session):
-    """Command lines of the processes of a session that have not ended, by their ids."""
+    """Returns process id -> command line of the running processes of a session."""
     found = {}
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):  # it has ended meanwhile
@@ -112,7 +112,7 @@ _BAD = ("empty.wav", "text.wav", "header alone.wav", "half a header.wav", "cut.w
 
 
 def _make_bad(path):
-    """Bad by its name."""
+    """Makes a bad file; its name says what is wrong."""
     whole = path.parent.parent / f"whole{path.suffix}"
     if path.suffix in (".wav", ".flac"):
         soundfile.write(whole, _noise(3000), 8000)
@@ -148,7 +148,7 @@ def test_200_files_killed_halfway_and_started_again(program, start, run, tmp_pat
         return {path.name for path in out.glob("[!.]*")} & mixtures.keys()
 
     def halfway():
-        # The second file is the other process's first.
+        # The second file is the first of the other process.
         return len(finished()) >= 95 and (out / "cut").exists()
 
     process = start(*line)
@@ -192,7 +192,7 @@ def test_200_files_killed_halfway_and_started_again(program, start, run, tmp_pat
 
 @pytest.fixture(scope="module")
 def long_tracks(tmp_path_factory):
-    """A folder of two tracks whose preparation takes seconds, with no TensorFlow to load first."""
+    """A folder of two tracks whose preparation takes seconds and needs no TensorFlow."""
     folder = tmp_path_factory.mktemp("long")
     soundfile.write(folder / "silence.flac", np.zeros(20 * 8000), 8000)
     for name in ("a", "b"):
@@ -204,7 +204,7 @@ def long_tracks(tmp_path_factory):
 
 @pytest.fixture
 def at_work(start, long_tracks, tmp_path):
-    """The program, with both of its workers at work, and their ids."""
+    """The program with both of its workers at work, and their process ids."""
     out = tmp_path / "out"
     line = (f"--musdb_dir={long_tracks}", f"--data_dir={out}", "--sample_rate=8000")
     process = start("prepare", *line, "--workers=2")
@@ -221,9 +221,9 @@ def at_work(start, long_tracks, tmp_path):
 def test_workers_end_with_the_program(at_work, end):
     process, _ = at_work
     if end == "kill":
-        process.kill()  # nobody tells the workers
+        process.kill()  # the workers are not notified
     else:
-        os.killpg(process.pid, signal.SIGINT)  # as terminals do, to all
+        os.killpg(process.pid, signal.SIGINT)  # to all processes, as terminals do
     _wait_for(lambda: not _running(process.pid), 10)
     _, errors = process.communicate()
     if end == "Ctrl-C":
@@ -281,7 +281,7 @@ def test_scores_of_all_but_a_bad_track(program, run, tmp_path):
     assert "museval v4" in again.stdout
 
 
-# Runs in one process, but all goes through the interfaces that other machines' runners have.
+# Runs in one process, but with the interfaces that runners on other machines use.
 _PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
 
 
@@ -324,8 +324,8 @@ def test_all_but_bad_tracks_are_prepared(program, tmp_path):
 
 @needs_beam
 @pytest.mark.slow
-@mock.patch.dict(os.environ)  # it gets the workers' number of threads
-def test_what_stops_every_unit_is_told_once(tmp_path):
+@mock.patch.dict(os.environ)  # the workers' number of threads is set in it
+def test_an_error_that_stops_every_unit_is_reported_once(tmp_path):
     out, missing = tmp_path / "out", tmp_path / "missing"
     load = functools.partial(load_config, missing)
     plan = Plan(out, {name: (name,) for name in "abcd"}, print, load, workers=1)
@@ -362,7 +362,7 @@ def test_records_of_a_killed_program_are_removed_and_those_of_another_one_kept(t
 
 
 @needs_beam
-def test_what_is_missing_of_a_damaged_file_is_told_every_time(program, run, tmp_path):
+def test_damage_of_a_file_is_reported_every_time(program, run, tmp_path):
     song, out = tmp_path / "song.wav", tmp_path / "out"
     soundfile.write(song, _noise(1000), 8000)
     (out / "song").mkdir(parents=True)
@@ -415,7 +415,7 @@ def test_help_of_an_action_shows_its_flags(program):
 
 
 def test_without_beam(program, refusal, run, tmp_path):
-    # Found ahead of an installed one.
+    # Python finds this module before an installed Beam.
     (tmp_path / "apache_beam.py").write_text("raise ModuleNotFoundError(name='apache_beam')\n")
     done = program(
         "catalogue",
@@ -428,7 +428,7 @@ def test_without_beam(program, refusal, run, tmp_path):
     assert refusal(done) == 'apache-beam: not installed, expected pip install -e ".[beam]"'
 
 
-def test_an_error_that_nobody_foresaw_is_the_files_own(tmp_path, capsys):
+def test_an_unexpected_error_fails_only_its_file(tmp_path, capsys):
     import pickle
 
     def work(loaded, number):

@@ -1,10 +1,10 @@
-"""The client of TensorFlow Serving against servers that stand in for it.
+"""The client of TensorFlow Serving, against substitute servers.
 
-TensorFlow Serving is a program of its own that pip does not install. The servers here listen on
-real ports and follow its rules, as its sources have them: models run by the session loader, by the
-tensor names of the SignatureDef; inputs have to be those of the SignatureDef; answers keep their
-values in `float_val` and `string_val`; REST takes `{"b64": ...}` and rows or columns, gives bytes
-where an output's name ends in `_bytes`, and leaves out the name of a single output.
+TensorFlow Serving is a separate program that pip does not install. The servers here listen on real
+ports and follow the rules in its source code: models run with the session loader, by the tensor
+names of the SignatureDef; inputs must be those of the SignatureDef; answers have their values in
+`float_val` and `string_val`; REST accepts `{"b64": ...}` and rows or columns, returns bytes if an
+output's name ends in `_bytes`, and leaves out the name of a single output.
 """
 
 import base64
@@ -51,7 +51,7 @@ _SEPARATE = {"rest": client.separate_rest, "grpc": client.separate_grpc}
 _METADATA = {"rest": client.metadata_rest, "grpc": client.metadata_grpc}
 _PREDICT = {"rest": client.predict_rest, "grpc": client.predict_grpc}
 both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
-# A program that speaks gRPC imports TensorFlow.
+# With gRPC, the program imports TensorFlow.
 both_programs = pytest.mark.parametrize(
     "protocol", ["rest", pytest.param("grpc", marks=pytest.mark.slow)]
 )
@@ -61,7 +61,7 @@ class _Predictor:
     """TensorFlow Serving's Predict.
 
     Attributes:
-      requests: those that were made.
+      requests: the requests that were received.
     """
 
     def __init__(self, **versions):
@@ -210,7 +210,7 @@ def _is_object(value):
 
 
 def _tensor(value):
-    """What JSON holds as what a tensor holds."""
+    """Converts a value from JSON for a tensor."""
     if isinstance(value, list):
         return [_tensor(entry) for entry in value]
     if isinstance(value, dict):
@@ -219,7 +219,7 @@ def _tensor(value):
 
 
 def _plain(name, value):
-    """What a tensor holds as what JSON holds."""
+    """Converts a tensor's value for JSON."""
     if isinstance(value, list):
         return [_plain(name, entry) for entry in value]
     if not isinstance(value, bytes):
@@ -231,7 +231,7 @@ def _plain(name, value):
 
 @contextlib.contextmanager
 def _http_server(handler):
-    """Gives host:port of a server that is up."""
+    """Yields host:port of a running server."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
@@ -245,7 +245,7 @@ def _http_server(handler):
 
 @contextlib.contextmanager
 def _serving(**versions):
-    """Both servers: `rest` and `grpc` are their host:port, `requests` what they were asked."""
+    """Both servers: `rest` and `grpc` are their host:port, `requests` what they received."""
     predictor = _Predictor(**versions)
     unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
     pool = concurrent.futures.ThreadPoolExecutor(2)
@@ -285,7 +285,7 @@ def serving(version):
 
 
 def _wav(samples, channels, rate=_RATE, subtype="PCM_16", seed=0):
-    """Noise that ends in a silent half, as a file's bytes."""
+    """Noise with a silent second half, as the bytes of a file."""
     noise = 0.1 * np.random.default_rng(seed).standard_normal((samples, channels))
     noise[samples // 2 :] = 0
     file = io.BytesIO()
@@ -294,7 +294,7 @@ def _wav(samples, channels, rate=_RATE, subtype="PCM_16", seed=0):
 
 
 def _check(stems, wav, unet, config=_CONFIG):
-    """The stems of a WAV file, 16-bit files all, are those of the model in memory."""
+    """Checks that 16-bit stems of a WAV file equal those of the model in memory."""
     waveform, _ = soundfile.read(io.BytesIO(wav), dtype="float32", always_2d=True)
     truth = Separator.from_model(unet, config)(waveform, _RATE)
     assert sorted(stems) == sorted(truth)
@@ -318,7 +318,7 @@ def test_stems_are_those_of_the_model_in_memory(serving, unet, protocol):
 
 
 @both
-def test_requests_are_what_the_signatures_take(serving, version, protocol):
+def test_requests_fit_the_signatures(serving, version, protocol):
     server, wav = getattr(serving, protocol), _wav(100, 1)
     serving.requests.clear()
     _SEPARATE[protocol](server, wav, model_version=1)
@@ -373,8 +373,8 @@ def test_messages_beyond_4_mib(serving):
     assert client.separate_rest(serving.rest, wav) == stems
 
 
-def test_rows_and_columns_say_the_same_of_every_signature(serving):
-    """What REST users send themselves; and every signature has an input, which REST insists on."""
+def test_rows_and_columns_are_equivalent_for_every_signature(serving):
+    """REST users may send either; every signature has an input, which REST requires."""
     model, rng = _CONFIG.model, np.random.default_rng(0)
     inputs = {
         "serving_default": {"waveform": rng.standard_normal((2, 300, 2)).tolist()},
@@ -415,13 +415,13 @@ def test_warm_up_requests_run_and_cover_every_signature(serving, version):
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
         for log in logs:
             request = log.predict_log.request
-            request.model_spec.name = "sccunet"  # warm-up is this model's, whatever its name
+            request.model_spec.name = "sccunet"  # the warm-up is for this model, whatever its name
             assert stub.Predict(request).outputs
     found = {log.predict_log.request.model_spec.signature_name for log in logs}
     assert found == {"serving_default", "separate_wav", "magnitudes", "metadata"}
 
 
-# What goes wrong, by the functions.
+# Errors of the functions.
 
 
 def _closed_port():
@@ -475,7 +475,7 @@ def _refused(protocol, server, wav=b"", **options):
     ],
     ids=["rate", "bits", "text", "model", "version"],
 )
-def test_the_servers_own_reason_is_told(serving, wav, options, status, reason):
+def test_the_servers_own_reason_is_reported(serving, wav, options, status, reason):
     for protocol, said in zip(("rest", "grpc"), status, strict=True):
         assert _refused(protocol, getattr(serving, protocol), wav, **options) == f"{said}: {reason}"
 
@@ -501,7 +501,7 @@ def test_a_server_that_does_not_answer(protocol):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         server = f"127.0.0.1:{silent.getsockname()[1]}"
-        hang_up = threading.Timer(5, silent.close)  # a client that waits on has another error then
+        hang_up = threading.Timer(5, silent.close)  # a client that still waits gets another error
         hang_up.start()
         assert _refused(protocol, server, timeout=0.2) == "no answer within 0.2 s"
         hang_up.cancel()
@@ -542,14 +542,14 @@ def test_answers_of_other_servers(status, page, reason):
         assert _refused("rest", server) == reason
 
 
-def test_a_stem_is_no_path(tmp_path):
+def test_a_stem_must_not_be_a_path(tmp_path):
     (tmp_path / "song.wav").write_bytes(_wav(9, 1))
     with pytest.raises(ServingError, match=r"song\.wav: found the stem '\.\./x', expected a name"):
         client.separate_file(lambda wav: {"../x": wav}, tmp_path / "song.wav", tmp_path / "a")
     assert [entry.name for entry in tmp_path.iterdir()] == ["song.wav"]
 
 
-# The program, as its users run it.
+# The program, as users run it.
 
 
 @both_programs
@@ -606,7 +606,7 @@ def test_program_prints_metadata(program, refusal, serving, version):
 
 
 @both_programs
-def test_program_tells_file_server_and_reason_in_one_line(
+def test_program_reports_file_server_and_reason_in_one_line(
     program, refusal, serving, tmp_path, protocol
 ):
     path, server = tmp_path / "song.wav", getattr(serving, protocol)
@@ -634,7 +634,7 @@ def test_program_tells_file_server_and_reason_in_one_line(
     ],
     ids=["missing", "text", "truncated", "24 bits"],
 )
-def test_program_sends_nothing_where_a_file_is_bad(
+def test_program_sends_nothing_if_a_file_is_bad(
     program, refusal, serving, tmp_path, content, reason
 ):
     (tmp_path / "good.wav").write_bytes(_wav(10, 1))
@@ -650,7 +650,7 @@ def test_program_sends_nothing_where_a_file_is_bad(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_program_refuses_flags_that_cannot_be(program, refusal, tmp_path):
+def test_program_refuses_invalid_flags(program, refusal, tmp_path):
     first, second = tmp_path / "song.wav", tmp_path / "x" / "song.wav"
     second.parent.mkdir()
     for path in (first, second):

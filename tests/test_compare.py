@@ -1,4 +1,4 @@
-"""experiments.compare: a report that is made of JSON alone, and the program as a whole."""
+"""The program compare: its report, only from JSON, and a whole run."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from experiments import compare, scoring
 from experiments.reports import example, report, results
 from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
-RATE = 8000  # museval's time goes with it
+RATE = 8000  # museval's time is proportional to it
 STEMS = ("vocals", "drums", "bass", "other")
 COMMITTED = Path(__file__).parents[1] / "results" / "comparison"
 MACHINE = {"cpu": "Abacus", "cores": 2, "memory_gb": 25, "os": "Linux x86_64"}
@@ -27,7 +27,7 @@ def write_json(path, value):
 
 
 def write_scores(folder, system, tracks, seed=0, rate=44_100, seconds=3, **settings):
-    """Scores as evaluate and compare leave them, of random numbers."""
+    """Writes scores of random numbers, as evaluate and compare do."""
     rng = np.random.default_rng(seed)
     settings = {
         "system": system,
@@ -61,7 +61,7 @@ def write_scores(folder, system, tracks, seed=0, rate=44_100, seconds=3, **setti
 
 
 def write_data_set(folder, systems, tracks, name="A name", missing=(), excerpt=None, **options):
-    """dataset.json and the scores of all its systems but the missing."""
+    """Writes dataset.json, and the scores of all its systems except the missing ones."""
     what = {label: {"system": system, "weights": None} for label, system in systems.items()}
     info = {"name": name, "note": "What it is.", "split": "test", "tracks": [], "config": None}
     info["overrides"] = []
@@ -101,7 +101,7 @@ def two(tmp_path):
 
 
 def rows_of(text):
-    """The cells of every row of every table, by the row's first cell."""
+    """Returns the cells of every row of every table, by the row's first cell."""
     rows = {}
     for line in text.splitlines():
         if line.startswith("| "):
@@ -110,7 +110,7 @@ def rows_of(text):
     return rows
 
 
-def test_report_is_made_of_the_json_alone(two, tmp_path):
+def test_report_is_made_only_from_the_json(two, tmp_path):
     report.write_report(two)
     text = (two / "README.md").read_bytes()
     for data_set in ("songs", "noise"):
@@ -129,7 +129,7 @@ def test_report_is_made_of_the_json_alone(two, tmp_path):
     assert report.render(other).encode() != text
 
 
-def test_numbers_are_those_of_the_summaries(two):
+def test_figures_match_the_summaries(two):
     text = report.render(two)
     rows = rows_of(text[text.index("## Songs") : text.index("## MUSDB18")])
     for label, title in (("ours", "ours"), ("irm", "irm †"), ("mixture", "mixture")):
@@ -145,7 +145,7 @@ def test_numbers_are_those_of_the_summaries(two):
         assert whole == [f"{stems[stem]['median']:.2f}" for stem in STEMS]
         if label != "ours":
             assert costs == ["—"] * 5
-    # Median, least and most of 3, 1 and 2 s for 10 s.
+    # Median and range of 3, 1 and 2 s for 10 s.
     assert rows["ours"][3][:4] == ["0.20 (0.10 to 0.30)", "1.50 GB", "4.0 s", "1,234,567"]
     assert "- ours: Abacus, 2 cores, 25 GB, Linux x86_64; 2 threads" in text
     assert [set(cells) for cells in rows["umx"]] == [{"not run"}] * 4
@@ -159,7 +159,7 @@ def test_numbers_are_those_of_the_summaries(two):
     assert "--systems=irm,ours:model,mixture,umx:openunmix" in text
 
 
-def test_what_scores_cannot_say_is_told(two):
+def test_limits_of_the_scores_are_reported(two):
     silent = json.loads((two / "songs" / "ours" / "test" / "a.json").read_text())
     for target in silent["targets"]:
         for frame in target["frames"]:
@@ -188,7 +188,7 @@ def test_what_scores_cannot_say_is_told(two):
         (0, {"rate": 22_050}, False),
     ],
 )
-def test_published_scores_stand_only_beside_those_of_musdb18(tmp_path, left_out, options, quotes):
+def test_published_scores_are_shown_only_with_those_of_musdb18(tmp_path, left_out, options, quotes):
     names = results.published()["test_tracks"]
     assert len(set(names)) == 50
     options = {"seconds": 210} | options
@@ -223,7 +223,7 @@ def test_scores_of_different_tracks_are_not_compared(two):
         report.render(two)
 
 
-def test_a_data_set_that_nobody_ran(tmp_path):
+def test_a_data_set_that_was_not_run(tmp_path):
     write_data_set(tmp_path / "songs", {"irm": "irm"}, [], "Songs", missing=["irm"])
     report.write_report(tmp_path)
     text = (tmp_path / "README.md").read_text()
@@ -252,7 +252,7 @@ def test_labels():
         (["irm", "irm"], "found the label 'irm' twice, expected [label:]system[=weights]"),
     ],
 )
-def test_systems_that_cannot_be(values, message):
+def test_invalid_systems(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         compare.parse_systems(values)
 
@@ -307,7 +307,7 @@ def test_mistakes_are_one_line_and_come_first(program, refusal, data_dir, tmp_pa
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Programs that compare would run; they leave what the real ones do."""
+    """Replaces the programs that compare runs; they write the same files."""
     made = []
 
     def run_program(program, *arguments):
@@ -358,14 +358,14 @@ def test_systems_are_measured_in_turns_and_once(calls, song, tmp_path):
     calls.clear()
     run_compare(tmp_path, song, *systems)
     assert calls == scored
-    # Scores made anew make the measurements worthless.
+    # New scores invalidate the measurements.
     calls.clear()
     shutil.rmtree(tmp_path / "work" / "x" / "demucs" / "scores")
     run_compare(tmp_path, song, *systems)
     assert calls == [*scored, *[("measure", "demucs")] * 3]
 
 
-def test_what_is_shown_is_where_every_stem_sounds(tmp_path):
+def test_the_example_is_where_every_stem_sounds(tmp_path):
     rng = np.random.default_rng(0)
     for stem, sounds in (("vocals", (6, 9)), ("drums", (0, 8)), ("bass", (2, 10))):
         samples = np.zeros((10 * RATE, 2))
@@ -380,7 +380,7 @@ def test_what_is_shown_is_where_every_stem_sounds(tmp_path):
     assert example.liveliest(track, config, (RATE, RATE), 2 * RATE) == (RATE, RATE)
 
 
-def test_a_label_stays_what_it_was(calls, song, tmp_path, write_track):
+def test_a_label_keeps_its_system(calls, song, tmp_path, write_track):
     run_compare(tmp_path, song, "them:demucs=a", "mixture")
 
     with pytest.raises(ConfigError, match="found them = demucs a, expected demucs b; choose anoth"):
@@ -401,7 +401,7 @@ def test_a_label_stays_what_it_was(calls, song, tmp_path, write_track):
 def test_the_program(program, refusal, data_dir, tmp_path):
     run, folder, work = write_run(tmp_path / "run"), tmp_path / "report", tmp_path / "work"
     theirs = tmp_path / "theirs"
-    for track in (data_dir / "test").iterdir():  # the truth, with the other stem at a tenth
+    for track in (data_dir / "test").iterdir():  # the truth, plus a tenth of the other stem
         stems = {path.stem: read_wav(path) for path in track.iterdir()}
         for stem, rest in (("vocals", "other"), ("other", "vocals")):
             estimate = stems[stem] + 0.1 * stems[rest]
@@ -424,7 +424,7 @@ def test_the_program(program, refusal, data_dir, tmp_path):
     assert report.render(folder) == text
     rows = rows_of(text)
     summary = scoring.summarise(folder / "white_noise" / "theirs")
-    # The other stem is 6 dB below vocals, and a tenth of it is 20 dB down.
+    # The other stem is 6 dB below vocals, and a tenth of it 20 dB lower.
     assert summary["whole_track_sdr"]["stems"]["vocals"]["median"] == pytest.approx(26, abs=0.5)
     assert "4 of 4" in rows["irm †"][0]
     assert "Noise, for a test." in text
@@ -436,7 +436,7 @@ def test_the_program(program, refusal, data_dir, tmp_path):
     sdr = summary["stems"]["vocals"]["SDR"]["median"]
     assert medians["vocals"]["SDR"] == pytest.approx(sdr, abs=1e-9)
 
-    # Again, with a system more that fails: what was there stays, and what is missing is said.
+    # Again, with another system that fails: old results are kept, and the failure is reported.
     times = {path: path.stat().st_mtime_ns for path in work.glob("**/measure_*.json")}
     times |= {path: path.stat().st_mtime_ns for path in work.glob("*/*/scores/test/*.json")}
     assert len(times) == 1 + 3 * 2
@@ -460,7 +460,7 @@ def test_the_program(program, refusal, data_dir, tmp_path):
     assert rows_of((folder / "README.md").read_text()).keys() == rows.keys() | {"none"}
 
 
-def test_committed_report_is_that_of_its_json():
+def test_committed_report_matches_its_json():
     assert (COMMITTED / "README.md").read_text() == report.render(COMMITTED)
     paths = [path for path in COMMITTED.glob("**/*") if path.is_file()]
     assert [path for path in paths if path.suffix == ".png" and path.stat().st_size > 3e5] == []

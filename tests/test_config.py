@@ -19,7 +19,7 @@ from sccunet.config import (
     model_config,
 )
 
-# Field, a value that cannot work, and a part of what the message says was expected.
+# Field, an invalid value, and a part of the expectation in the message.
 _BAD = [
     ("model.stems", "vocals", "a list"),
     ("model.stems", (), "one or more different names"),
@@ -81,7 +81,7 @@ _BAD = [
 
 
 def _override(field, value):
-    """A whole config as a dict, with one field changed."""
+    """Returns a whole config as a dict, with one changed field."""
     values = Config().to_dict()
     *parents, last = field.split(".")
     inner = values
@@ -99,7 +99,7 @@ def test_message_names_field_found_and_expected(field, value, expected):
     assert message.startswith(f"config.{field}: found ")
     found, _, wanted = message.partition(", expected ")
     assert expected in wanted
-    # One bad name of a list is named alone.
+    # Only the bad name of a list is reported.
     bad = value if repr(value) in found else list(value)[-1]
     assert repr(bad) in found
     assert "\n" not in message
@@ -122,7 +122,7 @@ def test_file_of_two_stems():
     ("kind", "prefix"), [(Config, ""), (ModelConfig, "model."), (AugmentConfig, "augment.")]
 )
 def test_every_field_is_checked(kind, prefix):
-    """New ones too: no field can be None."""
+    """New fields, too: no field can be None."""
     for field in dataclasses.fields(kind):
         with pytest.raises(ConfigError, match=rf"^config\.{prefix}{field.name}: found None, expec"):
             Config.from_dict(_override(f"{prefix}{field.name}", None))
@@ -135,7 +135,7 @@ def test_unknown_field(prefix):
 
 
 @pytest.mark.parametrize("values", [3, None, ["model"]])
-def test_from_dict_of_no_dict(values):
+def test_from_dict_of_something_else(values):
     with pytest.raises(ConfigError, match=r"^config: found .*expected a dict of fields"):
         Config.from_dict(values)
 
@@ -186,7 +186,7 @@ def test_round_trips(config):
     assert Config.from_dict({"model": config.model}).model is config.model
 
 
-def test_missing_fields_take_the_papers_values():
+def test_missing_fields_have_the_papers_values():
     assert Config.from_dict({}) == Config()
     assert Config.from_dict({"model": {"dropout": 0.0}}).model == ModelConfig(dropout=0.0)
 
@@ -264,7 +264,7 @@ def test_paper_4stems_has_the_papers_numbers_which_are_the_defaults():
 
 
 @pytest.mark.parametrize("size", ["paper", "small"])
-def test_2stems_differs_from_4stems_in_its_stems_alone(size):
+def test_2stems_differs_from_4stems_only_in_its_stems(size):
     four, two = (_values(f"{size}_{n}stems").to_dict() for n in (4, 2))
     assert two["model"].pop("stems") == ("vocals", "accompaniment")
     assert two.pop("sources") == {"accompaniment": ("drums", "bass", "other")}
@@ -290,7 +290,7 @@ print([name for name in ("tensorflow", "keras", "torch", "jax") if name in sys.m
     assert done.stdout.strip() == "[]"
 
 
-def test_package_has_its_names_and_no_other():
+def test_package_has_exactly_its_public_names():
     import sccunet
 
     assert sccunet.Config is Config

@@ -56,7 +56,7 @@ def _refusal(function, *arguments):
     return str(caught.value)
 
 
-def test_what_is_there_is_not_converted_over(unet, tmp_path):
+def test_existing_files_are_not_overwritten(unet, tmp_path):
     checkpoint = tmp_path / "twin.pt"
     twin.write_checkpoint(checkpoint, twin.to_torch(unet, _CONFIG), _CONFIG)
     (tmp_path / "new").mkdir()
@@ -69,7 +69,7 @@ def test_what_is_there_is_not_converted_over(unet, tmp_path):
     assert not list((tmp_path / "new").iterdir())
 
 
-def test_nothing_is_left_of_a_checkpoint_that_does_not_fit_its_config(unet, tmp_path):
+def test_a_checkpoint_that_does_not_fit_its_config_leaves_nothing(unet, tmp_path):
     wrong, none = tmp_path / "wrong.pt", tmp_path / "none"
     twin.write_checkpoint(wrong, twin.to_torch(unet, _CONFIG), Config())
     assert _refusal(convert.to_workdir, wrong, none).startswith(f"{wrong}: weights: found")

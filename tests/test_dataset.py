@@ -1,4 +1,4 @@
-"""The streams, on stems whose samples say where they come from."""
+"""The streams, on stems whose samples show where they come from."""
 
 import dataclasses
 from pathlib import Path
@@ -45,7 +45,7 @@ def _take(segments, config, batches, **kwargs):
 
 
 def _origin(crop, level=0.5, downmixed=True):
-    """Track and start of a stem's crop, from its values."""
+    """Returns track and start of a stem's crop, from its values."""
     values = (crop / level / (0.25 if downmixed else 1.0)).astype(np.float64)
     slope = np.diff(values).mean()  # the mean of 1 and -1/2 is 1/4
     return round(slope * 8192 * 4) - 1, round(values[0] / slope)
@@ -62,7 +62,7 @@ def test_crops_are_what_the_files_hold(segments):
         np.testing.assert_allclose(rest, 0.375 * ramp, atol=1e-6)  # drums + bass
 
 
-def test_a_pass_takes_every_track_by_its_length(segments):
+def test_a_pass_draws_every_track_by_its_length(segments):
     slots = 5 + 3 + 1
     crops = _take(segments, _with(batch_size=slots), 3).reshape(3, slots, 2, _PATCH)
     for one_pass in crops:
@@ -72,7 +72,7 @@ def test_a_pass_takes_every_track_by_its_length(segments):
     assert orders[0] != orders[1] or orders[1] != orders[2]
 
 
-def test_fixed_cuts_are_each_taken_once_in_a_fresh_order(segments):
+def test_fixed_cuts_are_each_used_once_in_a_new_order(segments):
     config = _with(random_crops=False, batch_size=9)
     first, second = (
         [_origin(v) for v, _ in _take(segments, config, 1, first_step=s)] for s in (0, 1)
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_crops_and_another_seed_others(segments):
     assert not np.array_equal(_take(segments, _CONFIG, 4), _take(segments, _with(seed=1), 4))
 
 
-def test_a_stream_continues_where_it_was_left(segments):
+def test_a_stream_continues_where_it_stopped(segments):
     config = _with(
         downmix=False,
         augment=AugmentConfig(gain_db=6.0, channel_swap=True, mix_tracks=0.5),
@@ -109,7 +109,7 @@ def test_both_readers_give_the_same_stream(segments, downmix, stereo):
 
 @pytest.mark.parametrize("stereo", [False, True])
 def test_waveforms_are_augmented_after_reading(segments, monkeypatch, stereo):
-    """Training's alone, each crop by its number in the run, whichever worker reads it."""
+    """Only in training; each crop by its number in the run, whichever worker reads it."""
     plain = _take(segments, _CONFIG, 4, stereo=stereo)
     fixed = [next(iter(dataset.fixed_dataset(segments, _CONFIG, [(0, 0)], 1))).numpy()]
 
@@ -207,7 +207,7 @@ def test_stereo_gives_both_channels_of_the_same_crops(segments, swap):
 
 
 def test_stereo_of_other_files(tmp_path):
-    """A mono file's channel twice, of three the first two; fixed crops as they lie in the file."""
+    """Mono is doubled, of three channels the first two are read; fixed crops are unchanged."""
     ramp = np.arange(2 * _PATCH) / 8192
     for channels in (1, 3):
         root = tmp_path / str(channels)
@@ -243,8 +243,8 @@ def _context(workers, worker, replicas):
 
 
 @pytest.mark.parametrize(("workers", "replicas"), [(1, 2), (2, 2), (2, 4)])
-def test_workers_together_get_what_one_alone_would(segments, workers, replicas):
-    """And no two of them the same crop in a step."""
+def test_workers_together_get_the_crops_of_one(segments, workers, replicas):
+    """No two workers get the same crop in a step."""
     config = _with(batch_size=8, augment=AugmentConfig(gain_db=3.0, mix_tracks=0.5))
     part = config.batch_size // replicas
     whole = _take(segments, config, 3, first_step=5)
@@ -279,7 +279,7 @@ def test_workers_share_the_fixed_crops(segments):
         np.testing.assert_array_equal(ours, whole[4 * step : 4 * step + 4])
 
 
-def test_a_batch_of_a_step_and_where_it_is_from(segments):
+def test_the_batch_of_a_step_and_its_origins(segments):
     config = _with(batch_size=3, augment=AugmentConfig(mix_tracks=1.0))
     waveforms, origins = dataset.training_batch(segments, config, 4)
     np.testing.assert_array_equal(waveforms, _take(segments, config, 1, first_step=4))

@@ -55,7 +55,7 @@ def _run(*arguments, **environment):
 
 
 def _cluster(workers):
-    """TF_CONFIG of each worker, on free ports of loopback."""
+    """Returns TF_CONFIG of each worker, on free ports of the loopback interface."""
     sockets = [socket.socket() for _ in range(workers)]
     for each in sockets:
         each.bind(("127.0.0.1", 0))
@@ -95,7 +95,7 @@ def test_replicas_of_one_machine(data_dir, alone, devices):
         ({"batch_size": 2}, None),
     ],
 )
-def test_what_two_replicas_cannot_have(monkeypatch, changes, wrong):
+def test_invalid_settings_for_two_replicas(monkeypatch, changes, wrong):
     one = tf.distribute.MirroredStrategy(["CPU:0"])  # all the logical CPUs of this process
     two = types.SimpleNamespace(num_replicas_in_sync=2, extended=one.extended)
     monkeypatch.setattr(distribution, "make_strategy", lambda *_: (two, "two"))
@@ -180,7 +180,7 @@ def test_one_of_two_workers_is_asked_to_stop_and_both_do(data_dir):
         assert int(file["optimizer/vars/0"][()]) == 120
 
 
-def test_auto_takes_what_is_there():
+def test_auto_uses_the_available_devices():
     strategy, about = make_strategy("auto")
     assert about == "cpu (auto: found 0 GPUs), 1 replica"
     assert strategy is tf.distribute.get_strategy()
@@ -188,7 +188,7 @@ def test_auto_takes_what_is_there():
     assert not is_multiworker(strategy)
 
 
-def test_a_cluster_that_is_none(monkeypatch):
+def test_an_invalid_cluster(monkeypatch):
     for text in ("{", "[]", '{"cluster": {}}', "3"):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(ConfigError, match=r"^TF_CONFIG: found .*, expected JSON with cluster"):

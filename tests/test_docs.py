@@ -1,4 +1,4 @@
-"""What README, docs and CONTRIBUTING say is so: figures, commands, flags, files and links."""
+"""Checks figures, commands, flags, files and links in README, docs and CONTRIBUTING."""
 
 import ast
 import dataclasses
@@ -36,7 +36,7 @@ _of_each_page = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.na
 
 
 def _blocks(text: str) -> list[tuple[str, str]]:
-    """Language and content of each fenced block."""
+    """Returns language and content of each fenced block."""
     return re.findall(r"^ *```(\w*)\n(.*?)^ *```$", text, re.MULTILINE | re.DOTALL)
 
 
@@ -45,13 +45,13 @@ def _prose(text: str) -> str:
 
 
 def _spans(text: str) -> list[str]:
-    """What stands between backticks outside of blocks."""
+    """Returns the texts between backticks outside of blocks."""
     spans = re.findall(r"`([^`]+)`", _prose(text))
     return [" ".join(span.replace("\\|", "|").split()) for span in spans]
 
 
 def _command_lines(text: str) -> list[str]:
-    """Every command of ours, from shell blocks and from between backticks.
+    """Returns all of our commands, from shell blocks and from between backticks.
 
     `train --reader=tfio` between backticks is one, too.
     """
@@ -77,7 +77,7 @@ def _config_fields() -> set[str]:
 
 @pytest.fixture(scope="module")
 def flags_of(program):
-    """Function that gives a program's flags: name -> its values, where it lists them."""
+    """Function that returns a program's flags: name -> its values, if it lists them."""
 
     @functools.cache
     def flags(*program_and_action):
@@ -89,7 +89,7 @@ def flags_of(program):
 
 
 def _wrong_flag(argument: str, flags: dict) -> str | None:
-    """What is wrong with `--flag=value`, or None."""
+    """Returns what is wrong with `--flag=value`, or None."""
     name, _, value = argument.removeprefix("--").partition("=")
     if name.startswith("config."):
         known = name.removeprefix("config.") in _config_fields()
@@ -103,7 +103,7 @@ def _wrong_flag(argument: str, flags: dict) -> str | None:
 
 
 def _wrong_command(line: str, flags_of) -> list[str]:
-    """What is wrong with a line that runs one of the commands."""
+    """Returns what is wrong with a line that runs one of the commands."""
     words = shlex.split(line.partition(" -- ")[0], comments=True)
     if words[0] == "python":
         name, arguments = words[2].removeprefix("experiments."), words[3:]

@@ -1,4 +1,4 @@
-"""The SavedModel in a process that has TensorFlow alone, against the model in memory."""
+"""The SavedModel in a process with only TensorFlow, against the model in memory."""
 
 import concurrent.futures
 import dataclasses
@@ -56,14 +56,14 @@ def unet(randomise):
 
 @pytest.fixture(scope="module")
 def exported(unet, tmp_path_factory):
-    """Checked in a fresh process, as users have it."""
+    """Checked in a new process, as for users."""
     base = tmp_path_factory.mktemp("export") / "saved"
     return export_saved_model(unet, _CONFIG, base, training_data="noise", licence="none")
 
 
 @pytest.fixture(scope="module")
 def loaded(exported):
-    """The same through TensorFlow's loader."""
+    """The export, loaded by TensorFlow."""
     return tf.saved_model.load(str(exported))
 
 
@@ -80,7 +80,7 @@ def check_here(monkeypatch):
     monkeypatch.setattr(export_check, "_in_fresh_process", run)
 
 
-# What follows runs where nothing of this project can be imported.
+# Runs where nothing of this project can be imported.
 _ALONE = """
 import sys
 class Blocked:
@@ -92,8 +92,8 @@ sys.meta_path.insert(0, Blocked())
 
 
 @pytest.mark.slow
-def test_saved_model_alone_gives_what_the_model_in_memory_gives(exported, unet, tmp_path):
-    """Every signature, by both loaders, in a process that has TensorFlow alone."""
+def test_saved_model_alone_equals_the_model_in_memory(exported, unet, tmp_path):
+    """Every signature, with both loaders, in a process with only TensorFlow."""
     lengths = (1, 300, 4096, 4097, 50_000)
     waveforms = [_noise(1, n, c, seed=n) for n in lengths for c in (1, 2)]
     waveforms.append(_noise(2, 5000, 2))
@@ -125,7 +125,7 @@ def test_saved_model_alone_gives_what_the_model_in_memory_gives(exported, unet, 
                 for stem, truth in separator(waveform, 44_100).items():
                     assert found[stem].shape == batch.shape
                     assert found[stem].dtype == np.float32
-                    # Stems of the input's order of size: 1e-5 means something.
+                    # Stems are about as loud as the input, so 1e-5 is meaningful.
                     assert len(waveform) == 1 or 0.001 < truth.std() < 1, truth.std()
                     np.testing.assert_allclose(found[stem][i], truth, rtol=0, atol=1e-5)
         for i, stem in enumerate(_MODEL.stems):
@@ -229,7 +229,7 @@ def test_damaged_export_is_named_in_one_line(exported, tmp_path):
 
 
 def test_graph_gives_every_stem_its_own_name(unet):
-    """A batch of 2 stereo recordings: no row or stem is taken for another."""
+    """A batch of 2 stereo recordings: rows and stems are not confused."""
     batch = _noise(2, 9000, 2)
     found = separate_graph(tf.constant(batch), unet, _CONFIG)
     assert list(found) == ["a", "b", "c"]
@@ -254,7 +254,7 @@ def test_graph_at_every_length_around_its_patches(loaded, unet):
         assert separate(waveform=tf.zeros(shape))["a"].shape == shape
 
 
-def test_wavs_that_are_not_as_they_should_be_are_refused(loaded):
+def test_invalid_wavs_are_refused(loaded):
     separate = loaded.signatures["separate_wav"]
     good = _wav(_noise(500, 1))
     for bad, reason in (
@@ -269,7 +269,7 @@ def test_wavs_that_are_not_as_they_should_be_are_refused(loaded):
 
 
 def test_wavs_of_loud_stems_are_clipped(tmp_path):
-    """A network that doubles: samples beyond full scale end at it."""
+    """A network that doubles: samples beyond full scale are clipped."""
     config = Config(model=ModelConfig(stems=("a",), frame_length=256, hop_length=64,
                                       patch_samples=4096, filters=(3, 4)))  # fmt: skip
 
@@ -312,7 +312,7 @@ def test_threads_calling_one_model_get_the_results_of_single_calls(loaded):
 
 
 def test_warmup_requests_fit_the_signatures(exported):
-    """What TensorFlow Serving does with them: feeds and fetches by the signature definitions."""
+    """As TensorFlow Serving runs them: feeds and fetches by the signature definitions."""
     from tensorflow_serving.apis import prediction_log_pb2
 
     logs = []

@@ -1,4 +1,4 @@
-"""Files and folders appear whole or not at all, whoever else writes beside them."""
+"""Files and folders appear whole or not at all, also with several writers."""
 
 import contextlib
 import shutil
@@ -26,7 +26,7 @@ def test_text_appears_whole_or_not_at_all(tmp_path):
     assert _left(tmp_path) == ["a", "a/b.json"]
 
 
-def test_one_that_writes_alone_replaces_what_a_killed_one_left(tmp_path):
+def test_a_single_writer_replaces_leftovers_of_a_killed_one(tmp_path):
     path = tmp_path / "last.weights.h5"
     (tmp_path / ".last.weights.h5").write_text("half")
     with file_written_whole(path, alone=True) as part:
@@ -45,7 +45,7 @@ def test_folder_is_there_at_the_end(tmp_path):
     assert folder.stat().st_mode & 0o777 == folder.parent.stat().st_mode & 0o777
 
 
-def test_nothing_is_left_of_a_failure_which_names_the_folder(tmp_path):
+def test_a_failure_leaves_nothing_and_names_the_folder(tmp_path):
     folder = tmp_path / "song"
 
     def fail(error):
@@ -62,7 +62,7 @@ def test_nothing_is_left_of_a_failure_which_names_the_folder(tmp_path):
     assert _left(tmp_path) == []
 
 
-def test_two_that_write_the_same_folder_do_not_disturb_each_other(tmp_path):
+def test_two_writers_of_the_same_folder_do_not_disturb_each_other(tmp_path):
     folder = tmp_path / "song"
     with folder_written_whole(folder) as slow:
         (slow / "slow.wav").write_text("slow")
@@ -72,7 +72,7 @@ def test_two_that_write_the_same_folder_do_not_disturb_each_other(tmp_path):
     assert _left(tmp_path) == ["song", "song/quick.wav", "song/slow.wav"]
 
 
-def test_a_new_folder_is_not_written_into_one_that_appeared(tmp_path):
+def test_a_new_folder_does_not_replace_one_that_appeared(tmp_path):
     folder = tmp_path / "1"
 
     def write():
@@ -86,8 +86,8 @@ def test_a_new_folder_is_not_written_into_one_that_appeared(tmp_path):
     assert _left(tmp_path) == ["1", "1/theirs"]
 
 
-def test_a_hidden_folder_that_another_takes_for_a_dead_one_is_not_used(tmp_path, monkeypatch):
-    """Between its making and its locking, another process locks and removes it."""
+def test_a_hidden_folder_that_another_process_removes_is_not_used(tmp_path, monkeypatch):
+    """Another process locks and removes it after it is made and before it is locked."""
     made, mkdtemp = [], tempfile.mkdtemp
 
     def stolen(*arguments):
@@ -105,7 +105,7 @@ def test_a_hidden_folder_that_another_takes_for_a_dead_one_is_not_used(tmp_path,
     assert _left(tmp_path) == ["song", "song/a.wav"]
 
 
-def test_what_killed_processes_left_is_removed_and_what_lives_is_not(tmp_path):
+def test_only_leftovers_of_killed_processes_are_removed(tmp_path):
     for name in (".song.dead.part", ".song.alive.part", ".other.dead.part", ".song.part", "song2"):
         (tmp_path / name / "stems").mkdir(parents=True)
     with lock_folder(tmp_path / ".song.alive.part") as ours:

@@ -38,7 +38,7 @@ def _negate(unet, every):
 
 @pytest.mark.parametrize("every", [0, 1, 2])
 def test_same_function(randomise, every):
-    """Borders too: the shift behind a ReLU is not there where the next convolution pads."""
+    """Also at borders, where padding of the next convolution lacks the shift after the ReLU."""
     unet = randomise(build_model(_MODEL))
     _negate(unet, every)
     _assert_same(unet, _MODEL)
@@ -52,8 +52,8 @@ def test_same_function_at_the_papers_size(randomise):
     _assert_same(unet, model, batch=1)
 
 
-def test_dead_channels_stay_what_they_were(randomise):
-    """A gamma of 0 leaves the shift alone."""
+def test_dead_channels_stay_unchanged(randomise):
+    """With a gamma of 0, only the shift remains."""
     unet = randomise(build_model(_MODEL))
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):

@@ -33,7 +33,7 @@ def test_alpha_times_volume_is_the_same_for_every_source(seed):
     assert alphas.shape == volumes.shape
     assert alphas.sum() == pytest.approx(1, abs=1e-12)
     products = alphas * volumes
-    # sum(alpha) = 1 leaves one value: the harmonic mean over the number of sources.
+    # sum(alpha) = 1 determines the value: the harmonic mean divided by the number of sources.
     np.testing.assert_allclose(products, 1 / np.sum(1 / volumes), rtol=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_equal_volumes_give_plain_l1_over_k():
     "volumes",
     [(1, 0), (1, -2), (1, np.nan), (1, np.inf), (), (0,), ((1, 2), (3, 4)), 3.0],
 )
-def test_volumes_that_are_none(volumes):
+def test_invalid_volumes(volumes):
     with pytest.raises(ConfigError, match=r"^volumes: found .*, expected finite numbers over 0$"):
         balancing_weights(volumes)
 
@@ -67,7 +67,7 @@ def test_volumes_that_are_none(volumes):
     ],
 )
 def test_rules_of_loss_weights(changes, alphas, passes):
-    """Volumes, a pass over the data, are computed only where they are needed."""
+    """Volumes need a pass over the data, so they are computed only if needed."""
     config, calls = Config(model=ModelConfig(stems=("a", "b")), **changes), []
 
     def volumes():
@@ -85,7 +85,7 @@ def test_loss_of_small_tensors_by_hand():
     loss = VolumeBalancedL1((0.25, 0.75))
     assert float(loss(y, estimate)) == pytest.approx(0.25 * 2 + 0.75 * 1)
     assert float(loss(y, y)) == 0
-    # Batch: the mean. Alpha goes with the channel's place.
+    # The loss of a batch is the mean; alpha has the order of the channels.
     both = float(loss(np.concatenate([y, y]), np.concatenate([estimate, y])))
     assert both == pytest.approx(0.625)
     assert float(VolumeBalancedL1((1, 0))(y, estimate)) == pytest.approx(2)
@@ -133,7 +133,7 @@ def test_serialisation_round_trip():
 
 
 def test_balanced_loss_weighs_equally_wrong_sources_equally():
-    # Estimates that are wrong by the same part of each source: every source adds as much.
+    # Estimates with the same relative error: every source contributes equally.
     volumes = np.array([1.0, 10.0, 100.0])
     alphas = balancing_weights(volumes)
     y = np.ones((1, 4, 4, 3), np.float32) * volumes.astype(np.float32)

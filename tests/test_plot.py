@@ -1,4 +1,4 @@
-"""experiments.plot: which samples are drawn, and its picture."""
+"""The program plot: the samples that are drawn, and the picture."""
 
 import numpy as np
 import pytest

@@ -28,13 +28,13 @@ def _folders(tmp_path) -> tuple[str, str]:
 
 
 def _flags(tmp_path) -> list[str]:
-    """Of a program that prepares `tmp_path/in` into `tmp_path/out`."""
+    """Returns flags to prepare `tmp_path/in` into `tmp_path/out`."""
     musdb_dir, data_dir = _folders(tmp_path)
     return [f"--musdb_dir={musdb_dir}", f"--data_dir={data_dir}"]
 
 
 def _refusal(tmp_path, *args, **kwargs) -> str:
-    """The message of `prepare`, which fails as it should before a worker is started."""
+    """Returns the message of `prepare`, which must fail before a worker is started."""
     with pytest.raises(AudioError) as caught:
         preparing.prepare(*_folders(tmp_path), *args, **kwargs)
     return str(caught.value)
@@ -102,7 +102,7 @@ def test_musdb_excerpt_beside_a_folder_of_compressed_files(program, refusal, cap
     assert capsys.readouterr().out.startswith("prepared 0 tracks, skipped 2 finished")
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
 
-    # Another rate is not what lies there.
+    # The existing files have another rate.
     path = tmp_path / "out" / "test" / name / "bass.wav"
     reason = f"{path}: found 44100 Hz, expected 22050 Hz or no file"
     with pytest.raises(AudioError, match=re.escape(reason)):
@@ -129,7 +129,7 @@ def test_named_tracks_another_rate_and_warnings(capsys, tmp_path):
     assert f"warning: {loud}: peaks at " in err
 
 
-def test_clipping_is_warned_of(tmp_path):
+def test_clipping_gives_a_warning(tmp_path):
     loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
     target = tmp_path / "out" / "train" / "a"
     warnings = preparing.prepare_track(target, preparing.sources_of(str(loud.parent)), 44_100)
@@ -153,13 +153,13 @@ _SECONDS = 4
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_killed_midway_it_leaves_whole_tracks_and_goes_on(capsys, tmp_path):
+def test_killed_midway_it_leaves_whole_tracks_and_continues(capsys, tmp_path):
     x = _noise(_SECONDS, 48_000)
     for number in range(6):
         for stem in ("one", "two"):
             _make(tmp_path, f"song {number}/{stem}.flac", x, 48_000)
     out = tmp_path / "out" / "train"
-    # As another, earlier kill may have left it.
+    # Leftovers of an earlier kill.
     (out / ".song 3.k1lled.part").mkdir(parents=True)
     (out / ".song 3.k1lled.part" / "junk.wav").touch()
     running = process.start("prepare", "--jobs=2", *_flags(tmp_path))
@@ -197,7 +197,7 @@ def test_two_runs_at_once_write_the_same_whole_track(tmp_path):
     _make(tmp_path, "a/x.wav", _noise(0.1))
     sources = preparing.sources_of(str(tmp_path / "in" / "train" / "a"))
     target = tmp_path / "out" / "train" / "a"
-    with folder_written_whole(target) as other:  # it has not ended when ours begins
+    with folder_written_whole(target) as other:  # it is still running when ours begins
         preparing.prepare_track(target, sources, 44_100)
         written = (target / "x.wav").read_bytes()
         (other / "x.wav").write_bytes(written)
@@ -303,7 +303,7 @@ def test_a_bad_track_leaves_whole_tracks_only(tmp_path):
         _make(tmp_path, f"good {number}/x.wav", _noise(0.2))
     assert _refusal(tmp_path, jobs=1) == message
     done = sorted(os.listdir(tmp_path / "out" / "train"))
-    # No half track; what was waiting when the bad track came up was not begun.
+    # No partial track; tracks that waited behind the bad one were not started.
     assert set(done) < {f"good {number}" for number in range(9)}
     for name in done:
         assert wav_info(tmp_path / "out" / "train" / name / "x.wav").frames == 8_820
@@ -342,7 +342,7 @@ def test_something_else_lies_at_the_target(tmp_path):
 
 
 def test_download(refusal, monkeypatch, tmp_path):
-    """musdb's own, with the network put in place of."""
+    """musdb's own download, with the network replaced."""
     nobody = "http://127.0.0.1:9"  # answers
     done = process.run(
         "prepare", "--download", *_flags(tmp_path), http_proxy=nobody, https_proxy=nobody

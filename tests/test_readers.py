@@ -38,9 +38,9 @@ def infos(tmp_path_factory):
 
 
 def _crops(reader, places):
-    """Of (file, start, channels, gain) each, [samples, channels]; read in tf.data, as in training.
+    """Reads crops [samples, channels] in tf.data, as in training.
 
-    All with the same number of channels.
+    Each place is (file, start, channels, gain), all with the same number of channels.
     """
     types = (tf.int64, tf.int64, tf.int32, tf.float32)
     columns = (tf.constant(c, t) for c, t in zip(zip(*places, strict=True), types, strict=True))
@@ -58,7 +58,7 @@ def _truth(info, start):
 
 
 def _places(infos, channels, gain=1.0):
-    """Crops of all files, from their start to their end, those channels of each."""
+    """Returns crops of all files, from start to end, with the given channels of each."""
     return [(i, start, channels, gain) for i in range(len(infos)) for start in _PLACES]
 
 
@@ -97,7 +97,7 @@ def test_tensorflow_io_and_memory_map_are_identical(infos):
 
 
 @each_reader
-def test_parallel_reads_do_not_get_into_each_other(tmp_path, name):
+def test_parallel_reads_do_not_disturb_each_other(tmp_path, name):
     values = np.arange(20) * 100
     for value in values:
         soundfile.write(tmp_path / f"{value}.wav", np.full((5000, 1), value, np.int16), 44_100)
@@ -118,8 +118,8 @@ def test_parallel_reads_do_not_get_into_each_other(tmp_path, name):
     np.testing.assert_array_equal(read * 32768, np.broadcast_to(expected, read.shape))
 
 
-def test_crops_stay_what_they_are_when_others_are_read(tmp_path):
-    """Arrays that become tensors without a copy are not used again."""
+def test_crops_stay_unchanged_when_others_are_read(tmp_path):
+    """Arrays that became tensors without a copy are not used again."""
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
     reader = mmap_reader.mmap_reader([info], _CROP)
     starts = range(0, _FRAMES - _CROP, 1000)
@@ -150,7 +150,7 @@ def test_readers_by_name(monkeypatch):
     )
 
 
-def test_memory_of_crops_that_nobody_holds_is_used_again(tmp_path):
+def test_memory_of_released_crops_is_used_again(tmp_path):
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
     reader = mmap_reader.mmap_reader([info], _CROP)
     stream = tf.data.Dataset.range(100).map(
@@ -180,7 +180,7 @@ def test_a_file_that_vanishes_or_is_cut_short_is_named(tmp_path, spoil, reason):
     for start in (0, _FRAMES - _CROP):
         _read(reader, 0, start, [0])
     spoil(tmp_path / "a.wav")
-    for start in (0, _FRAMES - _CROP):  # the crop's own bytes may be there still
+    for start in (0, _FRAMES - _CROP):  # the crop's own bytes may still exist
         with pytest.raises(tf.errors.OpError) as caught:
             _read(reader, 0, start, [0])
         assert f"AudioError: {info.path}: {reason}" in str(caught.value)

@@ -1,4 +1,4 @@
-"""Where trained models lie: workdirs, exports and their versions, those of older versions too."""
+"""Workdirs, exports and their versions, also those of older releases."""
 
 import json
 import zipfile
@@ -13,7 +13,7 @@ from sccunet.runs import CONFIG, METADATA, exported_version, load_config, new_ve
 from sccunet.separation import Separator
 
 # A workdir and an export that version 0.1.0 (commit f83ed78) made with random weights, a recording
-# and the stems that it separated it to.
+# and its stems, separated by that version.
 _OLD = Path(__file__).parent / "data" / "old_run.zip"
 
 
@@ -32,7 +32,7 @@ def _export(folder, config):
     (folder / "saved_model.pb").write_bytes(b"")
 
 
-def test_the_newest_version_of_an_export_is_taken(tmp_path):
+def test_the_newest_version_of_an_export_is_used(tmp_path):
     assert exported_version(tmp_path) == tmp_path
     for version in (1, 9, 10):
         _export(tmp_path / str(version), Config(seed=version))
@@ -102,7 +102,7 @@ def old(tmp_path_factory):
     return folder
 
 
-def test_runs_of_older_versions_separate_as_they_did(old):
+def test_runs_of_older_versions_separate_as_before(old):
     assert "loss_balance" not in json.loads((old / "workdir" / CONFIG).read_text())
     stems = dict(np.load(old / "stems.npz"))
     recording = stems.pop("recording").astype(np.float32)

@@ -1,4 +1,4 @@
-"""Whole recordings to stems: what goes in comes out, however it comes in."""
+"""Separation of whole recordings, in blocks of any size."""
 
 import dataclasses
 import functools
@@ -46,7 +46,7 @@ def random(unet):
 
 @pytest.fixture(scope="module")
 def masked(unet):
-    """Function that gives the separator of a reconstruction, each made once."""
+    """Function that returns the separator of a reconstruction; each is made once."""
     return functools.cache(lambda how: Separator.from_model(unet, _CONFIG, how))
 
 
@@ -55,7 +55,7 @@ def _around(*lengths):
 
 
 @pytest.mark.parametrize("channels", [1, 2])
-def test_identity_network_gives_the_recording_back(identity, channels):
+def test_identity_network_returns_the_recording(identity, channels):
     step, fade, patch = _PATCHING.step, _PATCHING.fade, _MODEL.patch_samples
     lengths = _around(1, 64, 256, step, step - fade, 2 * step - fade, patch, 3 * step, 2 * patch)
     for samples in lengths:
@@ -68,7 +68,7 @@ def test_identity_network_gives_the_recording_back(identity, channels):
             np.testing.assert_allclose(stem, recording, rtol=0, atol=1e-4, err_msg=f"{samples}")
 
 
-def test_real_network_of_the_papers_patch_gives_the_recording_back(make_identity):
+def test_real_network_with_the_papers_patch_returns_the_recording(make_identity):
     config = Config(model=ModelConfig(filters=(1, 1, 1, 1, 1)))  # padded to 1040 x 176
     separator = Separator.from_model(make_identity(build_model(config)), config)
     recording = _noise(88_201, 2)
@@ -76,7 +76,7 @@ def test_real_network_of_the_papers_patch_gives_the_recording_back(make_identity
         np.testing.assert_allclose(stem, recording, rtol=0, atol=1e-4)
 
 
-def test_every_length_but_zero_needs_no_special_care(identity):
+def test_every_length(identity):
     stems = identity(np.zeros((0, 2), np.float32), _RATE)
     assert {stem.shape for stem in stems.values()} == {(0, 2)}
 
@@ -98,7 +98,7 @@ def test_blocks_of_any_sizes_give_the_same(random, seed):
         np.testing.assert_allclose(joined, truth, rtol=0, atol=1e-6)
 
 
-def test_stems_come_as_soon_as_they_can(identity):
+def test_stems_come_as_soon_as_possible(identity):
     """One patch's worth of stems per step: memory does not depend on the length."""
     fed = 0
 
@@ -117,8 +117,8 @@ def test_stems_come_as_soon_as_they_can(identity):
     assert given == 200 * 500
 
 
-def test_recording_cut_in_two_on_the_patch_grid_is_separated_alike(random):
-    """More than a patch away from the cut: nearer, patches see zeros for the other part."""
+def test_both_parts_of_a_recording_cut_on_the_patch_grid_are_separated_alike(random):
+    """Only more than a patch from the cut: nearer, patches see zeros for the other part."""
     step, patch = _PATCHING.step, _MODEL.patch_samples
     recording, cut = _noise(8 * step + 100), 4 * step
     whole, early, late = (
@@ -172,7 +172,7 @@ def test_other_sample_rates_keep_length_and_tone(identity, rate):
 
 
 @pytest.mark.parametrize("rate", [48_000, 96_000, 192_000])
-def test_rounded_lengths_come_out_as_they_went_in(rate):
+def test_resampling_keeps_every_length(rate):
     """Resampled there and back, some of these are up to 2 samples longer, others shorter."""
     separator = Separator(lambda patches: np.stack([patches, patches], axis=1), _CONFIG)
     for samples in range(1, 50):
@@ -227,14 +227,14 @@ def test_masked_stems_sum_to_the_mixture(masked, reconstruction, kind):
     assert min(stem.std() for stem in stems.values()) > 0.01
     if reconstruction.mask == "soft":
         np.testing.assert_allclose(sum(stems.values()), recording, rtol=0, atol=1e-4)
-    else:  # norbert leaves out what was estimated as 0 in every stem
+    else:  # norbert drops bins that are 0 in every stem
         assert (sum(stems.values()) - recording).std() < 0.01 * recording.std()
 
 
 @pytest.mark.parametrize("iterations", [1, 2])
 @pytest.mark.parametrize("channels", [1, 2, 3])
-def test_wiener_is_norberts(masked, unet, iterations, channels):
-    """By another road: librosa's transforms in double precision, and a plain overlap-add."""
+def test_wiener_equals_norbert(masked, unet, iterations, channels):
+    """Computed in another way: librosa's transforms in double precision, plain overlap-add."""
     librosa, norbert = pytest.importorskip("librosa"), pytest.importorskip("norbert")
     recording = _noise(6000, channels)
     found = masked(Reconstruction("wiener", iterations=iterations))(recording, _RATE)
@@ -280,7 +280,7 @@ def test_masks_do_not_depend_on_the_blocks(masked, reconstruction):
 
 
 def test_no_seam_at_any_block_or_patch_boundary(identity):
-    """An error at a boundary alone would show in the samples around it."""
+    """An error only at a boundary would show in the samples around it."""
     samples = 5 * _PATCHING.step + 17
     recording = _noise(samples, 2)
     blocks = np.split(recording, range(777, samples, 777))
@@ -300,7 +300,7 @@ def test_no_seam_at_any_block_or_patch_boundary(identity):
         ({"iterations": 0}, "iterations: found 0, expected a whole number, 1 or more"),
     ],
 )
-def test_reconstructions_that_cannot_be(fields, message):
+def test_invalid_reconstructions(fields, message):
     with pytest.raises(ConfigError) as caught:
         Reconstruction(**fields)
     assert str(caught.value) == message
@@ -350,7 +350,7 @@ def test_workdir_with_exports_in_it_is_a_workdir(tmp_path, unet, random):
         ([[1, 2]], "found int64 [1, 2]"),
     ],
 )
-def test_what_is_no_waveform_is_refused(identity, waveform, found):
+def test_arrays_that_are_not_waveforms_are_refused(identity, waveform, found):
     with pytest.raises(ValueError, match="expected floats") as caught:
         identity(waveform, _RATE)
     assert found in str(caught.value)
@@ -389,7 +389,7 @@ def test_weights_of_another_network(tmp_path, change):
     assert "\n" not in str(caught.value)
 
 
-def test_from_model_takes_any_callable():
+def test_from_model_accepts_any_callable():
     def twice(magnitudes, training):
         assert not training
         return ops.repeat(2 * magnitudes, 2, axis=-1)

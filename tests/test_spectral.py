@@ -13,7 +13,7 @@ librosa = pytest.importorskip("librosa")
 
 _PAPER = ModelConfig()
 _TINY = ModelConfig(stems=("a", "b"), frame_length=256, hop_length=64, patch_samples=2048)
-# A hop that divides no power of two, a patch that is no whole number of hops.
+# A hop that is not a power of two, a patch that is not a multiple of the hop.
 _ODD = ModelConfig(stems=("a", "b"), frame_length=600, hop_length=120, patch_samples=5003)
 
 
@@ -69,7 +69,7 @@ def test_training_magnitudes_are_those_of_the_stems_and_of_their_sum():
 
 
 @pytest.mark.parametrize("model", [_PAPER, _TINY, _ODD], ids=["paper", "tiny", "odd"])
-def test_identity_network_returns_what_is_kept(model):
+def test_identity_network_returns_the_kept_samples(model):
     stems = len(model.stems)
     waveforms = _noise(2, model.patch_samples)
     found = ops.convert_to_numpy(spectral.separate_patches(waveforms, _repeat(stems), model))
@@ -125,7 +125,7 @@ def test_masked_patches_share_out_the_mixture():
         np.testing.assert_allclose(found, share * waveforms[:, kept], rtol=0, atol=1e-5)
 
 
-def test_silence_stays_silent_whatever_the_network_says():
+def test_silence_stays_silent_for_any_estimate():
     ones = lambda x, training: ops.ones((*x.shape[:3], 2))  # noqa: E731
     found = ops.convert_to_numpy(
         spectral.separate_patches(np.zeros((1, 2048), np.float32), ones, _TINY)
@@ -166,7 +166,7 @@ def test_kept_samples_have_all_of_their_frames(model):
         there = np.sum((centres - half <= sample) & (sample < centres + half))
         assert there == model.frame_length // model.hop_length
     assert patching.margin + patching.keep <= model.patch_samples
-    # Every frame lies within the patch: none sees a mirrored edge.
+    # Every frame lies within the patch and does not see a mirrored edge.
     first, last = patching.margin - half, patching.margin + patching.keep + half
     assert first >= 0
     assert last <= model.patch_samples

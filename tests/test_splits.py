@@ -1,4 +1,4 @@
-"""What trains and what validates."""
+"""Splits into training and validation."""
 
 import itertools
 
@@ -50,7 +50,7 @@ def test_split_by_valid_folder(data_dir):
     assert _names(validation) == [("valid", "valid a"), ("valid", "valid b")]
     assert [(segment.start, segment.frames) for segment in training] == [(0, _PATCH)] * 2
     assert how == "training on 2 tracks, validating on 2 tracks: the tracks in valid/"
-    # Named tracks are trained on wherever they lie, and do not validate.
+    # Named tracks are trained on, from any split, and not used for validation.
     training, validation, _ = splits.training_split(data_dir, _CONFIG, ["valid a", "test b"])
     assert _names(training) == [("test", "test b"), ("valid", "valid a")]
     assert _names(validation) == [("valid", "valid b")]
@@ -71,7 +71,7 @@ def test_a_validation_track_left_in_train_is_not_trained_on(data_dir):
 def test_split_by_musdbs_own_list(data_dir):
     reserved = splits._musdb_validation()
     assert len(reserved) == 14
-    # The list that musdb itself goes by.
+    # musdb's own list.
     assert reserved == set(
         sigsep.load("musdb").DB(root=data_dir, subsets=[]).setup["validation_tracks"]
     )
@@ -99,7 +99,7 @@ def test_split_by_every_seventh_track(data_dir):
     )
 
 
-# Of patches of 1000 samples: what is trained on and what validates.
+# Training and validation parts for patches of 1000 samples.
 @pytest.mark.parametrize(
     ("frames", "trained", "held_out"),
     [(1_999, 1_999, 0), (2_000, 1_000, 1_000), (19_500, 18_500, 1_000), (41_700, 37_700, 4_000)],
@@ -130,7 +130,7 @@ def test_nothing_to_validate_on(data_dir):
 
 
 def test_validation_never_overlaps_training(data_dir):
-    """Over many layouts: no sample of a track's name is in both."""
+    """In many layouts, no sample of a track is in both."""
     reserved = sorted(splits._musdb_validation())[:2]
     layouts = [
         {"train": "abcdefgh", "valid": "ab"},

@@ -1,4 +1,4 @@
-"""The shape of the code: how long modules and functions are, and who imports whom."""
+"""The structure of the code: lengths of modules and functions, and imports."""
 
 import ast
 import functools
@@ -21,7 +21,7 @@ FOR_DATA_PIPELINE = {"sccunet.config", "sccunet.files", "sccunet.spectral"}
 
 @functools.cache
 def modules() -> dict[str, ast.Module]:
-    """Name -> content, of every module of the three packages."""
+    """Returns name -> content of every module of the three packages."""
     found = {}
     for path in (path for package in PACKAGES for path in (ROOT / package).rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
@@ -30,19 +30,19 @@ def modules() -> dict[str, ast.Module]:
 
 
 def lines(name: str) -> int:
-    """How long a module is."""
+    """Returns the length of a module."""
     path = ROOT / name.replace(".", "/")
     path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
     return len(path.read_text().splitlines())
 
 
 def imports(name: str) -> set[str]:
-    """What a module imports of the three packages, in its functions too."""
+    """Returns what a module imports from the three packages, also in its functions."""
     return set(_imported(ast.walk(modules()[name])))
 
 
 def imports_at_once(name: str) -> set[str]:
-    """The same without what its functions import when they are called."""
+    """Returns the same, without imports in functions."""
     return set(_imported(_outside_functions(modules()[name])))
 
 
@@ -66,7 +66,7 @@ def _imported(nodes: Iterable[ast.AST]) -> Iterator[str]:
 
 
 def _module_of(name: str) -> str:
-    """The module that is imported: `name` itself, or the one that has the attribute `name`."""
+    """Returns the imported module: `name` itself, or the one with the attribute `name`."""
     if name in modules():
         return name
     module, _, attribute = name.rpartition(".")
@@ -76,7 +76,7 @@ def _module_of(name: str) -> str:
 
 
 def programs() -> set[str]:
-    """Modules of experiments that users start, or that are processes of their own."""
+    """Returns modules of experiments that users start, or that run as separate processes."""
     names = {f"experiments.{command}" for group in COMMANDS.values() for command in group}
     names = {f"{name}.__main__" if f"{name}.__main__" in modules() else name for name in names}
     for name, tree in modules().items():
@@ -87,7 +87,7 @@ def programs() -> set[str]:
 
 
 def main_path() -> set[str]:
-    """The programs of the main path with all that they import, directly or not."""
+    """Returns the programs of the main path, with all direct and indirect imports."""
     found, left = set(), [f"experiments.{name}" for name in MAIN_PATH]
     while left:
         name = left.pop()
@@ -98,7 +98,7 @@ def main_path() -> set[str]:
 
 
 def test_the_tree_is_read_as_python_does():
-    """What the other tests stand on."""
+    """The other tests depend on this."""
     assert {"experiments.train", "experiments.benchmarks.worker"} <= programs()
     assert "experiments.configs.__main__" in programs()
     assert "experiments.configs" not in programs()
@@ -110,7 +110,7 @@ def test_the_tree_is_read_as_python_does():
 
 
 def longer_than(most: int, names: Iterable[str]) -> list[str]:
-    """Modules over a number of lines."""
+    """Returns the modules with more lines than a limit."""
     return [f"{name}: {lines(name)} lines" for name in sorted(names) if lines(name) > most]
 
 

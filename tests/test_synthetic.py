@@ -1,4 +1,4 @@
-"""The synthetic set: repeatable, laid out as MUSDB18-HQ is, and such that it can be separated."""
+"""The synthetic set: repeatable, in the layout of MUSDB18-HQ, and separable."""
 
 import numpy as np
 import pytest
@@ -29,13 +29,13 @@ def _decibels(sound):
 
 
 def _share_below(sound, hertz):
-    """Of the energy of sound [samples, 2]."""
+    """Returns the share of the energy of sound [samples, 2]."""
     frequencies, power = scipy.signal.welch(sound, RATE, nperseg=8192, axis=0)
     return power[frequencies < hertz].sum() / power.sum()
 
 
 def _flatness(sound):
-    """Geometric over arithmetic mean of the power between 200 Hz and 8 kHz: 1 for white noise."""
+    """Returns geometric over arithmetic mean of the power from 200 Hz to 8 kHz; white noise: 1."""
     frequencies, power = scipy.signal.welch(sound.mean(axis=1), RATE, nperseg=4096)
     power = power[(frequencies > 200) & (frequencies < 8000)]
     return np.exp(np.mean(np.log(power))) / np.mean(power)
@@ -85,7 +85,7 @@ def test_stems_sound_like_their_names(tracks):
 
 
 def test_noise_floor_is_faint_and_in_every_band_and_second(tracks):
-    # Every second matters: museval projects each on its own.
+    # Every second counts: museval projects each separately.
     high = scipy.signal.butter(8, 18_000, "highpass", fs=RATE, output="sos")
     for track in tracks:
         for name, sound in track.items():
@@ -93,7 +93,10 @@ def test_noise_floor_is_faint_and_in_every_band_and_second(tracks):
             for start in range(0, 6 * RATE, RATE):
                 level = _decibels(band[start : start + RATE]) - _decibels(sound)
                 assert level > -95, (name, start)
-                assert name == "drums" or level < -50, (name, start)  # hi-hats do reach up there
+                assert name == "drums" or level < -50, (
+                    name,
+                    start,
+                )  # hi-hats reach these frequencies
 
 
 def test_set_has_the_layout_of_musdb(data_dir):
@@ -126,13 +129,13 @@ def test_splits_differ(data_dir):
     assert abs(np.corrcoef(train.ravel(), test.ravel())[0, 1]) < 0.3
 
 
-def test_tracks_that_are_there_stay(data_dir):
+def test_existing_tracks_are_kept(data_dir):
     before = {path: path.stat().st_mtime_ns for path in data_dir.rglob("*.wav")}
     make_set(data_dir, {"train": 1, "test": 1}, seconds=2.0)
     assert before == {path: path.stat().st_mtime_ns for path in data_dir.rglob("*.wav")}
 
 
-def test_half_a_track_never_shows(tmp_path, monkeypatch):
+def test_a_partial_track_never_appears(tmp_path, monkeypatch):
     from data_pipeline import synthetic
 
     def write(path, *args, **kwargs):

@@ -1,4 +1,4 @@
-"""What can be scored: oracles against closed forms, and estimates that somebody else made."""
+"""Systems to score: oracles against closed forms, and estimates of other software."""
 
 import concurrent.futures
 
@@ -44,7 +44,7 @@ def test_shapes_of_the_wiener_filter(samples):
 
 
 def masked(references, mask):
-    """Masks of magnitudes [stems, bins, frames] on a mono mixture, by SciPy's older transform."""
+    """Applies masks of magnitudes [stems, bins, frames] to a mono mixture, by SciPy's stft."""
     options = {"nperseg": 2048, "noverlap": 2048 - 512, "window": "hann"}
     signals = np.append(references, [references.sum(axis=0)], axis=0)[..., 0]
     *_, spectra = signal.stft(signals, **options)
@@ -52,7 +52,7 @@ def masked(references, mask):
     return stems[:, : references.shape[1], None]
 
 
-def test_masks_are_those_of_their_formulas():
+def test_masks_follow_their_formulas():
     references = np.stack([(i + 1) * noise(i, 4096 * 3, 1) for i in range(3)])
     middle = slice(2048, -2048)  # the two transforms pad differently
 
@@ -62,7 +62,7 @@ def test_masks_are_those_of_their_formulas():
     def binary(magnitude):
         return magnitude == magnitude.max(axis=0)
 
-    def wiener(magnitude):  # of a single channel
+    def wiener(magnitude):  # for a single channel
         return magnitude**2 / (magnitude**2).sum(axis=0)
 
     for system, mask in {"irm": ratio, "ibm": binary, "mwf": wiener}.items():
@@ -77,8 +77,8 @@ def test_silence_stays_silent():
         np.testing.assert_array_equal(estimate(system, references), references)
 
 
-def test_wiener_filter_parts_two_sources_by_their_places_alone():
-    """Equal spectra, two directions, two microphones: a masking oracle cannot, this one can."""
+def test_wiener_filter_separates_two_sources_only_by_their_directions():
+    """Equal spectra, two directions, two microphones: impossible for masking oracles."""
     places = np.array([[1.0, 0.3], [-0.4, 1.0]], np.float32)
     references = np.stack([noise(i, 4 * RATE, 1) * places[i] for i in range(2)])
     config = Config(model=ModelConfig(stems=("vocals", "other"), sample_rate=RATE))
@@ -91,7 +91,7 @@ def test_wiener_filter_parts_two_sources_by_their_places_alone():
 
 
 def test_oracles_are_ranked_as_in_sisec():
-    """The Wiener filter, then the ratio mask, then turning down, then the mixture as it is."""
+    """Wiener filter, ratio mask, scaled mixture, mixture."""
     rng = np.random.default_rng(0)
     references = np.stack(
         [
@@ -120,7 +120,7 @@ def test_stems_of_another_system():
         pick_stems(two, _CONFIG)
 
 
-def test_weights_are_asked_for():
+def test_missing_weights_are_reported():
     for system, kind in SYSTEMS.items():
         if kind.weights:
             with pytest.raises(ConfigError, match=f"weights: not given, expected .* of {system}"):
@@ -150,7 +150,7 @@ def evaluate(data_dir, output_dir, **options):
 
 @pytest.fixture
 def songs(tmp_path):
-    """Two tracks, and estimates of them that are the truth with its amplitude cut by a tenth."""
+    """Two tracks, and estimates of them: the truth with its amplitude reduced by a tenth."""
     for name in ("a", "b"):
         for i, stem in enumerate(_STEMS):
             samples = 0.1 * noise(ord(name) + i, 4 * RATE, 1)
@@ -194,7 +194,7 @@ def test_folder_of_estimates_that_do_not_fit(songs):
     audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), 2 * RATE)
     with pytest.raises(ConfigError, match=r"bass\.wav: found 16000 Hz, expected 8000 Hz"):
         score(theirs, ["a"])
-    # What was never begun is in nobody's way; what was, is.
+    # A folder without scores can be used; one with scores cannot.
     (theirs / "test" / "a" / "bass.wav").unlink()
     audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), RATE)
     score(theirs, ["a"])
@@ -206,7 +206,7 @@ def test_folder_of_estimates_that_do_not_fit(songs):
 
 
 def test_excerpt_is_the_middle(songs):
-    """The estimates are near the truth there alone."""
+    """Only there, the estimates are close to the truth."""
     folder = songs / "theirs" / "test" / "a"
     for stem in _STEMS:
         samples = read_wav(songs / "data" / "test" / "a" / f"{stem}.wav")

@@ -22,7 +22,7 @@ def unet(randomise):
     return randomise(build_model(_CONFIG), seed=4)
 
 
-def test_tflite_gives_what_the_network_gives_with_builtin_operators_alone(unet, tmp_path):
+def test_tflite_equals_the_network_with_only_builtin_operators(unet, tmp_path):
     path = tmp_path / "a" / "network.tflite"
     export_tflite(unet, _CONFIG, path)
     assert [entry.name for entry in path.parent.iterdir()] == ["network.tflite"]

@@ -1,6 +1,6 @@
-"""Open-Unmix, Demucs and Spleeter: as their own code runs them, and Open-Unmix's training.
+"""Open-Unmix, Demucs and Spleeter, against their own code, and Open-Unmix's training.
 
-Without their packages (make comparison) most of this is skipped.
+Without their packages (make comparison), most of these tests are skipped.
 """
 
 import dataclasses
@@ -199,8 +199,8 @@ def test_input_statistics_are_over_all_frames():
 def test_training_learns_and_keeps_the_best(tmp_path):
     """Tones against noise.
 
-    Validation starts well and gets worse at first: until batch normalisation's running statistics
-    follow, masks are about 1.
+    The validation loss starts low and rises at first: until the running statistics of batch
+    normalisation have adapted, masks are about 1.
     """
     pytest.importorskip("openunmix")
     seconds = np.arange(3 * 44_100)[:, None] / 44_100

@@ -53,7 +53,7 @@ def test_tracks_are_sorted_by_split_and_name(data_dir):
     assert found[0].files["rest"].path == str(data_dir / "test" / "c" / "rest.wav")
     only = tracks.find_tracks(data_dir, _CONFIG, "train")
     assert [track.name for track in only] == ["a", "b"]
-    # Names win over a split.
+    # Names override the split.
     named = tracks.find_tracks(data_dir, _CONFIG, "train", ["c", "a"])
     assert [(track.split, track.name) for track in named] == [
         ("test", "c"),
@@ -120,7 +120,7 @@ def test_unknown_stem(data_dir):
     )
 
 
-def test_compressed_files_send_to_prepare(data_dir):
+def test_compressed_files_are_referred_to_prepare(data_dir):
     _make(data_dir, "train", "a", files=("voice",))
     soundfile.write(data_dir / "train" / "a" / "rest.ogg", np.zeros(_PATCH), 8_000)
     prepare = (
@@ -186,5 +186,5 @@ def test_one_line_for_each_bad_track(data_dir):
         f"{data_dir / 'train' / '09'}: found voice.wav, expected rest.wav for the stem 'rest'"
     )
     assert lines[10] == "... and 3 more"
-    # What isn't asked for isn't looked at.
+    # Other tracks are not checked.
     assert len(tracks.find_tracks(data_dir, _CONFIG, names=["good"])) == 1

@@ -44,7 +44,7 @@ def _with(config=_CONFIG, **changes):
 
 
 def _batch(config, batch=2, seed=0):
-    """Stems that differ: tones with vibrato, and bursts of noise."""
+    """Returns different stems: tones with vibrato, and bursts of noise."""
     rng = np.random.default_rng(seed)
     stems, samples = len(config.model.stems), config.model.patch_samples
     time = np.arange(samples) / config.model.sample_rate
@@ -88,7 +88,7 @@ def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
     logs = trainer.evaluate(batch, batch_size=2, return_dict=True, verbose=0)
     assert set(logs) == {"loss", "a_loss", "b_loss"}
     assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
-    # And these are the mean |Y_i - Yhat_i| of what the network makes of the mixture.
+    # The stem losses are the means of |Y_i - Yhat_i| for the network's estimates.
     mixture, targets = spectral.training_magnitudes(batch, _CONFIG.model)
     wrong = np.abs(ops.convert_to_numpy(targets) - ops.convert_to_numpy(trainer.unet(mixture)))
     np.testing.assert_allclose(
@@ -115,7 +115,7 @@ def test_spectrograms_are_float32_under_every_precision(precision):
     estimates, targets = trainer(batch, training=True)
     assert estimates.dtype == targets.dtype == tf.float32
     assert trainer.unet.get_layer("encoder1_conv1").compute_dtype == precision.replace("mixed_", "")
-    # bfloat16 has 8 bits: had the STFT been in it, targets would be off by 1e-3 of their scale.
+    # bfloat16 has 8 bits: with it in the STFT, targets would differ by 1e-3 of their scale.
     _, truth = spectral.training_magnitudes(batch, _CONFIG.model)
     np.testing.assert_allclose(targets, truth, rtol=0, atol=1e-6 * float(ops.max(truth)))
 
@@ -144,7 +144,7 @@ def test_cosine_schedule_ends_at_zero():
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.5])
 def test_weight_decay_is_decoupled(weight_decay):
-    """It takes learning rate times decay off every weight, whatever the gradient."""
+    """Every weight shrinks by learning rate times decay, whatever the gradient."""
     trainer = _trainer(_with(weight_decay=weight_decay))
     before = [v.numpy() for v in trainer.trainable_variables]
     trainer.optimizer.apply([tf.zeros(v.shape) for v in trainer.trainable_variables])
@@ -153,7 +153,7 @@ def test_weight_decay_is_decoupled(weight_decay):
 
 
 def _data(config, first_step=0):
-    """Batches that depend on the step alone, as the pipeline's do."""
+    """Batches that depend only on the step, as those of the pipeline."""
     batches = np.stack([_batch(config, seed=step) for step in range(config.epochs * _STEPS)])
     return tf.data.Dataset.from_tensor_slices(batches[first_step:])
 
@@ -180,13 +180,13 @@ def _state(trainer):
 
 @pytest.mark.slow
 def test_continued_training_is_the_same_training(tmp_path):
-    """Two epochs, then two from the checkpoint: as four at once, dropout's draws included."""
+    """Two epochs, then two from the checkpoint, equal four at once, dropout included."""
     config = _with(dropout=0.4)
     whole = _trainer(config)
     _fit(whole, config, tmp_path / "whole", 0, 4)
 
     _fit(_trainer(config), config, tmp_path / "parts", 0, 2)
-    continued = _trainer(config, seed=123)  # nothing may come from the new start
+    continued = _trainer(config, seed=123)  # nothing may depend on the new start
     load_weights(continued, tmp_path / "parts" / CHECKPOINT)
     assert int(continued.optimizer.iterations) == 2 * _STEPS
     _fit(continued, config, tmp_path / "parts", 2, 4)
@@ -202,7 +202,7 @@ def test_continued_training_is_the_same_training(tmp_path):
 
 
 def test_dropout_draws_matter_to_the_test_above(tmp_path):
-    """Another state of the random generators does lead elsewhere."""
+    """Another state of the random generators gives another result."""
     config = _with(dropout=0.4)
     kernels = []
     for state in (1, 2):
@@ -236,7 +236,7 @@ def test_checkpoint_keeps_the_best_and_the_last(tmp_path):
         last.unet.get_layer("stem_magnitudes").kernel.numpy(), kernel.numpy()
     )
 
-    # A continued run knows what it has to beat.
+    # A continued run knows the best loss so far.
     callback = Checkpoint(tmp_path)
     callback.set_model(last)
     callback.on_epoch_end(4, {"val_loss": 2.2})
@@ -259,19 +259,19 @@ def test_interrupted_write_leaves_the_old_weights(tmp_path, monkeypatch):
         save_whole(unet, path)
     assert path.read_bytes() == before
     monkeypatch.undo()
-    save_whole(unet, path)  # what is left of it is in nobody's way
+    save_whole(unet, path)  # leftovers do not disturb
     assert [p.name for p in tmp_path.iterdir()] == [BEST]
 
 
 def _ops(function):
-    """Every operation of a traced function and of those that it calls."""
+    """Yields all operations of a traced function and of the functions that it calls."""
     graphs = [function.graph, *(f.graph for f in function.graph._functions.values())]
     return [op for graph in graphs for op in graph.get_operations()]
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
 def test_the_papers_step_has_static_shapes_and_nothing_of_the_host(precision):
-    """What XLA, and so a TPU, asks for."""
+    """XLA, and so a TPU, requires this."""
     config = Config(loss_weights=(0.25,) * 4, precision=precision)
     trainer = _trainer(config)
     batch = tf.TensorSpec((8, 4, config.model.patch_samples), tf.float32)
@@ -283,7 +283,7 @@ def test_the_papers_step_has_static_shapes_and_nothing_of_the_host(precision):
     assert not host
 
     def of_the_gpu(tensor):
-        """What a GPU's kernel keeps for its gradient, without a shape; XLA has none."""
+        """Whether a tensor, without a shape, is only for a GPU kernel's gradient; not in XLA."""
         return tensor.op.type == "FusedBatchNormV3" and tensor.value_index == 5
 
     dynamic = [
@@ -297,8 +297,8 @@ def test_the_papers_step_has_static_shapes_and_nothing_of_the_host(precision):
     assert not dynamic, dynamic[:20]
 
 
-def test_gradients_that_are_no_numbers_stop_the_run(tmp_path):
-    """The loss of such a step can be a good one."""
+def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
+    """The loss of such a step can be finite."""
     trainer = _trainer(_CONFIG)
     waveforms = tf.data.Dataset.from_tensors(_batch(_CONFIG)).repeat()
     trainer.fit(waveforms, steps_per_epoch=2, verbose=0, callbacks=[FiniteGuard()])
@@ -321,7 +321,7 @@ def test_gradients_that_are_no_numbers_stop_the_run(tmp_path):
 
 
 def _loop(trainer, config, epochs, callbacks):
-    """Trains by `run_epochs`, from wherever the trainer is."""
+    """Trains with `run_epochs`, from the trainer's current step."""
     run_epochs(
         trainer,
         tf.distribute.get_strategy(),
@@ -334,7 +334,7 @@ def _loop(trainer, config, epochs, callbacks):
     )
 
 
-def test_own_loop_does_what_fit_does(tmp_path):
+def test_own_loop_equals_fit(tmp_path):
     config = _with(dropout=0.4)
     fitted, looped = _trainer(config), _trainer(config)
     history = _fit(fitted, config, tmp_path, 0, 2)
@@ -350,7 +350,7 @@ def test_own_loop_does_what_fit_does(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["fit", "run_epochs"])
-def test_stopped_while_it_validates_it_validates_again(tmp_path, loop):
+def test_stopped_during_validation_it_validates_again(tmp_path, loop):
     """The epoch's steps are not done twice, and its end is not forgotten."""
     config = _with(dropout=0.4)
     whole = _trainer(config)
@@ -383,7 +383,7 @@ def test_stopped_while_it_validates_it_validates_again(tmp_path, loop):
         np.testing.assert_allclose(here, there, rtol=0, atol=1e-6, err_msg=name)
 
 
-def test_a_validation_loss_that_is_no_number_stops_the_run():
+def test_a_validation_loss_that_is_not_finite_stops_the_run():
     trainer = _trainer(_CONFIG)
     bad = _batch(_CONFIG)
     bad[0, 0, 100] = np.nan
@@ -399,7 +399,7 @@ def test_a_validation_loss_that_is_no_number_stops_the_run():
 
 
 @pytest.mark.filterwarnings("error:Skipping nested container")  # one line, nothing ahead of it
-def test_weights_of_a_network_are_no_checkpoint(tmp_path):
+def test_weights_of_a_network_are_not_a_checkpoint(tmp_path):
     trainer = _trainer(_CONFIG)
     save_whole(trainer.unet, tmp_path / CHECKPOINT)
     with pytest.raises(ConfigError, match="found weights that do not load") as caught:
@@ -435,11 +435,11 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     assert {*names, "epoch_learning_rate"} <= set(train.Tags()["tensors"])
     assert set(names) <= set(validation.Tags()["tensors"])
     rate = [tf.make_ndarray(event.tensor_proto) for event in train.Tensors("epoch_learning_rate")]
-    # Read after the epoch, so it is the next step's: half of 4 epochs are done.
+    # Read after the epoch, so it is that of the next step: half of 4 epochs are done.
     np.testing.assert_allclose(rate, [1e-3, 1e-4], rtol=1e-6)
 
     def shown(tag, plugin):
-        """Encoded pictures or sounds of each step; every name is of one plugin."""
+        """Returns the encoded pictures or sounds of each step, all from one plugin."""
         assert validation.SummaryMetadata(tag).plugin_data.plugin_name == plugin
         return {e.step: tf.make_ndarray(e.tensor_proto) for e in validation.Tensors(tag)}
 
@@ -452,7 +452,7 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     assert (int(width), int(height)) == (model.frames, model.bins)
     assert len(pictures) == len(crops)
     picture = tf.io.decode_png(pictures[0]).numpy()[..., 0]
-    # The tone is one bright line, that far from the bottom.
+    # The tone is one bright line, at this distance from the bottom.
     assert np.all(picture[:, 5:-5].argmax(axis=0) == model.bins - 1 - line)
 
     sounds = shown("truth/b/audio", "audio")[0]

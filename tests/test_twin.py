@@ -1,4 +1,4 @@
-"""The PyTorch twin: numbers, gradients and statistics against Keras, weights there and back."""
+"""The PyTorch twin: outputs, gradients and statistics against Keras; weights there and back."""
 
 import io
 import pickle
@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 
 from experiments import twin  # noqa: E402
 
-# Threads of small networks wait for each other, above all beside another worker's.
+# Threads of small networks wait for each other, above all next to another test worker.
 torch.set_num_threads(1)
 
 
@@ -37,7 +37,7 @@ _MODELS = [
     _SMALL,
     _model(64, 16, 256, (2, 3, 4, 5, 6, 7), 1),  # 33 x 17, padded to multiples of 32
     _model(60, 15, 1300, (3, 3, 3), 5),  # 31 x 87
-    _model(126, 21, 504, (5, 1, 2), 2),  # 64 bins: nothing to pad there
+    _model(126, 21, 504, (5, 1, 2), 2),  # 64 bins: no padding
 ]
 _IDS = ["33x38", "33x17", "31x87", "64x25"]
 
@@ -71,7 +71,7 @@ def _assert_parity(found, truth):
     assert found.shape == truth.shape
     for i in range(truth.shape[-1]):
         scale = np.abs(truth[..., i]).max()
-        # A channel that hardly moves, or is mostly cut off by the ReLU, would prove nothing.
+        # A channel that is nearly constant or mostly zero would prove nothing.
         assert truth[..., i].std() > 0.02 * scale
         assert np.mean(truth[..., i] > 0) > 0.3
         assert np.abs(found[..., i] - truth[..., i]).max() < 1e-4 * scale
@@ -89,11 +89,11 @@ def checkpoint(small, tmp_path):
     return tmp_path / "twin.pt"
 
 
-# Numbers.
+# Outputs, gradients and statistics.
 
 
 @pytest.mark.parametrize("model", _MODELS, ids=_IDS)
-def test_output_is_keras_s(model, randomise):
+def test_output_equals_keras(model, randomise):
     unet = build_model(model)
     for seed in range(2):
         randomise(unet, seed)
@@ -104,7 +104,7 @@ def test_output_is_keras_s(model, randomise):
 
 
 @pytest.mark.slow
-def test_output_of_the_papers_network_is_keras_s(randomise):
+def test_output_of_the_papers_network_equals_keras(randomise):
     model = ModelConfig()
     unet = randomise(build_model(model), seed=1)
     x = _magnitudes(model, batch=1)
@@ -114,12 +114,12 @@ def test_output_of_the_papers_network_is_keras_s(randomise):
 
 
 def _training_step(model, unet, after, slopes):
-    """Worst differences of a step's outputs, moved statistics and gradients, each relative.
+    """Returns the largest relative differences of a step's outputs, statistics and gradients.
 
-    `after` and `slopes` are models like `unet`, to hold what the twin has in the places of Keras.
+    `after` and `slopes` are models like `unet` that receive the twin's values.
     """
     x = _magnitudes(model, batch=3)
-    # As many outputs over 0 as below: gradients go through both sides of the last ReLU.
+    # Half of the outputs are over 0: gradients pass both sides of the last ReLU.
     bias = unet.get_layer("stem_magnitudes").bias
     bias.assign(bias.numpy() + 10)
     raw = _last(_twin(unet, model).train()(_first(x)))
@@ -154,10 +154,10 @@ def _training_step(model, unet, after, slopes):
     )
 
 
-def test_a_training_step_is_keras_s(randomise):
+def test_a_training_step_equals_keras(randomise):
     unet, *others = (build_model(_SMALL) for _ in range(3))
     slopes = []
-    # Now and then rounding puts one activation on the other side of a ReLU, or another one first in
+    # Rounding may put an activation on the other side of a ReLU, or select another maximum in
     # a pool, and gradients jump by percents. A mistake would change all of them.
     for seed in range(16):
         outputs, statistics, gradients = _training_step(_SMALL, randomise(unet, seed), *others)
@@ -174,11 +174,11 @@ def test_a_training_step_moves_the_statistics(small):
     before = {name: x.clone() for name, x in network.named_buffers()}
     network(_first(_magnitudes(_SMALL)))
     after = dict(network.named_buffers())
-    assert len(after) == 3 * 12  # two statistics and a counter of each normalisation
+    assert len(after) == 3 * 12  # two statistics and a counter per normalisation
     assert not any(torch.equal(after[name], was) for name, was in before.items())
 
 
-def test_output_relu_is_relu_with_keras_s_gradient():
+def test_output_relu_is_relu_with_the_gradient_of_keras():
     x = torch.tensor([-2.0, -1e-3, 0.5, 3.0], requires_grad=True)
     y = twin.output_relu(x)
     y.sum().backward()
@@ -194,7 +194,7 @@ def test_dropout_is_for_training_only():
     network.dropout.register_forward_hook(lambda _, inputs, y: seen.append((inputs[0], y)))
     with torch.inference_mode():
         network.train()(x)
-        assert len(seen) == 2  # of two decoder levels
+        assert len(seen) == 2  # two decoder levels
         for before, after in seen:
             assert torch.mean((after == 0).float()) == pytest.approx(0.4, abs=0.05)
             kept = after != 0
@@ -202,7 +202,7 @@ def test_dropout_is_for_training_only():
         torch.testing.assert_close(network.eval()(x), network(x), rtol=0, atol=0)
 
 
-def test_weights_start_as_keras_s_do():
+def test_initial_weights_are_distributed_as_in_keras():
     model = _model(64, 16, 600, (16, 24, 32), 8)
     torch.manual_seed(0)
     keras.utils.set_random_seed(0)
@@ -232,7 +232,7 @@ def test_channels_last_and_autocast(small):
 
 
 @pytest.mark.parametrize("model", [_MODELS[0], _MODELS[2]], ids=[_IDS[0], _IDS[2]])
-def test_separated_patches_are_keras_s(model, randomise):
+def test_separated_patches_equal_keras(model, randomise):
     unet = randomise(build_model(model))
     waveforms = np.random.default_rng(0).standard_normal((2, model.patch_samples))
     waveforms = waveforms.astype(np.float32)
@@ -271,7 +271,7 @@ def test_every_weight_has_its_own_place():
     assert set(state) == set(network.state_dict())
     counters = [name for name in state if name.endswith("num_batches_tracked")]
     assert sum(x.numel() for x in state.values()) - len(counters) == unet.count_params()
-    # A copy: what happens to the twin does not reach Keras.
+    # A copy: changes of the twin do not reach Keras.
     before = _bits(unet)
     for x in state.values():
         x.zero_()
@@ -333,7 +333,7 @@ def test_wrong_weights_are_refused_and_nothing_is_changed(small, checkpoint, cha
 # Checkpoint files.
 
 
-def test_a_checkpoint_is_weights_and_config_for_torch_alone(small, checkpoint):
+def test_a_checkpoint_is_weights_and_config_for_plain_torch(small, checkpoint):
     content = torch.load(checkpoint, weights_only=True)
     assert set(content) == {"state_dict", "config"}
     assert Config.from_json(content["config"]) == _CONFIG
@@ -346,7 +346,7 @@ def test_a_checkpoint_is_weights_and_config_for_torch_alone(small, checkpoint):
 
 def test_a_checkpoint_that_cannot_be_written_leaves_nothing(small, checkpoint):
     before = checkpoint.read_bytes()
-    with pytest.raises(AttributeError):  # a local function has no pickle
+    with pytest.raises(AttributeError):  # a local function cannot be pickled
         twin.write_checkpoint(checkpoint, {"weight": lambda: None}, _CONFIG)
     assert [entry.name for entry in checkpoint.parent.iterdir()] == ["twin.pt"]
     assert checkpoint.read_bytes() == before
@@ -377,7 +377,7 @@ def _saved(content):
     ],
     ids=["empty", "text", "pickle", "code", "plain state_dict", "list", "no JSON", "no weights"],
 )
-def test_what_is_no_checkpoint_is_refused_in_one_line(tmp_path, content, reason):
+def test_a_file_that_is_not_a_checkpoint_is_refused_in_one_line(tmp_path, content, reason):
     path = tmp_path / "x.pt"
     path.write_bytes(content)
     with pytest.raises(ConfigError, match=f"x.pt: {reason}") as error:

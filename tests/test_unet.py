@@ -57,7 +57,7 @@ def _papers_layers(stems):
 
 
 def _layers(model):
-    """The same list of a Keras model, in the order of computation; input and padding left out."""
+    """The same list for a Keras model, in the order of computation, without input and padding."""
     found = []
     for layer in model.layers:
         kind = type(layer).__name__
@@ -98,7 +98,7 @@ def test_paper_details(paper):
     assert paper.output_shape == (None, 1025, 173, 4)
 
 
-def test_2_stems_differ_in_the_last_layer_alone(paper):
+def test_2_stems_differ_only_in_the_last_layer(paper):
     two = build_model(paper_2stems.get_config())
     assert _layers(two) == _papers_layers(2)
     assert two.count_params() == 11_428_996 - 2 * (32 + 1)
@@ -119,7 +119,7 @@ def test_2_stems_differ_in_the_last_layer_alone(paper):
         (64, 600, (4, 6), 5),  # 33 x 38
         (64, 256, (2, 3, 4, 5, 6, 7), 1),  # 33 x 17, padded to multiples of 32
         (60, 1300, (3, 3, 3), 5),  # 31 x 87
-        (126, 32 * 15, (5, 1, 2), 1),  # 64 bins: nothing to pad there
+        (126, 32 * 15, (5, 1, 2), 1),  # 64 bins: no padding
     ],
 )
 def test_any_size_depth_and_width(frame_length, patch_samples, filters, stems, randomise):
@@ -161,7 +161,7 @@ def test_output_relu_is_relu_with_a_gradient_everywhere():
     np.testing.assert_allclose(tape.gradient(y, x), [0.05, 0.05, 1, 1])
 
 
-def test_takes_every_kind_of_config():
+def test_accepts_every_kind_of_config():
     values = small_4stems.get_config()
     values.model.filters = (2, 3)
     config = Config.from_dict(values)
@@ -191,7 +191,7 @@ def test_dropout_is_for_training_only():
     ("dtype", "channels", "tolerance"),
     [("float32", 4, 1e-5), ("mixed_bfloat16", 16, 0.02), ("mixed_bfloat16", 4, 0.02)],
 )
-def test_normalisation_in_training_is_keras_s(dtype, channels, tolerance):
+def test_normalisation_in_training_equals_keras(dtype, channels, tolerance):
     layer = BatchNormalization(momentum=0.9, dtype=dtype)
     plain = layers.BatchNormalization(momentum=layer.momentum, epsilon=layer.epsilon)
     rng = np.random.default_rng(0)
@@ -229,9 +229,9 @@ def test_mixed_bfloat16_keeps_weights_and_last_layer_in_float32():
 
 
 def _torch_model(unet, config):
-    """The paper's network in PyTorch, written on its own; weights are a Keras model's, by name."""
+    """The paper's network in PyTorch, written independently; weights by their names in Keras."""
     torch = pytest.importorskip("torch")
-    torch.set_num_threads(1)  # those of small networks wait for each other
+    torch.set_num_threads(1)  # threads of small networks wait for each other
     functional = torch.nn.functional
     weights = {
         layer.name: {w.name: torch.tensor(np.array(w.numpy())) for w in layer.weights}
@@ -291,7 +291,7 @@ def _assert_parity(unet, config, batch):
     assert found.shape == truth.shape == (batch, config.bins, config.frames, len(config.stems))
     for i in range(len(config.stems)):
         scale = np.abs(truth[..., i]).max()
-        # A channel that hardly moves, or is mostly cut off by the ReLU, would prove nothing.
+        # A channel that is nearly constant or mostly zero would prove nothing.
         assert truth[..., i].std() > 0.02 * scale
         assert np.mean(truth[..., i] > 0) > 0.3
         assert np.abs(found[..., i] - truth[..., i]).max() < 1e-4 * scale

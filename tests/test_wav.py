@@ -25,7 +25,7 @@ _SUBTYPES = {
 
 
 def _write_raw(path, x: np.ndarray, encoding: str) -> None:
-    """A canonical WAV, written byte by byte without any audio library."""
+    """Returns a canonical WAV, written byte by byte without an audio library."""
     if encoding == "pcm24":
         data = (x.astype("<i4") << 8).view(np.uint8).reshape(-1, 4)[:, 1:].tobytes()
     elif encoding == "pcm8":
@@ -37,7 +37,7 @@ def _write_raw(path, x: np.ndarray, encoding: str) -> None:
     tag = 3 if encoding == "float32" else 1
     fmt = struct.pack("<HHIIHH", tag, x.shape[1], 8000, 8000 * frame, frame, bits)
     body = b"WAVEfmt " + struct.pack("<I", 16) + fmt
-    # An odd chunk with its padding byte, as editors write their notes.
+    # An odd-sized chunk with its padding byte, as audio editors write it.
     body += b"note" + struct.pack("<I", 3) + b"odd\0"
     body += b"data" + struct.pack("<I", len(data)) + data
     path.write_bytes(b"RIFF" + struct.pack("<I", len(body)) + body)
@@ -123,7 +123,7 @@ def test_bad_wav(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(data)
     readers = [wav_info, read_wav]
-    if name != "alaw.wav":  # which FFmpeg's libraries know
+    if name != "alaw.wav":  # FFmpeg's libraries can read it
         readers += [audio.read, audio.probe]
     for reader in readers:
         with pytest.raises(AudioError) as caught:
@@ -132,7 +132,7 @@ def test_bad_wav(tmp_path, name):
         assert str(caught.value).replace("an audio file", "a WAV file") == f"{path}: {message}"
 
 
-def test_wav_that_only_ffmpegs_libraries_know(tmp_path):
+def test_wav_that_only_ffmpegs_libraries_can_read(tmp_path):
     path = tmp_path / "alaw.wav"
     soundfile.write(path, 0.5 * np.sin(np.arange(1000) / 9), 8_000, subtype="ALAW")
     truth, _ = soundfile.read(path, dtype="float32", always_2d=True)
@@ -141,7 +141,7 @@ def test_wav_that_only_ffmpegs_libraries_know(tmp_path):
     np.testing.assert_array_equal(samples, truth)
 
 
-def test_wav_of_a_stream_that_did_not_know_its_length(tmp_path):
+def test_wav_of_a_stream_of_unknown_length(tmp_path):
     path = tmp_path / "piped.wav"
     audio.write_wav(path, np.linspace(-0.5, 0.5, 100)[:, None], 44_100)
     data = bytearray(path.read_bytes())
@@ -187,7 +187,7 @@ def test_wav_that_shrinks_after_its_header_was_read(tmp_path):
 
 
 def _wav_bytes(x: np.ndarray, length: int | None = None, riff: int | None = None) -> bytes:
-    """16-bit WAV at 8000 Hz whose header counts `length` bytes of samples."""
+    """Returns a 16-bit WAV at 8000 Hz whose header states `length` bytes of samples."""
     data = x.astype("<i2").tobytes()
     length = len(data) if length is None else length
     frame = 2 * x.shape[1]
@@ -203,7 +203,7 @@ def _wav_bytes(x: np.ndarray, length: int | None = None, riff: int | None = None
 
 @pytest.fixture
 def pipe(monkeypatch):
-    """Puts a pipe with the given bytes in the place of standard input."""
+    """Replaces standard input by a pipe with the given bytes."""
     opened = []
 
     def put(data: bytes) -> None:
@@ -221,7 +221,7 @@ def pipe(monkeypatch):
 
     yield put
     for file, thread in opened:
-        while not file.closed and file.read(2**16):  # so that the thread comes to its end
+        while not file.closed and file.read(2**16):  # so that the thread ends
             pass
         thread.join()
 

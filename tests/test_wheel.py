@@ -29,9 +29,9 @@ _CONFIG = Config(
 def installed(tmp_path_factory):
     """Function that runs a program of the environment: `installed(folder, "sccunet", ...)`.
 
-    The new environment takes the packages that sccunet needs from this one, and sccunet itself from
-    the wheel: a path in a .pth file is searched, and .pth files there, such as that of an editable
-    installation, are not read.
+    The new environment uses this one's packages that sccunet needs, and sccunet from the wheel:
+    Python searches a path from a .pth file, but does not read .pth files in it, such as that of an
+    editable installation.
     """
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

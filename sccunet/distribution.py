@@ -25,9 +25,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
     Raises:
       ConfigError: if there is no such device, or TF_CONFIG is invalid.
     """
-    gpus = tf.config.list_physical_devices("GPU")
-    workers = _workers()
-    why = ""
+    gpus, workers, why = tf.config.list_physical_devices("GPU"), _workers(), ""
     if tpu and name not in ("auto", "tpu"):
         raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
     if name == "auto":
@@ -44,6 +42,15 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
         )
         found = f"TF_CONFIG with {workers} workers" if workers > 1 else f"{len(gpus)} GPUs"
         why = f" (auto: found {found})"
+    strategy = _strategy_named(name, tpu, gpus, workers)
+    replicas = strategy.num_replicas_in_sync
+    return strategy, f"{name}{why}, {replicas} replica{'s' * (replicas != 1)}"
+
+
+def _strategy_named(
+    name: str, tpu: str | None, gpus: Sequence[tf.config.PhysicalDevice], workers: int
+) -> tf.distribute.Strategy:
+    """A case for each of `config.STRATEGIES` but "auto"."""
     if name == "multiworker" and not workers:
         raise ConfigError(
             "--strategy=multiworker: found no TF_CONFIG in the environment, expected JSON such as"
@@ -56,19 +63,16 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
         )
     if name in ("cpu", "gpu"):
         tf.config.set_visible_devices(gpus[:1] if name == "gpu" else [], "GPU")
-        strategy = tf.distribute.get_strategy()
-    elif name == "mirrored":
+        return tf.distribute.get_strategy()
+    if name == "mirrored":
         devices = tf.config.list_logical_devices("GPU") or tf.config.list_logical_devices("CPU")
-        strategy = tf.distribute.MirroredStrategy([device.name for device in devices])
-    elif name == "multiworker":
+        return tf.distribute.MirroredStrategy([device.name for device in devices])
+    if name == "multiworker":
         try:
-            strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            return tf.distribute.MultiWorkerMirroredStrategy()
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
             raise ConfigError(f"TF_CONFIG: cannot be used ({_reason(error)})") from error
-    else:
-        strategy = _tpu_strategy(tpu or "local")
-    replicas = strategy.num_replicas_in_sync
-    return strategy, f"{name}{why}, {replicas} replica{'s' * (replicas != 1)}"
+    return _tpu_strategy(tpu or "local")
 
 
 def _workers() -> int:

@@ -20,7 +20,7 @@ setup(
         "keras>=3.8",
         "numpy",
         "absl-py",
-        "filelock",
+        "filelock>=3.13",
         "ml_collections",
         "av>=14",
         "soundfile",

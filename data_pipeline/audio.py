@@ -160,7 +160,7 @@ def recordings_in(folder: str | os.PathLike) -> list[str]:
                 for entry in entries
                 if not entry.name.startswith(".")
                 and os.path.splitext(entry.name)[1].lower() in AUDIO_ENDINGS
-                and entry.is_file()
+                and not entry.is_dir()  # a link to nothing is an error, not left out
             )
     except FileNotFoundError as error:
         raise bad_file(folder, "no such folder", "a folder of audio files") from error

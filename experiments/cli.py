@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
@@ -26,6 +28,7 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
       main: the program.
       takes_files: whether it accepts arguments besides its flags.
     """
+    _use_this_installation()
     # TensorFlow's log lines about the machine would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -52,6 +55,18 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
         app.run(guarded, flags_parser=_parse_flags)
 
 
+def _use_this_installation() -> None:
+    """Makes Python processes that this one starts import this installation, in whatever folder.
+
+    `python -m` looks in the working directory first, where another `experiments` may be.
+    """
+    os.environ["PYTHONSAFEPATH"] = "1"
+    root = str(Path(__file__).parents[1])
+    if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
+        others = os.environ.get("PYTHONPATH")
+        os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{others}" if others else root
+
+
 @contextlib.contextmanager
 def quiet_when_reader_is_gone() -> Iterator[None]:
     """Exits with code 1, without a traceback, if the reader of standard output has ended.
@@ -74,7 +89,7 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
 
     A config file is code and can raise anything; every such error is the user's.
     """
-    argv = [_long_form(argument) for argument in argv]
+    argv = _long_forms(argv)
     if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
         try:
             return app.parse_flags_with_usage(argv)
@@ -104,14 +119,20 @@ def _parse_flags(argv: Sequence[str]) -> list[str]:
     _fail(reason)
 
 
-def _long_form(argument: str) -> str:
-    """Returns an argument as absl expects it: --help for -h, a file for a configuration's name."""
-    if argument == "-h":
-        return "--help"
-    flag, given, value = argument.partition("=")
-    if given and flag in ("--config", "-config"):
-        return f"{flag}={configs.path_of(value)}"
-    return argument
+def _long_forms(argv: Sequence[str]) -> list[str]:
+    """Arguments as absl expects them: --help for -h, a file for a configuration's name."""
+    named = ("--config", "-config")
+    long = []
+    for argument in argv:
+        flag, given, value = argument.partition("=")
+        if argument == "-h":
+            argument = "--help"
+        elif given and flag in named:
+            argument = f"{flag}={configs.path_of(value)}"
+        elif long and long[-1] in named:
+            argument = configs.path_of(argument)
+        long.append(argument)
+    return long
 
 
 def _fail(reason: str) -> NoReturn:

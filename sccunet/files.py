@@ -20,19 +20,19 @@ def file_written_whole(path: str | os.PathLike, alone: bool = False) -> Iterator
     """Context manager that yields a hidden path and renames the file there if nothing fails.
 
     Args:
-      path: the file, replaced if it exists; its folder is created if missing. The hidden name has
-        the same endings.
+      path: the file, replaced if it exists; its folder is created if missing.
       alone: whether no other process writes this file at the same time. The hidden name is then
-        always the same, and the next write replaces the remains of a killed one.
+        always the same, with the file's ending, and the next write replaces the remains of a killed
+        one.
 
     Raises:
       OSError: if the folder cannot be created or the file cannot be renamed.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not the process id: processes of several machines may share a folder and have the same id.
-    hidden = f".{secrets.token_hex(4)}.part{''.join(path.suffixes[-2:])}"
-    part = path.with_name(f".{path.name}" if alone else hidden)
+    # Not the process id: processes of several machines may share a folder and have the same id. Not
+    # the file's ending: whoever looks for *.json must not find it.
+    part = path.with_name(f".{path.name}" if alone else f".{secrets.token_hex(8)}.part")
     try:
         yield part
         os.replace(part, path)
@@ -56,8 +56,8 @@ def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterat
     Args:
       folder: the final name. If it exists, the new files are moved into it one by one, and its
         other files are left alone.
-      new: whether the folder must be new; an error is raised if another process creates it
-        meanwhile.
+      new: whether the folder must be new, or empty; an error is raised if another process fills
+        it meanwhile.
 
     Raises:
       UserError: if it cannot be written. Errors raised inside name the folder, not the hidden one.

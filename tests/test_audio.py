@@ -182,7 +182,8 @@ def test_recordings_in_a_folder(tmp_path):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "folder.wav").mkdir()
     (tmp_path / "folder.wav" / "inner.wav").write_bytes(b"")
-    names = ["a.wav", "b song.MP3", "c.stem.mp4", "ä.flac"]
+    (tmp_path / "link to nothing.wav").symlink_to(tmp_path / "nothing.wav")
+    names = ["a.wav", "b song.MP3", "c.stem.mp4", "link to nothing.wav", "ä.flac"]
     assert audio.recordings_in(tmp_path) == [str(tmp_path / name) for name in names]
     assert all(ending == ending.lower() and ending[0] == "." for ending in audio.AUDIO_ENDINGS)
 

@@ -109,9 +109,28 @@ def test_config_names_and_files_map_to_each_other():
 
 
 def test_config_by_name_and_unknown_names(program, refusal, tmp_path):
-    given = (f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
-    done = program("train", "--config=small_4stems", "--config.batch_size=0", *given)
-    assert refusal(done) == "config.batch_size: found 0, expected a whole number, 1 or more"
-    found = refusal(program("train", "--config=paper_5stems", *given))
+    given = ("--config.batch_size=0", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
+    for config in (["--config=small_4stems"], ["--config", "small_4stems"]):
+        done = program("train", *config, *given)
+        assert refusal(done) == "config.batch_size: found 0, expected a whole number, 1 or more"
+    found = refusal(program("train", "--config=paper_5stems", *given[1:]))
     assert "'paper_5stems'" in found
     assert found.endswith(f"expected a config file, or one of {', '.join(configs.names())}")
+
+
+def test_programs_start_programs_of_their_own_installation(tmp_path):
+    other = tmp_path / "experiments"
+    other.mkdir()
+    (other / "__init__.py").write_text("raise RuntimeError('another installation')")
+    code = """
+import sys
+from experiments import cli
+sys.argv = ["test"]
+cli.run(lambda _: sys.exit(cli.run_program("configs")))
+"""
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "small_4stems" in done.stdout

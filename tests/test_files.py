@@ -26,6 +26,14 @@ def test_text_appears_whole_or_not_at_all(tmp_path):
     assert _left(tmp_path) == ["a", "a/b.json"]
 
 
+def test_unfinished_file_has_no_ending_that_others_look_for(tmp_path):
+    path = tmp_path / ("b" * 200 + ".x" * 20 + ".json")
+    with file_written_whole(path) as part:
+        part.write_text("{")
+        assert not list(tmp_path.glob("*.json"))
+    assert list(tmp_path.glob("*.json")) == [path]
+
+
 def test_a_single_writer_replaces_leftovers_of_a_killed_one(tmp_path):
     path = tmp_path / "last.weights.h5"
     (tmp_path / ".last.weights.h5").write_text("half")

@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import importlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -155,3 +156,27 @@ def test_packages_import_in_one_direction(package, allowed):
 def test_no_modules_import_each_other():
     graph = {name: imports_at_once(name) for name in modules()}
     graphlib.TopologicalSorter(graph).prepare()  # CycleError names the circle
+
+
+def test_sccunet_reads_no_audio_files_and_knows_no_flags():
+    found = [
+        f"{name} imports {alias}"
+        for name, tree in modules().items()
+        if name.partition(".")[0] == "sccunet"
+        for node in ast.walk(tree)
+        if isinstance(node, (ast.Import, ast.ImportFrom))
+        for alias in [getattr(node, "module", node.names[0].name)]
+        if alias.partition(".")[0] in ("absl", "av", "ml_collections", "soundfile")
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_every_module_can_be_imported():
+    """Annotations are evaluated then, in modules that only slow tests use, too."""
+    missing = {}
+    for name in sorted(modules()):
+        try:
+            importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            missing[name] = error.name
+    assert set(missing.values()) <= {"apache_beam", "tensorflow_io", "torch"}, missing

@@ -25,9 +25,9 @@ _CONTEXT.set_forkserver_preload(
 
 
 def _main(
-    name: str, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[str]
+    module: str, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[str]
 ) -> None:
-    """Runs in the forked process, in place of `python -m experiments.<name> <arguments>`."""
+    """Runs in the forked process, in place of `python -m <module> <arguments>`."""
     os.chdir(ROOT)
     os.environ.clear()
     os.environ.update(env)
@@ -41,9 +41,9 @@ def _main(
     )
     # Shells start background jobs with SIGINT ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.argv = [name, *arguments]
+    sys.argv = [module, *arguments]
     try:
-        runpy.run_module(f"experiments.{name}", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()
@@ -78,12 +78,17 @@ class Running:
         return done
 
 
-def start(name: str, *arguments: object, stdin: bytes = b"", **changes: str) -> Running:
-    """Starts `python -m experiments.<name> <arguments>`.
+def start(name: str, *arguments: object, **options) -> Running:
+    """Starts `python -m experiments.<name> <arguments>`, as `start_module` does."""
+    return start_module(f"experiments.{name}", *arguments, **options)
+
+
+def start_module(module: str, *arguments: object, stdin: bytes = b"", **changes: str) -> Running:
+    """Starts `python -m <module> <arguments>`.
 
     Args:
-      name: name of the program.
-      arguments: its arguments.
+      module: a program, or a module of tests/.
+      arguments: what stands behind it.
       stdin: its standard input.
       changes: environment variables. Variables that Python or a library reads when it is loaded,
         such as PYTHONPATH or KERAS_BACKEND, have no effect: such tests need `fresh`.
@@ -94,8 +99,8 @@ def start(name: str, *arguments: object, stdin: bytes = b"", **changes: str) -> 
         Path(file).write_bytes(content)
     process = _CONTEXT.Process(
         target=_main,
-        args=(name, list(map(str, arguments)), {**os.environ, **changes}, files),
-        name=name,
+        args=(module, list(map(str, arguments)), {**os.environ, **changes}, files),
+        name=module,
     )
     process.start()
     return Running(process, folder)

@@ -2,17 +2,13 @@
 
 import contextlib
 import json
-import os
 import re
-import signal
 import socket
-import subprocess
-import sys
 import types
-from pathlib import Path
 
 import h5py
 import numpy as np
+import process
 import pytest
 import tensorflow as tf
 
@@ -23,9 +19,7 @@ from sccunet.checkpoints import CHECKPOINT
 from sccunet.config import Config, ConfigError
 from sccunet.distribution import is_chief, is_multiworker, make_strategy
 
-_ROOT = Path(__file__).parents[1]
 _MIRRORED = TrainOptions("DATA", "RUN", strategy="mirrored")
-_SCRIPT = [sys.executable, "tests/replicas.py"]
 
 
 @pytest.fixture(scope="module")
@@ -37,21 +31,15 @@ def data_dir(tmp_path_factory, write_track):
     return folder
 
 
-def _found(process):
-    out, errors = process.communicate(timeout=600)
-    assert process.returncode == 0, out + errors
-    return json.loads(out.splitlines()[-1])
-
-
 def _run(*arguments, **environment):
-    return subprocess.Popen(
-        [*_SCRIPT, *map(str, arguments)],
-        cwd=_ROOT,
-        env={**os.environ, "PYTHONPATH": str(_ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return process.start_module("replicas", *arguments, **environment)
+
+
+def _found(running, code=0):
+    """Losses, and all that was printed."""
+    done = running.wait()
+    assert done.returncode == code, done.stdout + done.stderr
+    return json.loads(done.stdout.splitlines()[-1]), done.stdout + done.stderr
 
 
 def _cluster(workers):
@@ -71,20 +59,19 @@ def _cluster(workers):
 @pytest.fixture(scope="module")
 def alone(data_dir):
     """Losses of one device."""
-    return _found(_run(data_dir, data_dir.parent / "alone", "one"))
+    return _found(_run(data_dir, data_dir.parent / "alone", "one"))[0]
 
 
-def _assert_same(found, expected):
-    assert len(found["losses"]) == 10
-    for name, values in expected.items():
-        np.testing.assert_allclose(found[name], values, rtol=0, atol=1e-4 * max(values))
+def _assert_close(found, expected):
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * max(expected))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("devices", [2, 4])
-def test_replicas_of_one_machine(data_dir, alone, devices):
-    workdir = data_dir.parent / f"mirrored{devices}"
-    _assert_same(_found(_run(data_dir, workdir, "mirrored", devices)), alone)
+def test_replicas_of_one_machine(data_dir, alone):
+    found, _ = _found(_run(data_dir, data_dir.parent / "mirrored", "mirrored", 4))
+    assert len(found["losses"]) == 10
+    for name, values in alone.items():
+        _assert_close(found[name], values)
 
 
 @pytest.mark.parametrize(
@@ -113,71 +100,33 @@ def test_replicas_on_gpus_may_be_compiled(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_workers(data_dir, alone):
+def test_two_workers_of_which_one_is_asked_to_stop(data_dir, alone):
+    """Both do, after the same step, and run again they end where one device ends."""
     workdir = data_dir.parent / "workers"
-    processes = [_run(data_dir, workdir, "multiworker", TF_CONFIG=c) for c in _cluster(2)]
-    try:
-        found = [_found(process) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    for each in found:
-        _assert_same(each, alone)
+
+    def both(code, *stops):
+        workers = [
+            _run(data_dir, workdir, "multiworker", 1, stop, TF_CONFIG=cluster)
+            for stop, cluster in zip(stops, _cluster(2), strict=True)
+        ]
+        try:
+            return [_found(worker, code) for worker in workers]
+        finally:
+            for worker in workers:
+                worker.process.kill()
+
+    for losses, printed in both(75, 0, 7):
+        assert "stopped after step 7, and saved" in printed
+        _assert_close(losses["losses"], alone["losses"][:7])
+        _assert_close(losses["validated"], alone["validated"][:1])
+    for losses, printed in both(0, 0, 0):
+        assert "continuing from epoch 1 of 2 and 2 of 5 steps" in printed
+        assert len(losses["losses"]) == 3
+        _assert_close(losses["validated"], alone["validated"][1:])
+    with h5py.File(workdir / CHECKPOINT) as file:
+        assert int(file["optimizer/vars/0"][()]) == 10
     names = {path.name for path in workdir.glob("*.h5")}
     assert names == {"last.weights.h5", "previous.weights.h5", "best.weights.h5"}
-
-
-@pytest.mark.slow
-def test_one_of_two_workers_is_asked_to_stop_and_both_do(data_dir):
-    workdir = data_dir.parent / "stopped"
-    flags = [
-        "--config=experiments/configs/small_4stems.py",
-        *(f"--data_dir={data_dir}", f"--workdir={workdir}"),
-        *("--config.model.filters=(4, 8)", "--config.model.patch_samples=16384"),
-        *("--config.batch_size=2", "--config.epochs=2", "--config.steps_per_epoch=60"),
-        *("--config.validation_crops=2", "--strategy=multiworker"),
-    ]
-
-    def start():
-        return [
-            subprocess.Popen(
-                [sys.executable, "-m", "experiments.train", *flags],
-                cwd=_ROOT,
-                env={**os.environ, "TF_CONFIG": cluster},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-            for cluster in _cluster(2)
-        ]
-
-    processes = start()
-    try:
-        seen = ""
-        for line in processes[0].stdout:
-            seen += line
-            if "Epoch 2/2" in line:
-                break
-        processes[1].send_signal(signal.SIGTERM)
-        texts = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [75, 75], seen + "".join(texts)
-    (step,) = {re.search(r"stopped after step (\d+), and saved", text)[1] for text in texts}
-    assert 60 < int(step) <= 120
-
-    processes = start()
-    try:
-        texts = [process.communicate(timeout=300)[0] for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    assert [process.returncode for process in processes] == [0, 0], "".join(texts)
-    for text in texts:
-        assert f"continuing from epoch 1 of 2 and {int(step) - 60} of 60 steps" in text
-    with h5py.File(workdir / CHECKPOINT) as file:
-        assert int(file["optimizer/vars/0"][()]) == 120
 
 
 def test_auto_uses_the_available_devices():
@@ -193,3 +142,17 @@ def test_an_invalid_cluster(monkeypatch):
         monkeypatch.setenv("TF_CONFIG", text)
         with pytest.raises(ConfigError, match=r"^TF_CONFIG: found .*, expected JSON with cluster"):
             make_strategy("auto")
+
+
+def test_devices_that_are_not_there(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
+    for name, tpu, message in (
+        ("gpu", None, "--strategy=gpu: found no GPU, expected one (--strategy=auto takes any)"),
+        ("cpu", "local", "--tpu: found --strategy=cpu, expected --strategy=tpu"),
+        ("tpu", None, "--strategy=tpu: found no TPU 'local' ("),
+        ("auto", "mine", "--strategy=tpu: found no TPU 'mine' ("),
+        ("multiworker", None, "--strategy=multiworker: found no TF_CONFIG in the environment, exp"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}") as caught:
+            make_strategy(name, tpu)
+        assert "\n" not in str(caught.value)

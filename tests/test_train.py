@@ -65,6 +65,10 @@ def _trainable(path=None):
     unet = build_model(config)
     if path:
         load_weights(unet, path)
+    return _values(unet)
+
+
+def _values(unet):
     return np.concatenate([weight.numpy().ravel() for weight in unet.trainable_weights])
 
 
@@ -255,7 +259,7 @@ def test_sigterm_saves_within_an_epoch_and_the_run_continues(finished, data_dir,
 
 @pytest.mark.slow
 def test_fine_tuning_on_named_tracks_starts_from_the_runs_best_weights(
-    finished, data_dir, program, tmp_path
+    finished, data_dir, program, tmp_path, monkeypatch
 ):
     """The seed's initial weights would be far off."""
     workdir, given = tmp_path / "run", _trainable(finished[0] / "best.weights.h5")
@@ -271,6 +275,14 @@ def test_fine_tuning_on_named_tracks_starts_from_the_runs_best_weights(
     assert _names(data["training"]) == _names(data["validation"]) == ["test/lone", "valid/check"]
     assert np.abs(_trainable() - given).max() > 0.01
 
+    # A file of weights does the same.
+    loaded = []
+    monkeypatch.setattr(
+        training_fit, "_run", lambda trainer, *_: loaded.append(_values(trainer.unet))
+    )
+    _train(data_dir, tmp_path / "file", init_from=finished[0] / "best.weights.h5")
+    np.testing.assert_array_equal(loaded, [given])
+
 
 @pytest.mark.slow
 def test_weights_that_do_not_fit_are_refused(finished, data_dir, tmp_path):
@@ -283,7 +295,9 @@ def test_weights_that_do_not_fit_are_refused(finished, data_dir, tmp_path):
     for source, path, reason in (
         (other, other / "best.weights.h5", "found weights that do not load"),
         (finished[0] / "last.weights.h5",) * 2 + ("found weights that do not load",),
+        (finished[0] / "config.json",) * 2 + ("found weights that do not load",),
         (tmp_path / "none",) * 2 + ("found no such file, expected weights",),
+        (data_dir, data_dir / "best.weights.h5", "found no such file, expected weights"),
     ):
         text = _refused(data_dir, tmp_path / "run", init_from=source)
         assert text.startswith(f"{path}: {reason}")
@@ -324,6 +338,23 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_such_weights(data_
 
 
 @pytest.mark.slow
+def test_a_file_that_is_deleted_before_it_is_read_is_named(data_dir, copy, tmp_path, monkeypatch):
+    data = shutil.copytree(data_dir, tmp_path / "data")
+    path = data / "train" / "two" / "bass.wav"
+
+    def loaded(*arguments):  # all that comes before the first step has looked at the files
+        path.unlink()
+        return load(*arguments)
+
+    load = training_fit._load
+    monkeypatch.setattr(training_fit, "_load", loaded)
+    with pytest.raises(AudioError) as caught:
+        _train(data, copy, _config(epochs=EPOCHS + 1))
+    assert str(caught.value) == f"{path}: cannot be read any more (No such file or directory)"
+    assert _iterations(copy) == EPOCHS * STEPS
+
+
+@pytest.mark.slow
 def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, copy, tmp_path, monkeypatch):
     data = shutil.copytree(data_dir, tmp_path / "data")
     before = arrays(copy / "last.weights.h5")
@@ -355,11 +386,13 @@ def test_a_file_that_is_cut_short_while_training_is_named(data_dir, copy, refusa
     os.truncate(path, 20_000)
     message = refusal(running.wait(timeout=120))
     assert re.match(rf"{path}: found \d+ samples, expected 88200 as before: it was cut", message)
-    assert _iterations(copy) > EPOCHS * STEPS
+    steps = _iterations(copy)
+    assert steps > EPOCHS * STEPS
+    assert steps % STEPS == 0
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_line_and_the_checkpoint_stays(data_dir, refusal, tmp_path):
+def test_a_full_disk_is_one_line_and_the_run_goes_on(data_dir, refusal, tmp_path):
     workdir = tmp_path / "run"
     # A network whose checkpoint is larger than the logs, which would fail first.
     changes = {"model.filters": (32, 64, 96), "epochs": 1, "steps_per_epoch": 1}
@@ -373,6 +406,8 @@ def test_a_full_disk_is_one_line_and_the_checkpoint_stays(data_dir, refusal, tmp
     assert message == f"{workdir}/last.weights.h5: cannot be written (File too large)"
     _assert_same_arrays(arrays(workdir / "last.weights.h5"), before)
     assert not list(workdir.glob(".*.h5"))
+    _train(data_dir, workdir, _config(**changes))
+    assert _iterations(workdir) == 2
 
 
 # Loss weights.
@@ -572,6 +607,8 @@ def test_flags_that_are_missing(data_dir, program, refusal, tmp_path):
     [
         (None, "cannot be read ([Errno 2] No such file or directory: '{path}'), expected"),
         ("def get_config(:", "found SyntaxError: invalid syntax (mine.py, line 1)"),
+        ("import no_such", "found ModuleNotFoundError: No module named 'no_such'"),
+        ("def get_config(): return width", "found NameError: name 'width' is not defined"),
         ("WIDTH = 3", "found AttributeError: module 'config_config' has no attribute 'get_config'"),
     ],
 )

@@ -147,7 +147,7 @@ def test_an_invalid_cluster(monkeypatch):
 def test_devices_that_are_not_there(monkeypatch):
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     for name, tpu, message in (
-        ("gpu", None, "--strategy=gpu: found no GPU, expected one (--strategy=auto takes any)"),
+        ("gpu", None, "--strategy=gpu: found no GPU, expected one"),
         ("cpu", "local", "--tpu: found --strategy=cpu, expected --strategy=tpu"),
         ("tpu", None, "--strategy=tpu: found no TPU 'local' ("),
         ("auto", "mine", "--strategy=tpu: found no TPU 'mine' ("),

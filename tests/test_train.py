@@ -386,9 +386,7 @@ def test_a_file_that_is_cut_short_while_training_is_named(data_dir, copy, refusa
     os.truncate(path, 20_000)
     message = refusal(running.wait(timeout=120))
     assert re.match(rf"{path}: found \d+ samples, expected 88200 as before: it was cut", message)
-    steps = _iterations(copy)
-    assert steps > EPOCHS * STEPS
-    assert steps % STEPS == 0
+    assert _iterations(copy) > EPOCHS * STEPS
 
 
 @pytest.mark.slow

@@ -229,6 +229,7 @@ def whole(tmp_path_factory):
     return _Whole(config, history, checkpoints, _state(trainer)[0], states)
 
 
+@pytest.mark.slow
 def test_continued_training_is_the_same_training(whole, tmp_path):
     """The third and fourth epoch from a checkpoint: as in one go, dropout's draws included."""
     continued = _trainer(whole.config, seed=123)  # nothing may depend on the new start
@@ -243,7 +244,7 @@ def test_continued_training_is_the_same_training(whole, tmp_path):
 
 
 def test_dropout_draws_matter_to_the_test_above(whole, tmp_path):
-    """Another state of the random generators does lead elsewhere."""
+    """Another state of the random generators gives another result."""
     trainer = _trainer(whole.config)
     for variable in trainer.non_trainable_variables:
         if "seed_generator_state" in variable.path:
@@ -374,7 +375,7 @@ def _loop(trainer, config, epochs, callbacks):
     )
 
 
-def test_own_loop_does_what_fit_does(whole):
+def test_own_loop_equals_fit(whole):
     looped = _trainer(whole.config)
     _loop(looped, whole.config, 2, [FiniteGuard()])
     written = ("best_loss", "epochs_done")  # by `Checkpoint`
@@ -387,7 +388,7 @@ def test_own_loop_does_what_fit_does(whole):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("loop", ["fit", "run_epochs"])
-def test_stopped_while_it_validates_it_validates_again(whole, tmp_path, loop):
+def test_stopped_during_validation_it_validates_again(whole, tmp_path, loop):
     """The second epoch's steps are not done twice, and its end is not forgotten."""
 
     class Stop(keras.callbacks.Callback):

@@ -7,26 +7,10 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio
+from experiments.command import COMMANDS
 from sccunet.config import Config, ModelConfig
 from sccunet.runs import METADATA
 
-_PROGRAMS = (
-    "prepare",
-    "train",
-    "evaluate",
-    "export",
-    "separate",
-    "catalogue",
-    "client",
-    "plot",
-    "demo",
-    "convert",
-    "ablate",
-    "measure",
-    "compare",
-    "benchmark",
-    "train_open_unmix",
-)
 _CONFIG = Config(
     model=ModelConfig(
         stems=("vocals", "rest"),
@@ -39,7 +23,7 @@ _CONFIG = Config(
 )
 
 
-@pytest.mark.parametrize("name", _PROGRAMS)
+@pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
 def test_help_shows_examples_at_once(program, name):
     done = program(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1", "PATH": ""})
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}

@@ -95,10 +95,17 @@ def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write
     assert [line.split()[0] for line in found] == configs.names()
 
     folder = tmp_path / "data" / "test" / "one"
-    song = write_track(folder, {"vocals": 0.1, "drums": 0.2}, rate=8000) / "drums.wav"
+    levels = {"vocals": 0.1, "drums": 0.2, "bass": 0.1, "other": 0.1}
+    song = write_track(folder, levels, rate=8000) / "drums.wav"
     installed(tmp_path, "sccunet", "separate", f"--model={run}", "--output_dir=out", song)
     for stem in _CONFIG.model.stems:
         assert audio.read(tmp_path / "out" / "drums" / f"{stem}.wav")[0].shape == (16_000, 2)
+
+    scores = installed(
+        tmp_path, "sccunet", "evaluate", "--config=small_4stems", "--config.model.sample_rate=8000",
+        "--data_dir=data", "--output_dir=scores", "--system=scaled",
+    )  # fmt: skip
+    assert "vocals" in scores
 
     out = installed(
         tmp_path, "sccunet", "compare", "--report_dir=report", "--name=Noise",

@@ -30,8 +30,9 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import cli, separation_flags
+from experiments import cli
 from experiments.beam import pipeline, plans
+from experiments.separating import separation_flags
 from sccunet.config import ConfigError
 
 _PLANS = {

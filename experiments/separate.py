@@ -19,8 +19,9 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipeline import audio
-from experiments import cli, separation_flags, stem_folders
-from experiments.separating import separate_file
+from experiments import cli
+from experiments.separating import separation_flags, stem_folders
+from experiments.separating.recording import separate_file
 from sccunet.config import ConfigError, UserError
 
 

@@ -21,13 +21,13 @@ from ml_collections import config_flags
 
 from data_pipeline.readers import READERS
 from experiments import cli
-from experiments.training_options import TrainOptions
+from experiments.training.options import TrainOptions
 from sccunet.config import STRATEGIES, Config, ConfigError
 
 
 def main(_: Sequence[str]) -> None:
     """Checks the flags and trains."""
-    from experiments.training_run import train
+    from experiments.training.run import train
 
     if _CONFIG.value is None:
         raise ConfigError(

@@ -43,9 +43,9 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
         tf.config.set_logical_device_configuration(cpu, parts)
     # For ten steps, optimising the graphs takes longer than it saves.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
-    from experiments import training_fit
-    from experiments.training_options import TrainOptions
-    from experiments.training_run import train
+    from experiments.training import fit as training_fit
+    from experiments.training.options import TrainOptions
+    from experiments.training.run import train
     from sccunet import loop
 
     losses, validated = [], []

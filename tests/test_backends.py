@@ -34,7 +34,7 @@ def _results(weights) -> dict[str, np.ndarray]:
     separated = spectral.separate_patches(waveforms.sum(axis=1), unet, _CONFIG.model)
     recording = Separator.from_model(unet, _CONFIG)(waveforms[0].T[:, :2], 44_100)
     trainer = compile_trainer(unet, _CONFIG, (0.3, 0.3, 0.2, 0.2), 10)
-    # `fit` as in experiments/training_fit.py, on an array instead of a stream.
+    # `fit` as in experiments/training/fit.py, on an array instead of a stream.
     history = trainer.fit(waveforms, epochs=3, batch_size=2, verbose=0)
     from keras import ops
 

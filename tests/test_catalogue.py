@@ -20,7 +20,7 @@ import soundfile
 from data_pipeline import audio
 from experiments.beam import pipeline, worker
 from experiments.beam.pipeline import Plan
-from experiments.separating import Output, parse_stems, separate_file
+from experiments.separating.recording import Output, parse_stems, separate_file
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.runs import load_config
 from sccunet.separation import Separator

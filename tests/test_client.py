@@ -33,7 +33,8 @@ from tensorflow_serving.apis import (
 
 from data_pipeline.wav import wav_info
 from experiments import client
-from experiments.client import ServingError
+from experiments import serving as tf_serving
+from experiments.serving import ServingError
 from sccunet import build_model
 from sccunet.config import Config, ModelConfig
 from sccunet.export import WARMUP
@@ -47,9 +48,9 @@ _CONFIG = Config(
 )
 _SINGLE = Config(model=ModelConfig(stems=("vocals",), **_TINY))
 _HTTP_STATUS = {3: 400, 5: 404, 9: 400}  # INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION
-_SEPARATE = {"rest": client.separate_rest, "grpc": client.separate_grpc}
-_METADATA = {"rest": client.metadata_rest, "grpc": client.metadata_grpc}
-_PREDICT = {"rest": client.predict_rest, "grpc": client.predict_grpc}
+_SEPARATE = {"rest": tf_serving.separate_rest, "grpc": tf_serving.separate_grpc}
+_METADATA = {"rest": tf_serving.metadata_rest, "grpc": tf_serving.metadata_grpc}
+_PREDICT = {"rest": tf_serving.predict_rest, "grpc": tf_serving.predict_grpc}
 both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 # With gRPC, the program imports TensorFlow.
 both_programs = pytest.mark.parametrize(
@@ -365,12 +366,12 @@ def test_model_of_one_stem(randomise, export_unchecked, tmp_path):
 def test_messages_beyond_4_mib(serving):
     wav = _wav(24 * _RATE, 2)
     assert len(wav) > 4 * 2**20
-    stems = client.separate_grpc(serving.grpc, wav)
+    stems = tf_serving.separate_grpc(serving.grpc, wav)
     assert {stem: len(file) for stem, file in stems.items()} == {
         "vocals": len(wav),
         "rest": len(wav),
     }
-    assert client.separate_rest(serving.rest, wav) == stems
+    assert tf_serving.separate_rest(serving.rest, wav) == stems
 
 
 def test_rows_and_columns_are_equivalent_for_every_signature(serving):
@@ -383,7 +384,7 @@ def test_rows_and_columns_are_equivalent_for_every_signature(serving):
         "metadata": {"request": ["", ""]},
     }
     for signature, columns in inputs.items():
-        outputs = client.predict_rest(serving.rest, signature, columns)
+        outputs = tf_serving.predict_rest(serving.rest, signature, columns)
         [(name, values)] = columns.items()
         for instances in (values, [{name: value} for value in values]):
             body = json.dumps({"signature_name": signature, "instances": instances}).encode()
@@ -394,7 +395,7 @@ def test_rows_and_columns_are_equivalent_for_every_signature(serving):
                 assert rows == [{key: outputs[key][i] for key in outputs} for i in range(2)]
             else:
                 assert rows == outputs
-    by_grpc = client.predict_grpc(
+    by_grpc = tf_serving.predict_grpc(
         serving.grpc,
         "magnitudes",
         {"mixture_magnitudes": np.ones((1, model.bins, model.frames), "f")},

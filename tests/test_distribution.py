@@ -12,8 +12,8 @@ import process
 import pytest
 import tensorflow as tf
 
-from experiments import training_run
-from experiments.training_options import TrainOptions
+from experiments.training import run as training_run
+from experiments.training.options import TrainOptions
 from sccunet import distribution
 from sccunet.checkpoints import CHECKPOINT
 from sccunet.config import Config, ConfigError

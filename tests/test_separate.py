@@ -16,9 +16,9 @@ import soundfile
 
 from data_pipeline import audio
 from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
-from experiments import separating
-from experiments.separating import Output, parse_stems, separate_file
-from experiments.stem_folders import plan
+from experiments.separating import recording
+from experiments.separating.recording import Output, parse_stems, separate_file
+from experiments.separating.stem_folders import plan
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.runs import load_unet
 from sccunet.separation import Separator
@@ -613,4 +613,4 @@ def test_wrong_flags(program, refusal, run, tmp_path, options, message):
 def test_recordings_that_hold_nan_are_named():
     blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
     with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity after sample 10"):
-        list(separating._Mixture("song.flac", blocks, 1, keep=False))
+        list(recording._Mixture("song.flac", blocks, 1, keep=False))

@@ -18,9 +18,9 @@ from kill_training import CHANGES, EPOCHS, STEPS, arrays, differences, flags, ki
 
 from data_pipeline import dataset, mmap_reader, readers, splits, tracks
 from data_pipeline.wav import AudioError, read_wav
-from experiments import training_fit
-from experiments.training_options import TrainOptions
-from experiments.training_run import train
+from experiments.training import fit as training_fit
+from experiments.training.options import TrainOptions
+from experiments.training.run import train
 from sccunet.config import Config, ConfigError
 from sccunet.runs import load_config
 

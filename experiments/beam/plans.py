@@ -12,9 +12,10 @@ from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.wav import AudioError
-from experiments import cli, evaluating, preparing, scoring, separation_flags, stem_folders
+from experiments import cli, evaluating, preparing, scoring
 from experiments.beam.pipeline import Plan
-from experiments.separating import Output, separate_file
+from experiments.separating import separation_flags, stem_folders
+from experiments.separating.recording import Output, separate_file
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.reconstruction import Reconstruction

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 from typing import NoReturn
 
-from experiments import training_records
-from experiments.training_options import TrainOptions
+from experiments.training import records
+from experiments.training.options import TrainOptions
 from sccunet.config import Config, ConfigError
 
 # EX_TEMPFAIL of sysexits.h: all is saved, and the run can be continued.
@@ -74,10 +74,10 @@ def _train(config: Config, options: TrainOptions) -> None:
     reader = readers.reader_named(options.reader)
     strategy = devices(config, options)
     workdir, data_dir = options.workdir, options.data_dir
-    config = training_records.resolve(config, workdir, data_dir, training, validation, how)
+    config = records.resolve(config, workdir, data_dir, training, validation, how)
 
     from data_pipeline.volumes import training_volumes
-    from experiments.training_fit import fit
+    from experiments.training.fit import fit
     from sccunet.checkpoints import PreemptedError
     from sccunet.losses import loss_weights
 

@@ -4,7 +4,7 @@ from absl import flags
 
 from data_pipeline import audio
 from experiments import cli
-from experiments.separating import RESIDUAL, Output, parse_stems
+from experiments.separating.recording import RESIDUAL, Output, parse_stems
 from sccunet.config import PRECISIONS, ConfigError
 from sccunet.runs import load_config
 

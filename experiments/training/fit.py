@@ -14,8 +14,8 @@ from absl import logging
 from data_pipeline import dataset, readers
 from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
-from experiments import training_records
-from experiments.training_options import TrainOptions
+from experiments.training import records
+from experiments.training.options import TrainOptions
 from sccunet import checkpoints, distribution
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
@@ -75,7 +75,7 @@ def fit(
             f" (epoch {error.step // batches.steps_per_epoch + 1})"
         )
         if chief and error.what != "validation loss":
-            line += training_records.keep_bad_batch(workdir, training, config, error.step)
+            line += records.keep_bad_batch(workdir, training, config, error.step)
         raise ConfigError(line) from error
     except tf.errors.OpError as error:
         if found := readers.error_of(error):

@@ -1,0 +1,1 @@
+"""From recordings to files of stems: shared by separate, client and catalogue."""

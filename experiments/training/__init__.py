@@ -1,0 +1,1 @@
+"""A training run: options, devices, epochs, and the files that it keeps beside its weights."""

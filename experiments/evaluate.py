@@ -16,7 +16,7 @@ program scores only the tracks without scores.
 
 The program writes into SCORES:
   <split>/<track>.json                  museval's own file; museval's EvalStore reads the folder
-  whole_track_sdr/<split>/<track>.json  SDR of the Music Demixing Challenge, another metric
+  <metric>/<split>/<track>.json         a number for each stem of a track, such as whole_track_sdr
   empty_bands/<split>/<track>.json      references for which SIR, ISR and SAR cannot be trusted
   summary.json, evaluation.json         the summary, and what was scored
 """

@@ -369,7 +369,7 @@ def test_a_file_that_turns_to_nan_while_training_is_named(data_dir, copy, tmp_pa
     text = _refused(data, copy, _config(epochs=EPOCHS + 1))
     assert re.fullmatch(
         rf"{copy}: the loss became NaN or infinite at step \d+ \(epoch {EPOCHS + 1}\); its batch is"
-        rf" kept in {copy}/bad_batch_\d+.npz, with NaN or infinity in crops of (one, )?two",
+        rf" saved in {copy}/bad_batch_\d+.npz, with NaN or infinity in crops of (one, )?two",
         text,
     )
     _assert_same_arrays(arrays(copy / "last.weights.h5"), before)

@@ -26,7 +26,7 @@ def test_demo_ends_with_figures_stems_plots_and_a_saved_model(monkeypatch, capsy
     monkeypatch.setattr(cli, "run_program", run_program)
     demo.demo(root, train_tracks=1, test_tracks=1, seconds=2, epochs=1, steps=1)
     stdout = capsys.readouterr().out
-    assert "trained on synthetic audio alone" in stdout
+    assert "trained only on synthetic audio" in stdout
 
     summary = json.loads((root / "summary.json").read_text())
     assert summary.keys() == {"stems", "saved_model", "stems_dir", "input", "seconds"}

@@ -244,7 +244,8 @@ def check_result(section, result):
     unit = {"input": 4, "train": 1, "separate": 2}[section]
     assert result["work"] > 0
     assert result["work"] % unit == 0
-    assert 0 < result["import_memory_bytes"] <= result["peak_memory_bytes"]
+    # The kernel counts pages in batches, so that a peak may lie a little below what was there.
+    assert 0 < result["import_memory_bytes"] <= 1.01 * result["peak_memory_bytes"]
     assert result["start_up_seconds"] > 0
     assert result["first_call_seconds"] > 0
     assert result["device"] == "cpu"

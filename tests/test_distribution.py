@@ -67,8 +67,10 @@ def _assert_close(found, expected):
 
 
 @pytest.mark.slow
-def test_replicas_of_one_machine(data_dir, alone):
-    found, _ = _found(_run(data_dir, data_dir.parent / "mirrored", "mirrored", 4))
+@pytest.mark.parametrize("replicas", [2, 4])
+def test_replicas_of_one_machine(data_dir, alone, replicas):
+    workdir = data_dir.parent / f"mirrored{replicas}"
+    found, _ = _found(_run(data_dir, workdir, "mirrored", replicas))
     assert len(found["losses"]) == 10
     for name, values in alone.items():
         _assert_close(found[name], values)

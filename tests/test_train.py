@@ -8,6 +8,7 @@ import resource
 import shutil
 import signal
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,26 @@ def _rewrite(path, rate=44_100, keep=None, encoding="pcm16", nan_at=None):
         samples[nan_at] = np.nan
     subtype = {"pcm16": "PCM_16", "float32": "FLOAT"}[encoding]
     soundfile.write(path, samples, rate, subtype=subtype)
+
+
+# A workdir of version 0.1.0 (commit f83ed78): one epoch of two steps on such tracks as below.
+_OLD = Path(__file__).parent / "data" / "old_training.zip"
+
+
+@pytest.mark.slow
+def test_a_workdir_of_before_continues(tmp_path, write_track, capsys):
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    for seed, place in enumerate(("train/one", "valid/check")):
+        write_track(data / place, {"vocals": 0.2, "drums": 0.1}, seed=seed, rate=8000)
+    with zipfile.ZipFile(_OLD) as old:
+        old.extractall(workdir)
+    assert _iterations(workdir) == 2
+    before = json.loads((workdir / "config.json").read_text())
+    train(Config.from_dict({**before, "epochs": 2}), TrainOptions(data, workdir))
+    assert "continuing from epoch 1 of 2" in capsys.readouterr().out
+    assert _iterations(workdir) == 4
+    after = json.loads((workdir / "config.json").read_text())
+    assert after == {**before, "epochs": 2, "loss_balance": "volume"}
 
 
 # A whole run.

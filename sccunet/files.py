@@ -125,7 +125,7 @@ def lock_folder(folder: str | os.PathLike) -> Iterator[bool]:
     lock = filelock.FileLock(Path(folder) / _LOCK)
     try:
         lock.acquire(blocking=False)
-    except (filelock.Timeout, OSError, NotImplementedError):
+    except (filelock.Timeout, OSError, NotImplementedError):  # the last: no locks on this system
         yield False
         return
     try:

@@ -112,7 +112,7 @@ def kill(
                 return [*wrong, f"exit code {done.returncode}\n{text}"]
             ended = done.returncode == 0
             if number and workdir.exists():  # leftovers of a kill during writing
-                for name in (".last.weights.h5", ".best.weights.h5", ".config.json.part"):
+                for name in (".last.weights.h5", ".best.weights.h5", ".0123456789abcdef.part"):
                     (workdir / name).write_text("half")
         wrong += differences(workdir, whole)
     print(f"{hits} kills of {runs} runs, {within} of them between the first step and the last")

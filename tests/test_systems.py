@@ -7,7 +7,7 @@ import pytest
 from scipy import signal
 
 from data_pipeline import audio
-from data_pipeline.wav import read_wav
+from data_pipeline.wav import AudioError, read_wav
 from experiments import evaluating, scoring
 from experiments.baselines.system import pick_stems
 from experiments.baselines.systems import GROUPS, SYSTEMS, load_system
@@ -194,6 +194,10 @@ def test_folder_of_estimates_that_do_not_fit(songs):
     audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), 2 * RATE)
     with pytest.raises(ConfigError, match=r"bass\.wav: found 16000 Hz, expected 8000 Hz"):
         score(theirs, ["a"])
+    (theirs / "test" / "a" / "bass.flac").touch()
+    with pytest.raises(AudioError, match=r"bass\.wav: found beside bass\.flac, expected one file"):
+        score(theirs, ["a"])
+    (theirs / "test" / "a" / "bass.flac").unlink()
     # A folder without scores can be used; one with scores cannot.
     (theirs / "test" / "a" / "bass.wav").unlink()
     audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), RATE)

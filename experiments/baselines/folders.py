@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
+from experiments import preparing
 from experiments.baselines.system import System, pick_stems
 from sccunet.config import Config, ConfigError
 
@@ -27,7 +28,7 @@ def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.nd
       float32 [stems, samples, channels].
 
     Raises:
-      AudioError: if a file cannot be read.
+      AudioError: if a file cannot be read, or a stem has two files.
       ConfigError: if the track or a stem is missing, or has another sample rate.
     """
     tracks = [Path(folder) / key, Path(folder) / Path(key).name]
@@ -35,11 +36,10 @@ def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.nd
     if track is None:
         raise ConfigError(f"{tracks[0]}: found no such folder, expected the estimates of {key}")
     estimates = {}
-    for path in audio.recordings_in(track):
-        stem = Path(path).stem
+    for stem, (path, stream) in preparing.sources_of(str(track)).items():
         if stem == "mixture":
             continue
-        estimates[stem], rate = audio.read(path)
+        estimates[stem], rate = audio.read(path, stream)
         if rate != config.model.sample_rate:
             raise ConfigError(f"{path}: found {rate} Hz, expected {config.model.sample_rate} Hz")
         first = next(iter(estimates))

@@ -3,8 +3,8 @@ r"""Trains one network with several loss weights and seeds, scores all runs, and
 Examples:
   sccunet ablate --config=small_2stems --data_dir=DATA --seeds=0,1,2 \
       --losses="alpha 1=1:0,alpha 0=0:1,alpha 0.5=0.5:0.5,balanced" \
-      --work_dir=WORK --report_dir=results/ablation --name="Two stems"
-  sccunet ablate --report_dir=results/ablation
+      --work_dir=WORK --report_dir=REPORT --name="Two stems"
+  sccunet ablate --report_dir=REPORT
 
 A loss is a name with the weights alpha in the order of the stems. Without weights, alpha balances
 the stems' volumes. Overrides such as --config.epochs=6 are passed to the training. WORK keeps the

@@ -1,9 +1,9 @@
 r"""Measures the speed of this project and of its alternatives, and writes a report.
 
 Examples:
-  sccunet benchmark
+  sccunet benchmark --output_dir=REPORT
   sccunet benchmark input separate --data_dir=DATA --rounds=3
-  sccunet benchmark --report_only
+  sccunet benchmark --report_only --output_dir=REPORT
 
 Sections (default: all):
   input     stem-seconds per second of training data, read from the page cache
@@ -264,7 +264,7 @@ if __name__ == "__main__":
         "benchmark_work",
         "Folder for the synthetic set and the models; do not commit it.",
     )
-    _OUTPUT_DIR = flags.DEFINE_string("output_dir", "results/benchmark", "Folder for the report.")
+    _OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmark_report", "Folder for the report.")
     _CONFIG = config_flags.DEFINE_config_file(
         "config", _DEFAULT_CONFIG, "The network: a name from `sccunet configs`, or a file."
     )

@@ -173,6 +173,13 @@ def test_mistakes_are_one_line(program, refusal, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_report_goes_to_a_folder_of_the_user(program):
+    """Not over the committed results."""
+    text = " ".join(program("benchmark", "--help").stdout.split())
+    default = re.search(r"--output_dir: Folder for the report\. \(default: '(.*?)'\)", text)[1]
+    assert f"/{default}/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
 def test_report_without_results(tmp_path):
     with pytest.raises(ConfigError, match=r"found no benchmark\.json"):
         benchmark_report.write_report(tmp_path)

@@ -1,4 +1,4 @@
-"""Opens, reads, resamples, writes and finds audio files, for the programs.
+"""Opens, reads, resamples and writes audio files, for the programs.
 
 Audio is float32 `[samples, channels]` with full scale [-1, 1). This module does not import
 TensorFlow, and imports PyAV, soundfile and soxr only where they are used, so that programs show
@@ -28,16 +28,6 @@ from data_pipeline.wav import (
     wav_header,
 )
 from sccunet.files import file_written_whole
-
-# Endings of the files that `recordings_in` treats as audio.
-# fmt: off
-AUDIO_ENDINGS = frozenset((
-    ".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".m4a", ".m4b", ".mp4", ".aac",
-    ".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".mka", ".mkv", ".webm",
-    ".mov", ".avi", ".w64", ".rf64", ".ac3", ".eac3", ".dts", ".mp2", ".ape", ".wv", ".tta",
-    ".amr", ".m4v", ".mpg", ".mpeg", ".3gp", ".wmv", ".flv",
-))
-# fmt: on
 
 # Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
 # being the default.
@@ -142,35 +132,6 @@ def read(path: str | os.PathLike, stream: int = 0) -> tuple[np.ndarray, int]:
     """
     with recording(path, stream) as (info, blocks):
         return np.concatenate(list(blocks)), info.sample_rate
-
-
-def recordings_in(folder: str | os.PathLike) -> list[str]:
-    """Finds the audio files in a folder by `AUDIO_ENDINGS`; returns their paths, sorted by name.
-
-    Hidden files and subfolders are left out.
-
-    Raises:
-      AudioError: if there are no audio files, or the folder can't be read.
-    """
-    folder = os.fspath(folder)
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(
-                entry.name
-                for entry in entries
-                if not entry.name.startswith(".")
-                and os.path.splitext(entry.name)[1].lower() in AUDIO_ENDINGS
-                and not entry.is_dir()  # a link to nothing is an error, not left out
-            )
-    except FileNotFoundError as error:
-        raise bad_file(folder, "no such folder", "a folder of audio files") from error
-    except OSError as error:
-        raise AudioError(
-            f"{folder}: cannot be read ({error.strerror}), expected a folder of audio files"
-        ) from error
-    if not names:
-        raise bad_file(folder, "no audio files", "files that end in .wav, .flac, .mp3 or the like")
-    return [os.path.join(folder, name) for name in names]
 
 
 def resample(audio: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:

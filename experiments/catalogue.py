@@ -32,7 +32,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.beam import pipeline, plans
-from experiments.separating import separation_flags
+from experiments.separating import separation_flags, stem_folders
 from sccunet.config import ConfigError
 
 _PLANS = {
@@ -98,7 +98,9 @@ def _define_flags(action: str) -> None:
     if action == "separate":
         flags.DEFINE_string("list", None, "A file with the path of a recording on each line.")
         separation_flags.define_flags()
-        flags.adopt_module_key_flags(separation_flags)
+        stem_folders.define_recursive()
+        for module in (separation_flags, stem_folders):
+            flags.adopt_module_key_flags(module)
 
 
 def _take_arguments(argv: list[str]) -> tuple[str, list[str]]:

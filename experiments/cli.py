@@ -146,6 +146,17 @@ def report(reason: str) -> None:
     print(f"error: {reason}", file=sys.stderr, flush=True)
 
 
+def warn(warning: str) -> None:
+    """Prints a warning as one line."""
+    logging.flush()
+    print(f"warning: {one_line(warning)}", file=sys.stderr, flush=True)
+
+
+def one_line(text: str) -> str:
+    """Returns a text without line breaks, which names of files can contain."""
+    return text.replace("\n", "\\n")
+
+
 def config_overrides() -> list[str]:
     """Returns the flags that override fields of the --config file, in the form they are given."""
     values = flags.FLAGS["config"].override_values

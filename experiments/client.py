@@ -76,7 +76,15 @@ def main(files: Sequence[str]) -> None:
     if not files:
         raise ConfigError("FILE: found none, expected one or more WAV files")
     given = flags.FLAGS
-    folders = stem_folders.plan(files, _OUTPUT_DIR.value, given.overwrite, given.skip_existing)
+    planned = stem_folders.plan(
+        files,
+        _OUTPUT_DIR.value,
+        given.overwrite,
+        given.skip_existing,
+        recursive=given.recursive,
+    )
+    stem_folders.warn_of_left_out(planned)
+    folders = planned.todo
     for file in folders.values():
         encoding = wav_info(file).encoding
         if encoding != "pcm16":

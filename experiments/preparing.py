@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from data_pipeline import audio
+from data_pipeline import audio, listing
 from data_pipeline.wav import AudioError, wav_info
 from experiments import cli
 from sccunet.config import UserError
@@ -171,7 +171,7 @@ def sources_of(path: str) -> Sources:
     if path.endswith(_STEM_MP4):
         return {name: (path, stream) for stream, name in enumerate(_MUSDB_STREAMS)}
     sources = {}
-    for file in audio.recordings_in(path):
+    for file in listing.recordings_in(path):
         name = os.path.splitext(os.path.basename(file))[0]
         if name in sources:
             raise AudioError(

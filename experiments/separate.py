@@ -5,12 +5,15 @@ Examples:
   sccunet separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3" ALBUM/
   sccunet separate --model=RUN --output_dir=OUT --stems=vocals,accompaniment song.wav
   sccunet separate --model=RUN --output_dir=OUT --format=flac --mask=soft song.wav
+  sccunet separate --model=RUN --output_dir=OUT --recursive MUSIC/
   cat song.wav | sccunet separate --model=RUN --output_dir=OUT -
 
 A folder stands for the audio files in it, and `-` for a WAV file on standard input. Stems are
 written to OUT/<file name without extension>/<stem>.wav (OUT/stdin/ for `-`), with the length,
-sample rate and channels of the file. A file that cannot be read is reported; for a damaged file,
-the missing part is reported. The other files are separated, and the exit code is 1.
+sample rate and channels of the file. With --recursive, a folder stands for all folders inside it,
+too, and the stems of MUSIC/album/song.wav go to OUT/album/song/. A file that cannot be read is
+reported; for a damaged file, the missing part is reported. The other files are separated, and the
+exit code is 1.
 """
 
 import sys
@@ -32,9 +35,16 @@ def main(files: Sequence[str]) -> None:
     given = flags.FLAGS
     # A wrong --model is reported before TensorFlow is loaded.
     output = separation_flags.output_of_flags()
-    folders = stem_folders.plan(
-        files, given.output_dir, given.overwrite, given.skip_existing, output.files
+    planned = stem_folders.plan(
+        files,
+        given.output_dir,
+        given.overwrite,
+        given.skip_existing,
+        output.files,
+        given.recursive,
     )
+    stem_folders.warn_of_left_out(planned)
+    folders = planned.todo
     count, done = len(folders), 0
     for folder, file in list(folders.items()):
         if file != "-":
@@ -61,7 +71,7 @@ def main(files: Sequence[str]) -> None:
 
 
 def _report(error: UserError) -> None:
-    cli.report(str(error).replace("\n", "\\n"))  # names can contain line breaks
+    cli.report(cli.one_line(str(error)))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from audio_files import integers
 
-from data_pipeline import audio
+from data_pipeline import audio, listing
 from data_pipeline.wav import AudioError, read_wav, wav_info
 
 
@@ -184,8 +184,8 @@ def test_recordings_in_a_folder(tmp_path):
     (tmp_path / "folder.wav" / "inner.wav").write_bytes(b"")
     (tmp_path / "link to nothing.wav").symlink_to(tmp_path / "nothing.wav")
     names = ["a.wav", "b song.MP3", "c.stem.mp4", "link to nothing.wav", "ä.flac"]
-    assert audio.recordings_in(tmp_path) == [str(tmp_path / name) for name in names]
-    assert all(ending == ending.lower() and ending[0] == "." for ending in audio.AUDIO_ENDINGS)
+    assert listing.recordings_in(tmp_path) == [str(tmp_path / name) for name in names]
+    assert all(ending == ending.lower() and ending[0] == "." for ending in listing.AUDIO_ENDINGS)
 
 
 def test_folders_without_recordings(tmp_path):
@@ -196,7 +196,7 @@ def test_folders_without_recordings(tmp_path):
         tmp_path / "x.txt": "cannot be read (Not a directory), expected a folder of audio files",
     }.items():
         with pytest.raises(AudioError) as caught:
-            audio.recordings_in(folder)
+            listing.recordings_in(folder)
         assert str(caught.value) == f"{folder}: {message}"
 
 

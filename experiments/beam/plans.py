@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import audio, tracks
+from data_pipeline import tracks
 from data_pipeline.wav import AudioError
 from experiments import cli, evaluating, preparing, scoring
 from experiments.beam.pipeline import Plan
@@ -45,25 +45,26 @@ def plan_separation(files: Sequence[str]) -> Plan:
         raise ConfigError("FILE: found -, expected files: workers have no standard input")
     output = separation_flags.output_of_flags()
     # The workers of other runners have another current folder.
-    inputs = [
-        os.path.abspath(file)
-        for path in files
-        for file in (audio.recordings_in(path) if os.path.isdir(path) else [path])
-    ]
+    inputs = [os.path.abspath(file) for file in files]
     output_dir = os.path.abspath(given.output_dir) if given.output_dir else ""
-    folders = stem_folders.plan(
-        inputs, output_dir, overwrite=False, skip_existing=True, written=output.files
+    planned = stem_folders.plan(
+        inputs,
+        output_dir,
+        overwrite=False,
+        skip_existing=True,
+        written=output.files,
+        recursive=given.recursive,
     )
-    finished = {Path(output_dir) / Path(file).stem for file in inputs} - folders.keys()
-    damaged = sorted(path for folder in finished if (path := folder / _DAMAGED).exists())
+    stem_folders.warn_of_left_out(planned)
+    damaged = sorted(path for folder in planned.finished if (path := folder / _DAMAGED).exists())
     return Plan(
         Path(output_dir),
-        {file: (file, str(folder)) for folder, file in folders.items()},
+        {file: (file, str(folder)) for folder, file in planned.todo.items()},
         functools.partial(_separate, output=output),
         functools.partial(
             _separator, os.path.abspath(given.model), cli.reconstruction_of_flags(), given.precision
         ),
-        skipped=len(finished) - len(damaged),
+        skipped=len(planned.finished) - len(damaged),
         failed=[os.fsdecode(path.read_bytes()).strip() for path in damaged],
     )
 

@@ -665,7 +665,8 @@ def test_program_refuses_invalid_flags(program, refusal, tmp_path):
         (
             (out, server, first, second),
             f"{second}: its stems would be written to {tmp_path}/out/song, as those of {first};"
-            " expected names that differ before the extension",
+            " expected names that differ before the extension, or --recursive for files in"
+            " different folders",
         ),
     ):
         assert refusal(program("client", *line)) == message

@@ -7,7 +7,9 @@ tensorflow-io runs in the graph without Python. A reader reads only the crop's b
 To add a reader, write a module beside `mmap_reader` and name it here.
 """
 
+import contextlib
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sccunet.config import ConfigError
@@ -48,3 +50,16 @@ def error_of(error: "tf.errors.OpError") -> "AudioError | None":
 
     found = re.search(r"AudioError: (.+)", str(error))
     return AudioError(found[1]) if found else None
+
+
+@contextlib.contextmanager
+def plain_errors() -> Iterator[None]:
+    """Context manager that raises a reader's AudioError itself, without TensorFlow's error."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        if found := error_of(error):
+            raise found from error
+        raise

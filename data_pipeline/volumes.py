@@ -11,12 +11,12 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from data_pipeline import dataset
+from data_pipeline import dataset, readers
 from data_pipeline.tracks import Segment
 from data_pipeline.wav import AudioError
 from sccunet import spectral
 from sccunet.config import Config
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 
 _BATCH = 8
 
@@ -27,7 +27,7 @@ def training_volumes(
     """Computes V_i, the 2-norm of stem i's magnitude spectrogram, averaged over all patches.
 
     The result is kept in `cache_dir` under a fingerprint of everything that it depends on, and a
-    second run reads it from there. The patches are consecutive.
+    second run reads it from there, unless the file is damaged. The patches are consecutive.
 
     Args:
       segments: the training split.
@@ -38,25 +38,25 @@ def training_volumes(
       float64 [stems].
 
     Raises:
-      AudioError: if a stem is silent throughout the split.
+      AudioError: if a stem is silent throughout the split, or a file has become unreadable.
     """
     fingerprint = _fingerprint(segments, config)
     path = Path(cache_dir) / f"volumes.{fingerprint[:16]}.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-    else:
+    patches = [segment.frames // config.model.patch_samples for segment in segments]
+    per_segment = _kept(path, (len(segments), len(config.model.stems)))
+    if per_segment is None:
+        per_segment = _per_segment(segments, config)
         found = {
             "fingerprint": fingerprint,
             "stems": list(config.model.stems),
             "tracks": [segment.track.name for segment in segments],
-            "volumes": _per_segment(segments, config),
-            "patches": [segment.frames // config.model.patch_samples for segment in segments],
+            "volumes": per_segment.tolist(),
+            "patches": patches,
         }
         try:
             write_whole(path, json.dumps(found, indent=1))
         except OSError as error:
             logging.warning("volumes are not kept beside the data: %s", error)
-    per_segment = np.asarray(found["volumes"])  # [segments, stems]
     for segment, volumes in zip(segments, per_segment, strict=True):
         for stem in np.flatnonzero(volumes == 0):
             logging.warning(
@@ -64,7 +64,7 @@ def training_volumes(
                 segment.track.name,
                 config.model.stems[stem],
             )
-    volumes = np.average(per_segment, axis=0, weights=found["patches"])
+    volumes = np.average(per_segment, axis=0, weights=patches)
     for stem, volume in zip(config.model.stems, volumes, strict=True):
         if volume == 0:
             raise AudioError(
@@ -74,8 +74,23 @@ def training_volumes(
     return volumes
 
 
-def _per_segment(segments: Sequence[Segment], config: Config) -> list[list[float]]:
-    """Computes the mean volume of each stem in each segment."""
+def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
+    """Reads volumes [segments, stems] that an earlier run kept; None if missing or damaged."""
+    try:
+        volumes = np.array(read_json(path, "volumes")["volumes"], float)
+        whole = volumes.shape == shape and np.isfinite(volumes).all()
+    except FileNotFoundError:
+        return None
+    except (OSError, TypeError, ValueError):
+        whole = False
+    if whole:
+        return volumes
+    logging.warning("%s: found a damaged file, expected volumes; computing them again", path)
+    return None
+
+
+def _per_segment(segments: Sequence[Segment], config: Config) -> np.ndarray:
+    """Computes the mean volume of each stem in each segment, float64 [segments, stems]."""
     model = config.model
     crops = dataset.fixed_crops(segments, config)
 
@@ -88,14 +103,15 @@ def _per_segment(segments: Sequence[Segment], config: Config) -> list[list[float
     totals = np.zeros((len(segments), len(model.stems)))
     counts = np.zeros(len(segments))
     batches = dataset.fixed_dataset(segments, config, crops, _BATCH)
-    with tqdm(total=len(crops), desc="volumes", unit="patch") as bar:
+    bar = tqdm(total=len(crops), desc="volumes", unit="patch")
+    with bar, readers.plain_errors():
         for first, waveforms in enumerate(batches):
             volumes = batch_volumes(waveforms).numpy()
             for (index, _), row in zip(crops[first * _BATCH :], volumes, strict=False):
                 totals[index] += row
                 counts[index] += 1
             bar.update(len(volumes))
-    return (totals / counts[:, None]).tolist()
+    return totals / counts[:, None]
 
 
 def _fingerprint(segments: Sequence[Segment], config: Config) -> str:

@@ -20,7 +20,6 @@ It shows above the tables, if it is there:
 """
 
 import dataclasses
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -34,7 +33,7 @@ from experiments.machine import machine
 from experiments.reports import ablation
 from experiments.reports.results import slug
 from sccunet.config import Config, ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 from sccunet.runs import load_config
 
 
@@ -167,7 +166,7 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
             )
     made = {"data_dir": str(Path(data_dir).resolve()), "levels_db": levels}
     made_path = output_dir / "levels.json"
-    if made_path.exists() and (before := json.loads(made_path.read_text())) != made:
+    if made_path.exists() and (before := read_json(made_path)) != made:
         raise ConfigError(
             f"{made_path}: found {before}, expected {made}; choose another --work_dir"
         )

@@ -17,7 +17,6 @@ paths of this machine. Unfinished scores and audio stay in --work_dir.
 """
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -32,7 +31,7 @@ from experiments.baselines import folders
 from experiments.baselines.systems import SYSTEMS
 from experiments.reports import example, report, results
 from sccunet.config import Config, ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 from sccunet.runs import CONFIG, load_config
 
 _ROUNDS = 3  # measurements of each system, in turns
@@ -261,7 +260,7 @@ def _is_measured(output: Path, scores: Path, track: str, start: float) -> bool:
     """Whether a measurement of this part of this track exists and is not older than the scores."""
     if not output.exists():
         return False
-    found = json.loads(output.read_text())
+    found = read_json(output, "track", "start_seconds")
     newer = output.stat().st_mtime_ns >= (scores / scoring.SETTINGS).stat().st_mtime_ns
     return newer and (found["track"], found["start_seconds"]) == (track, start)
 

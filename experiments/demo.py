@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from sccunet.files import read_json, write_whole
 
 _SYSTEMS = ("mixture", "scaled", "model", "irm")
 _CONFIG = "small_4stems"
@@ -46,10 +47,7 @@ def demo(
         "real excerpt": root / _EXCERPT / "test" / name / "mixture.wav",
     }
     plots = separate_and_plot(root, mixtures)
-    summaries = {
-        system: json.loads((root / _SCORES / system / "summary.json").read_text())
-        for system in _SYSTEMS
-    }
+    summaries = {system: read_json(root / _SCORES / system / "summary.json") for system in _SYSTEMS}
     result = {
         "stems": _medians(summaries),
         "saved_model": str(root / _MODEL / "1"),
@@ -57,7 +55,7 @@ def demo(
         "input": str(mixtures["real excerpt"]),
         "seconds": round(time.monotonic() - began, 1),
     }
-    (root / "summary.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(root / "summary.json", json.dumps(result, indent=2) + "\n")
     print(report(result, summaries["model"]))
     print(f"stems of the real excerpt:  {result['stems_dir']}")
     for what, png in plots.items():

@@ -19,7 +19,7 @@ from experiments import cli, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import SYSTEMS, load_system
 from sccunet.config import Config, ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 from sccunet.reconstruction import Reconstruction
 from sccunet.runs import exported_version
 
@@ -209,10 +209,7 @@ def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:
             f"{found}: found scores without {scoring.SETTINGS}, which describes them; choose"
             " another output_dir"
         )
-    try:
-        before = json.loads(path.read_text())
-    except ValueError:
-        before = {}
+    before = read_json(path, "system")
     for field in {**settings, **before}:
         if before.get(field) != settings.get(field):
             raise ConfigError(

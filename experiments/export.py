@@ -9,7 +9,6 @@ versions are never changed. The new version appears only after all of its signat
 new process, have given the same results as the network in memory.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,17 +17,18 @@ from absl import flags
 
 from experiments import cli
 from sccunet.config import ConfigError
+from sccunet.files import read_json
 from sccunet.runs import load_config, load_unet, new_version
 
 
 def training_data(workdir: str) -> str:
     """Describes the training tracks, as the workdir's `data.json` lists them."""
-    try:
-        data = json.loads((Path(workdir) / "data.json").read_text())
-        names = sorted({name for _, name, *_ in data["training"]})
-        return f"{data['split']}: {', '.join(names)}"
-    except (OSError, ValueError, KeyError, TypeError):
+    path = Path(workdir) / "data.json"
+    if not path.exists():  # as in a workdir of converted weights
         return "not stated"
+    data = read_json(path, "split", "training")
+    names = sorted({name for _, name, *_ in data["training"]})
+    return f"{data['split']}: {', '.join(names)}"
 
 
 def main(_: Sequence[str]) -> None:

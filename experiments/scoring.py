@@ -13,7 +13,7 @@ from unittest import mock
 import numpy as np
 
 from experiments.references import as_16_bit, empty_band
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 
 # museval's metrics in the order of tables; two share a cell. Ablations show the first pair.
 METRIC_PAIRS = (("SDR", "SIR"), ("SAR", "ISR"))
@@ -176,13 +176,10 @@ def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None
             for path in output_dir.glob("*/*.json")
         )
     tracks = list(tracks)
-    settings = json.loads((output_dir / SETTINGS).read_text())
+    settings = read_json(output_dir / SETTINGS, "system", "stems")
     stems = list(settings["stems"])
     frames = {track: frame_scores(output_dir, track) for track in tracks}
-    empty = {
-        track: json.loads((output_dir / _EMPTY_BANDS_DIR / f"{track}.json").read_text())
-        for track in tracks
-    }
+    empty = {track: read_json(output_dir / _EMPTY_BANDS_DIR / f"{track}.json") for track in tracks}
     never = {
         track: [stem for stem, scores in frames[track].items() if not np.isfinite(scores).any()]
         for track in tracks
@@ -230,7 +227,7 @@ def _per_track(
     folder: Path, stems: Sequence[str], tracks: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     """Returns stem -> spread and mean over tracks of the metric in a folder."""
-    scores = [json.loads((folder / f"{track}.json").read_text()) for track in tracks]
+    scores = [read_json(folder / f"{track}.json", *stems) for track in tracks]
     found = {}
     for stem in stems:
         values = np.array([score[stem] for score in scores])
@@ -245,7 +242,7 @@ def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndar
       output_dir: folder that `evaluate` wrote.
       track: "<split>/<track>".
     """
-    scores = json.loads((Path(output_dir) / f"{track}.json").read_text())
+    scores = read_json(Path(output_dir) / f"{track}.json", "targets")
     return {
         target["name"]: np.array(
             [[frame["metrics"][metric] for metric in METRICS] for frame in target["frames"]], float
@@ -335,15 +332,15 @@ def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> Non
         `summarise` can read. Other JSON files in it are removed.
     """
     scores_dir, output_dir = Path(scores_dir), Path(output_dir)
-    tracks = json.loads((scores_dir / SUMMARY).read_text())["tracks"]
+    tracks = read_json(scores_dir / SUMMARY, "tracks")["tracks"]
     metrics = _metrics_of(scores_dir, tracks)
     names = [
         Path(folder) / f"{track}.json"
         for track in tracks
         for folder in ("", _EMPTY_BANDS_DIR, *(metric.folder for metric in metrics))
     ]
-    copies = {name: json.loads((scores_dir / name).read_text()) for name in names}
-    settings = json.loads((scores_dir / SETTINGS).read_text())
+    copies = {name: read_json(scores_dir / name) for name in names}
+    settings = read_json(scores_dir / SETTINGS, "system")
     settings.pop("data_dir", None)
     if "weights" in settings:
         settings["weights"] = Path(settings["weights"]).name

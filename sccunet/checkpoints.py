@@ -18,7 +18,7 @@ import keras
 import numpy as np
 
 from sccunet.config import ConfigError
-from sccunet.files import file_written_whole
+from sccunet.files import file_written_whole, flush
 
 CHECKPOINT, PREVIOUS = "last.weights.h5", "previous.weights.h5"
 BEST = "best.weights.h5"
@@ -48,9 +48,8 @@ def save_whole(
                 model.save_weights(partial, overwrite=True)
                 with h5py.File(partial, "r+") as file:
                     file.attrs[_DIGEST] = _digest(file)
-                with open(partial, "rb") as file:
-                    os.fsync(file.fileno())  # otherwise a crash could leave a name without content
                 if previous and path.exists():
+                    flush(partial)  # the time without a file at `path` stays short
                     os.replace(path, previous)
         except (OSError, RuntimeError) as error:  # HDF5 raises either
             told = re.search(r"errno = (\d+)", str(error))

@@ -44,3 +44,8 @@ def is_names(value: Any) -> bool:
         and len(value) > 0
         and all(isinstance(name, str) and name for name in value)
     )
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns a number with its noun, for messages: "1 track", "2 tracks"."""
+    return f"{number} {noun}" + ("s" if number != 1 else "")

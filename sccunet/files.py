@@ -1,18 +1,31 @@
-"""Writes files and folders whole or not at all, and locks folders."""
+"""Writes files and folders whole or not at all, reads them again, and locks folders.
+
+Whole also means that a power cut leaves the old content or the new: content is flushed to the disk
+before it gets its name, and the folder with the name after that.
+"""
 
 import contextlib
+import errno
+import hashlib
+import json
 import os
 import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 
 from sccunet.config import UserError
 
 _LOCK = ".lock"
+_LONGEST = 255  # bytes of a name, on the usual file systems
+
+
+class TakenError(UserError):
+    """A folder that had to be new was made by another process first."""
 
 
 @contextlib.contextmanager
@@ -29,22 +42,92 @@ def file_written_whole(path: str | os.PathLike, alone: bool = False) -> Iterator
       OSError: if the folder cannot be created or the file cannot be renamed.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_folder(path.parent)
     # Not the process id: processes of several machines may share a folder and have the same id. Not
     # the file's ending: whoever looks for *.json must not find it.
     part = path.with_name(f".{path.name}" if alone else f".{secrets.token_hex(8)}.part")
     try:
         yield part
+        flush(part)
         os.replace(part, path)
+        flush(path.parent)
     finally:
         with contextlib.suppress(OSError):
             part.unlink()
 
 
 def write_whole(path: str | os.PathLike, content: str | bytes) -> None:
-    """Writes a file whole or not at all; creates its folder if missing."""
+    """Writes a file whole or not at all; creates its folder if missing.
+
+    Names of files that are not UTF-8 may be in the text; they keep their bytes.
+    """
     with file_written_whole(path) as part:
-        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, str):
+            content = content.encode(errors="surrogateescape")
+        part.write_bytes(content)
+
+
+def read_json(path: str | os.PathLike, *fields: str) -> Any:
+    """Reads a JSON file that `write_whole` wrote.
+
+    Args:
+      path: the file.
+      fields: what must be in it; without any, its content may be of any kind.
+
+    Raises:
+      UserError: if it is empty, no JSON, or lacks a field.
+      OSError: if it cannot be read.
+    """
+    content = Path(path).read_bytes()
+    expected = "the JSON that was written there"
+    try:
+        found = json.loads(content)
+    except ValueError as error:  # also for bytes that are not UTF-8
+        what = f"no JSON ({error})" if content else "an empty file"
+        raise UserError(f"{path}: found {what}, expected {expected}") from error
+    missing = [name for name in fields if not isinstance(found, dict) or name not in found]
+    if missing:
+        raise UserError(f"{path}: found no {missing[0]!r} in it, expected {expected}")
+    return found
+
+
+def flush(path: str | os.PathLike) -> None:
+    """Flushes a file's content, or a folder's list of names, to the disk.
+
+    Raises:
+      OSError: if a file's content cannot be written.
+    """
+    folder = os.path.isdir(path)
+    windows = os.name == "nt"  # where a file must be open for writing, and no folder can be opened
+    with contextlib.suppress(OSError if folder else ()):  # not all file systems flush folders
+        descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _make_folder(folder: Path) -> None:
+    """Makes a folder and its parents, and flushes the names of new ones."""
+    new = [made for made in (folder, *folder.parents) if not made.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for made in new:
+        flush(made.parent)
+
+
+def name_that_fits(name: str, ending: str) -> str:
+    """Returns `name` with an ending; if that is too long, with a hash in place of its own end.
+
+    Args:
+      name: a name that a file system accepts without the ending.
+      ending: such as ".json".
+    """
+    if len(os.fsencode(name + ending)) <= _LONGEST:
+        return name + ending
+    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}"
+    while len(os.fsencode(name + ending)) > _LONGEST:
+        name = name[:-1]  # by characters, which have several bytes
+    return name + ending
 
 
 @contextlib.contextmanager
@@ -61,10 +144,11 @@ def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterat
 
     Raises:
       UserError: if it cannot be written. Errors raised inside name the folder, not the hidden one.
+      TakenError: if it is not new.
     """
     folder = Path(folder)
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(folder.parent)
         remove_left(folder.parent, [folder.name])
         with _hidden_folder(_start(folder.name), folder.parent) as hidden:
             partial = hidden / "content"
@@ -74,13 +158,19 @@ def folder_written_whole(folder: str | os.PathLike, new: bool = False) -> Iterat
             except UserError as error:
                 message = str(error).replace(str(partial), str(folder))
                 raise type(error)(message) from error
+            for written in (*partial.rglob("*"), partial):
+                flush(written)
             if folder.exists() and not new:
                 for file in partial.iterdir():
                     os.replace(file, folder / file.name)
+                flush(folder)
             else:
                 os.rename(partial, folder)  # fails if it exists and is not empty
+                flush(folder.parent)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror or error})") from error
+        taken = new and error.errno in (errno.EEXIST, errno.ENOTEMPTY)
+        kind = TakenError if taken else UserError
+        raise kind(f"{folder}: cannot be written ({error.strerror or error})") from error
 
 
 def remove_left(parent: Path, names: Iterable[str]) -> None:

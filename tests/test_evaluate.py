@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from data_pipeline.wav import AudioError, read_wav
 from experiments import evaluating, scoring
 from experiments.baselines.system import System
 from experiments.references import as_16_bit, empty_band
-from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
 RATE = 8000  # museval's time is proportional to it
 ROOT = Path(__file__).parents[1]
@@ -331,6 +332,20 @@ def test_other_scores_are_left_alone(data_dir, run, scaled, tmp_path):
         evaluate(run, data_dir, tmp_path / "museval", system="scaled")
     with pytest.raises(ConfigError, match=r"config\.json: found a file, expected a folder"):
         evaluate(run, data_dir, run / "config.json", system="scaled")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "evaluation.json",
+        *(f"{folder}test/song 1.json" for folder in ("", "empty_bands/", "whole_track_sdr/")),
+    ],
+)
+def test_a_damaged_file_of_scores_is_named(data_dir, run, scaled, tmp_path, name):
+    path = shutil.copytree(scaled[0], tmp_path / "scores") / name
+    path.write_text("")
+    with pytest.raises(UserError, match=f"^{path}: found an empty file, expected the JSON that"):
+        evaluate(run, data_dir, tmp_path / "scores", system="scaled")
 
 
 def test_a_users_mistake_is_one_line(program, refusal, data_dir, run, tmp_path):

@@ -171,6 +171,19 @@ def test_sccunet_reads_no_audio_files_and_knows_no_flags():
     assert not found, "\n".join(found)
 
 
+def test_json_files_are_read_by_read_json():
+    """It names the file if that is damaged; `load_config` does so itself."""
+    found = [
+        name
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func).startswith("json.load")
+        and any(read in ast.unparse(node) for read in (".read_text(", ".read_bytes(", "open("))
+    ]
+    assert set(found) <= {"sccunet.runs"}, found
+
+
 def test_every_module_can_be_imported():
     """Annotations are evaluated then, in modules that only slow tests use, too."""
     missing = {}

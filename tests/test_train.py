@@ -22,7 +22,7 @@ from data_pipeline.wav import AudioError, read_wav
 from experiments.training import fit as training_fit
 from experiments.training.options import TrainOptions
 from experiments.training.run import train
-from sccunet.config import Config, ConfigError
+from sccunet.config import Config, ConfigError, UserError
 from sccunet.runs import load_config
 
 _LEVELS = {"vocals": 0.2, "drums": 0.1, "bass": 0.05, "other": 0.025}
@@ -222,6 +222,9 @@ def test_a_workdir_of_another_config_is_refused(copy, data_dir, change, message)
 def test_a_workdir_of_other_tracks_is_refused(copy, data_dir):
     with pytest.raises(ConfigError, match=r"data\.json: found a run with other training or"):
         _train(data_dir, copy, tracks=("one",))
+    (copy / "data.json").write_text("")
+    with pytest.raises(UserError, match=r"data\.json: found an empty file, expected the JSON"):
+        _train(data_dir, copy)
 
 
 # Killed and stopped.

@@ -129,6 +129,35 @@ def test_files_of_earlier_versions_are_read_again(data_dir):
 
 
 @pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        '{"volumes": [[1, 2]',
+        "null",
+        "{}",
+        '{"volumes": [[1, 2]]}',
+        '{"volumes": [[1], [2, NaN]]}',
+    ],
+)
+def test_a_damaged_cache_is_made_again(data_dir, computed, caplog, damage):
+    before = _volumes(data_dir)
+    (path,) = data_dir.glob("volumes.*.json")
+    path.write_text(damage)
+    for _ in range(2):
+        np.testing.assert_array_equal(_volumes(data_dir), before)
+    assert len(computed) == 2
+    assert caplog.text.count(f"{path}: found a damaged file, expected volumes; computing") == 1
+
+
+def test_a_file_that_was_cut_short_since_it_was_checked_gives_one_line(data_dir):
+    segments = _segments(data_dir)
+    path = data_dir / "train" / "long" / "drums.wav"
+    os.truncate(path, 2_000)
+    with pytest.raises(AudioError, match=f"^{path}: found 489 samples, expected 5420 as before"):
+        volumes.training_volumes(segments, _CONFIG, data_dir)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"model": dataclasses.replace(_MODEL, hop_length=32)},

@@ -157,10 +157,13 @@ def _batches(data):
     import tensorflow as tf
     import torch
 
+    from data_pipeline import readers
+
     options = tf.data.Options()
     options.threading.private_threadpool_size = 1  # leave the cores to the network
-    for batch in data.with_options(options):
-        yield torch.from_numpy(batch.numpy().copy())
+    with readers.plain_errors():
+        for batch in data.with_options(options):
+            yield torch.from_numpy(batch.numpy().copy())
 
 
 def _encoder():

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import io
-import json
 import logging
 import os
 import pickle
@@ -20,7 +19,7 @@ from experiments import cli
 from experiments.beam import worker
 from experiments.evaluating import ONE_THREAD
 from sccunet.config import ConfigError
-from sccunet.files import lock_folder
+from sccunet.files import lock_folder, read_json
 
 # A folder in the output folder, for the lock and the records; scores never have this name.
 _OURS = ".catalogue"
@@ -98,10 +97,10 @@ def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) 
         with _progress(records, len(plan.units)):
             _run_pipeline(plan, records, beam_flags, min(workers or plan.workers, len(plan.units)))
         if (records / worker.STOP).exists():
-            raise ConfigError((records / worker.STOP).read_text())
+            raise ConfigError((records / worker.STOP).read_text(errors="surrogateescape"))
         for number, name in enumerate(plan.units):
             try:
-                record = json.loads((records / str(number)).read_text())
+                record = read_json(records / str(number))
             except FileNotFoundError:
                 outcome.failed.append(
                     f"{name}: found no record of it in {records} when Beam had ended, expected one;"

@@ -1,6 +1,5 @@
 """Renders benchmark.json as tables and pictures."""
 
-import json
 import re
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -9,7 +8,7 @@ from typing import Any
 
 from experiments.benchmarks.contender import CONTENDERS, WHOLE_PROGRAMS
 from sccunet.config import ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 
 RESULTS, README = "benchmark.json", "README.md"
 NOT_RUN, GPU = "not run", "_gpu"
@@ -93,7 +92,7 @@ def write_report(output_dir: str | Path) -> None:
 def read_results(folder: Path) -> dict[str, Any]:
     """Reads section -> results from benchmark.json in `folder`; empty if there is no such file."""
     path = folder / RESULTS
-    return json.loads(path.read_text()) if path.exists() else {}
+    return read_json(path) if path.exists() else {}
 
 
 _TITLES = {

@@ -5,7 +5,6 @@
 <name>/reading.md             interpretation, written by hand; shown above the tables
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from experiments import scoring
 from experiments.reports import pictures
 from experiments.reports.results import slug
 from sccunet.config import ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 
 SETTINGS = "ablation.json"
 SCALED = "scaled"  # the baseline of the runs
@@ -46,7 +45,7 @@ def write_report(report_dir: str | Path) -> None:
 
 
 def _section(folder: Path) -> list[str]:
-    settings = json.loads((folder / SETTINGS).read_text())
+    settings = read_json(folder / SETTINGS, "weights", "seeds")
     runs = {
         loss: [scoring.summarise(folder / slug(loss) / str(seed)) for seed in settings["seeds"]]
         for loss in settings["weights"]

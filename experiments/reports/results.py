@@ -16,7 +16,7 @@ from typing import Any
 from experiments import scoring
 from experiments.baselines.systems import GROUPS, SYSTEMS, Kind
 from sccunet.config import ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 
 DATA_SET = "dataset.json"
 MEASUREMENTS = "measure.json"
@@ -111,7 +111,7 @@ class DataSet:
 
 def published() -> dict[str, Any]:
     """Returns published scores on MUSDB18's test tracks, and the names of these tracks."""
-    return json.loads(_PUBLISHED.read_text())
+    return read_json(_PUBLISHED)
 
 
 def slug(name: str) -> str:
@@ -133,7 +133,7 @@ def read(report_dir: str | os.PathLike) -> list[DataSet]:
 
 def read_data_set(folder: Path) -> DataSet:
     """Reads one comparison, as `read`."""
-    info = json.loads((folder / DATA_SET).read_text())
+    info = read_json(folder / DATA_SET, "systems")
     entries = []
     for label, what in info["systems"].items():
         path = folder / label / scoring.SETTINGS
@@ -145,9 +145,9 @@ def read_data_set(folder: Path) -> DataSet:
                 what["system"],
                 what["weights"],
                 folder / label,
-                json.loads(path.read_text()) if run else None,
+                read_json(path) if run else None,
                 scoring.summarise(folder / label) if run else None,
-                json.loads(measured.read_text()) if measured.exists() else [],
+                read_json(measured) if measured.exists() else [],
             )
         )
     entries.sort(key=lambda entry: GROUPS.index(entry.kind.group))
@@ -180,7 +180,7 @@ def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict
     """
     before: Mapping[str, Any] = {"systems": {}}
     if path.exists():
-        before = json.loads(path.read_text())
+        before = read_json(path, "systems")
         for field in ("split", "tracks", "excerpt"):
             if before[field] != info[field]:
                 raise ConfigError(
@@ -224,7 +224,7 @@ def publish(work: Path, folder: Path) -> None:
       folder: folder of the system in the report.
     """
     scoring.publish(work / "scores", folder)
-    if rounds := [json.loads(path.read_text()) for path in sorted(work.glob("measure_*.json"))]:
+    if rounds := [read_json(path) for path in sorted(work.glob("measure_*.json"))]:
         write_whole(folder / MEASUREMENTS, to_json(rounds))
 
 

@@ -68,7 +68,8 @@ def fit(
         checkpoint.agree = distribution.agree(strategy)
     signal.signal(signal.SIGTERM, lambda *_: checkpoint.preempt())
     try:
-        _run(trainer, strategy, batches, checkpoint, note)
+        with readers.plain_errors():
+            _run(trainer, strategy, batches, checkpoint, note)
     except NotFiniteError as error:
         line = (
             f"{workdir}: the {error.what} became NaN or infinite at step {error.step}"
@@ -77,10 +78,6 @@ def fit(
         if chief and error.what != "validation loss":
             line += records.keep_bad_batch(workdir, training, config, error.step)
         raise ConfigError(line) from error
-    except tf.errors.OpError as error:
-        if found := readers.error_of(error):
-            raise found from error
-        raise
     print(f"best and last weights, config and TensorBoard logs: {workdir}")
 
 

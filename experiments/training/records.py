@@ -9,7 +9,7 @@ from pathlib import Path
 
 from data_pipeline.tracks import Segment
 from sccunet.config import Config, ConfigError
-from sccunet.files import write_whole
+from sccunet.files import read_json, write_whole
 from sccunet.runs import CONFIG, load_config
 
 
@@ -55,7 +55,7 @@ def resolve(
                 f"{config_path}: found a run with {field} = {was}, expected {given[field]};"
                 " choose another --workdir"
             )
-    was = json.loads(data_path.read_text())
+    was = read_json(data_path, "training", "validation")
     if (was["training"], was["validation"]) != (data["training"], data["validation"]):
         raise ConfigError(
             f"{data_path}: found a run with other training or validation tracks, expected the"

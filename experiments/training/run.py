@@ -23,8 +23,8 @@ def train(config: Config, options: TrainOptions) -> None:
     """Trains until `config.epochs` epochs are done, continuing from a checkpoint in the workdir.
 
     Raises:
-      AudioError: before training starts, for data that cannot be trained on; during training, for a
-        file that becomes unreadable.
+      AudioError: before training starts, for data that cannot be trained on; later, for a file that
+        becomes unreadable.
       ConfigError: for a workdir of another run, weights that do not fit, missing devices or a
         missing reader, or a loss or gradients that are not finite.
       SystemExit: with `PREEMPTED`, when SIGTERM has stopped the run and everything is saved, or

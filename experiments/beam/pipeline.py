@@ -25,8 +25,7 @@ from sccunet.files import lock_folder, read_json
 _OURS = ".catalogue"
 
 # A terminal sends Ctrl-C to all processes. The launching one handles it, and workers end with it.
-_WORKER = f"from {worker.__name__} import serve; serve()"
-_WORKER_COMMAND = f"trap '' INT; exec {shlex.quote(sys.executable)} -c {shlex.quote(_WORKER)}"
+_WORKER = f"from {worker.__name__} import serve; serve({{launcher}})"
 
 
 @dataclasses.dataclass
@@ -182,7 +181,9 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers:
             workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
             stack.enter_context(_local(list(plan.units), records, workers))
             # The runner named DirectRunner would first try to download another one (Prism).
-            runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(_WORKER_COMMAND))
+            code = _WORKER.format(launcher=os.getpid())
+            command = f"trap '' INT; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
+            runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:

@@ -9,9 +9,12 @@ import contextlib
 import ctypes
 import json
 import logging
+import os
 import pickle
 import runpy
 import signal
+import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -25,12 +28,40 @@ BEGUN, STOP = ".begun", "stop"
 _PR_SET_PDEATHSIG = 1  # ends a process with its parent
 
 
-def serve() -> None:
-    """Runs Beam's worker process on this machine, without its log messages."""
+def serve(launcher: int) -> None:
+    """Runs Beam's worker process on this machine, without its messages, until the launcher ends.
+
+    Args:
+      launcher: process id of the launching program.
+    """
+    _end_with_parent()
+    if os.getppid() != launcher:  # it ended before
+        return
+    import grpc
+
+    logging.disable()
+    # With it, a thread of Beam's would print that it cannot send messages any more.
+    os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)
+    # A broken connection may come before the signal of the launcher's end. All threads notice it,
+    # and Beam prints a traceback for each. Only `do` has the true standard error.
+    threading.excepthook = _report_all_but_broken_connections
+    with open(os.devnull, "w") as nothing, contextlib.redirect_stderr(nothing):
+        try:
+            runpy.run_module("apache_beam.runners.worker.sdk_worker_main", run_name="__main__")
+        except (grpc.RpcError, grpc.FutureTimeoutError):
+            os._exit(1)  # at once, although threads are still at work
+
+
+def _end_with_parent() -> None:
     with contextlib.suppress(AttributeError):  # Linux only; elsewhere a broken connection ends it
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    logging.disable()
-    runpy.run_module("apache_beam.runners.worker.sdk_worker_main", run_name="__main__")
+
+
+def _report_all_but_broken_connections(arguments: threading.ExceptHookArgs) -> None:
+    import grpc
+
+    if not isinstance(arguments.exc_value, grpc.RpcError):
+        threading.__excepthook__(arguments)
 
 
 def do(
@@ -58,15 +89,16 @@ def do(
         _write_record(stop, str(error))
         return
     result = {"status": "failed", "failed": [], "warnings": []}
-    try:
-        warnings = work(loaded, *arguments)
-        result["status"] = "skipped" if warnings is None else "done"
-        result["warnings"] = warnings or []
-    except UserError as error:
-        result["failed"] = [str(error)]
-    except Exception as error:  # a bug, but thousands of other units are waiting
-        traceback.print_exc()
-        result["failed"] = [f"{name}: {type(error).__name__}: {error}"]
+    with contextlib.redirect_stderr(sys.__stderr__):
+        try:
+            warnings = work(loaded, *arguments)
+            result["status"] = "skipped" if warnings is None else "done"
+            result["warnings"] = warnings or []
+        except UserError as error:
+            result["failed"] = [str(error)]
+        except Exception as error:  # a bug, but thousands of other units are waiting
+            traceback.print_exc()
+            result["failed"] = [f"{name}: {type(error).__name__}: {error}"]
     _write_record(record, json.dumps(result))
 
 

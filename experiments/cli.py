@@ -1,6 +1,5 @@
 """Shared by all programs: flags, and one clear line for a user's mistake, not a traceback."""
 
-import contextlib
 import errno
 import os
 import re
@@ -8,13 +7,13 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from absl import app, flags, logging
 
-from experiments import configs
+from experiments import configs, streams
 from sccunet.config import ConfigError, UserError
 from sccunet.reconstruction import MASKS, Reconstruction
 
@@ -22,12 +21,14 @@ from sccunet.reconstruction import MASKS, Reconstruction
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
     """Runs `main` under absl, with the arguments that are not flags.
 
-    A user's mistake prints one line to standard error and exits with code 1.
+    A user's mistake prints one line to standard error and exits with code 1. Closed streams and
+    readers that are gone do not stop the program.
 
     Args:
       main: the program.
       takes_files: whether it accepts arguments besides its flags.
     """
+    streams.protect()
     _use_this_installation()
     # TensorFlow's log lines about the machine would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -39,6 +40,8 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
             if argv[1:] and not takes_files:
                 raise ConfigError(f"found the argument {argv[1]!r}, expected only --flags")
             main(argv[1:])
+            if lost := streams.lost_output():
+                raise UserError(f"standard output: cannot be written ({lost.strerror})")
         except UserError as error:
             _fail(str(error))
         except KeyboardInterrupt:
@@ -51,8 +54,7 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
                 raise
             _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
 
-    with quiet_when_reader_is_gone():
-        app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=_parse_flags)
 
 
 def _use_this_installation() -> None:
@@ -65,23 +67,6 @@ def _use_this_installation() -> None:
     if root not in (sysconfig.get_path("purelib"), sysconfig.get_path("platlib")):
         others = os.environ.get("PYTHONPATH")
         os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{others}" if others else root
-
-
-@contextlib.contextmanager
-def quiet_when_reader_is_gone() -> Iterator[None]:
-    """Exits with code 1, without a traceback, if the reader of standard output has ended.
-
-    `head` is one in `sccunet train --help | head -3`. From the Python docs, "Note on SIGPIPE".
-    """
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()  # here, where the error can be caught
-    except BrokenPipeError:
-        # The interpreter flushes again as it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
 
 
 def _parse_flags(argv: Sequence[str]) -> list[str]:
@@ -208,10 +193,12 @@ def reconstruction_of_flags() -> Reconstruction:
     return Reconstruction(given.mask, given.mask_exponent, given.wiener_iterations)
 
 
-def end_with_parent() -> None:
-    """Makes this worker process end with its parent, even if the parent is killed."""
+def start_worker() -> None:
+    """Prepares this worker process: it ends with its parent, even if the parent is killed."""
     import multiprocessing
     import threading
+
+    streams.protect()
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -4,7 +4,7 @@ import difflib
 import runpy
 import sys
 
-from experiments import cli
+from experiments import streams
 from sccunet import __version__
 
 # Group -> command -> what it does. Each command is a program or package in this folder.
@@ -55,12 +55,8 @@ def overview() -> str:
 
 
 def main() -> None:
-    """Runs the command that the first argument names; exits quietly if its reader is gone."""
-    with cli.quiet_when_reader_is_gone():
-        _main()
-
-
-def _main() -> None:
+    """Runs the command that the first argument names."""
+    streams.protect()
     name, *arguments = sys.argv[1:] or ["--help"]
     known = [name for commands in COMMANDS.values() for name in commands]
     if name in ("--help", "-h", "help"):

@@ -283,7 +283,7 @@ def _score(
 ) -> None:
     """Scores in processes, while this one estimates the next track."""
     pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), initializer=cli.end_with_parent
+        jobs, multiprocessing.get_context("spawn"), initializer=cli.start_worker
     )
     waiting: set[concurrent.futures.Future] = set()
     first = concurrent.futures.FIRST_COMPLETED

@@ -102,7 +102,7 @@ def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
             min(jobs or min(os.cpu_count() or 1, 8), max(len(todo), 1)),
             # Forking a process whose libraries run threads can hang.
             mp_context=multiprocessing.get_context("spawn"),
-            initializer=cli.end_with_parent,
+            initializer=cli.start_worker,
         ) as pool,
         tqdm(total=len(todo), unit="track", disable=None) as bar,
     ):

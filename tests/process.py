@@ -25,7 +25,11 @@ _CONTEXT.set_forkserver_preload(
 
 
 def _main(
-    module: str, arguments: Sequence[str], env: Mapping[str, str], files: Sequence[str]
+    module: str,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    files: Sequence[str],
+    gone: Mapping[int, str],
 ) -> None:
     """Runs in the forked process, in place of `python -m <module> <arguments>`."""
     os.chdir(ROOT)
@@ -39,6 +43,15 @@ def _main(
         open(number, mode, closefd=False, buffering=buffering)  # noqa: SIM115 (open until it ends)
         for number, mode, buffering in ((0, "r", -1), (1, "w", -1), (2, "w", 1))
     )
+    for number, how in gone.items():
+        if how == "closed":
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+        else:
+            reader, writer = os.pipe()
+            os.close(reader)
+            os.dup2(writer, number)
+            os.close(writer)
     # Shells start background jobs with SIGINT ignored, and that is inherited.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.argv = [module, *arguments]
@@ -46,7 +59,8 @@ def _main(
         runpy.run_module(module, run_name="__main__", alter_sys=True)
     finally:
         atexit._run_exitfuncs()
-        sys.stdout.flush()
+        if sys.stdout:
+            sys.stdout.flush()
 
 
 @dataclasses.dataclass
@@ -83,13 +97,20 @@ def start(name: str, *arguments: object, **options) -> Running:
     return start_module(f"experiments.{name}", *arguments, **options)
 
 
-def start_module(module: str, *arguments: object, stdin: bytes = b"", **changes: str) -> Running:
+def start_module(
+    module: str,
+    *arguments: object,
+    stdin: bytes = b"",
+    gone: Mapping[int, str] = {},
+    **changes: str,
+) -> Running:
     """Starts `python -m <module> <arguments>`.
 
     Args:
       module: a program, or a module of tests/.
       arguments: what stands behind it.
       stdin: its standard input.
+      gone: number of a stream -> "closed", or "unread" if it is a pipe whose reader is gone.
       changes: environment variables. Variables that Python or a library reads when it is loaded,
         such as PYTHONPATH or KERAS_BACKEND, have no effect: such tests need `fresh`.
     """
@@ -99,7 +120,7 @@ def start_module(module: str, *arguments: object, stdin: bytes = b"", **changes:
         Path(file).write_bytes(content)
     process = _CONTEXT.Process(
         target=_main,
-        args=(module, list(map(str, arguments)), {**os.environ, **changes}, files),
+        args=(module, list(map(str, arguments)), {**os.environ, **changes}, files, gone),
         name=module,
     )
     process.start()

@@ -53,20 +53,6 @@ def test_without_a_command_it_lists_all(sccunet, arguments):
     assert all(f"\n{group}:\n" in out for group in command.COMMANDS)
 
 
-@pytest.mark.parametrize(
-    "line", [("command",), ("command", "train", "--help"), ("train", "--help")]
-)
-def test_ends_quietly_when_its_reader_is_gone(line):
-    """As in `sccunet train --help | head -3`."""
-    name, *arguments = line
-    read, write = os.pipe()
-    os.close(read)
-    command_line = [sys.executable, "-m", f"experiments.{name}", *arguments]
-    done = subprocess.run(command_line, cwd=ROOT, stdout=write, stderr=subprocess.PIPE, text=True)
-    os.close(write)
-    assert (done.returncode, done.stderr) == (1, "")
-
-
 def test_unknown_command_is_one_line(sccunet):
     line = "error: found the unknown command 'seperate': did you mean separate?\n"
     assert sccunet("seperate") == (1, "", line)

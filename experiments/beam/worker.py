@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from experiments import streams
 from sccunet.config import UserError
 from sccunet.files import write_whole
 
@@ -39,6 +40,7 @@ def serve(launcher: int) -> None:
         return
     import grpc
 
+    streams.protect()
     logging.disable()
     # With it, a thread of Beam's would print that it cannot send messages any more.
     os.environ.pop("LOGGING_API_SERVICE_DESCRIPTOR", None)

@@ -1,11 +1,10 @@
 """Chooses the devices of a run: from a flag's value to a `tf.distribute` strategy."""
 
-import json
-import os
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from sccunet import cluster
 from sccunet.config import ConfigError
 
 
@@ -25,7 +24,7 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
     Raises:
       ConfigError: if there is no such device, or TF_CONFIG is invalid.
     """
-    gpus, workers, why = tf.config.list_physical_devices("GPU"), _workers(), ""
+    gpus, workers, why = tf.config.list_physical_devices("GPU"), cluster.workers(), ""
     if tpu and name not in ("auto", "tpu"):
         raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
     if name == "auto":
@@ -73,21 +72,6 @@ def _strategy_named(
         except (tf.errors.OpError, ValueError, RuntimeError) as error:
             raise ConfigError(f"TF_CONFIG: cannot be used ({_reason(error)})") from error
     return _tpu_strategy(tpu or "local")
-
-
-def _workers() -> int:
-    """Number of workers in TF_CONFIG; 0 without TF_CONFIG."""
-    text = os.environ.get("TF_CONFIG", "")
-    if not text:
-        return 0
-    try:
-        found = json.loads(text)
-        _ = found["task"]["type"], found["task"]["index"]
-        return len(found["cluster"]["worker"]) + len(found["cluster"].get("chief", ()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise ConfigError(
-            f"TF_CONFIG: found {text[:200]!r}, expected JSON with cluster.worker and task"
-        ) from error
 
 
 def _tpu_strategy(tpu: str) -> tf.distribute.Strategy:

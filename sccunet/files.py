@@ -207,16 +207,27 @@ def _hidden_folder(start: str, parent: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def lock_folder(folder: str | os.PathLike) -> Iterator[bool]:
+def lock_folder(folder: str | os.PathLike, name: str = _LOCK) -> Iterator[bool | None]:
     """Context manager that locks a folder and yields whether it got the lock.
 
     The lock is a hidden file in the folder. A killed process leaves the file, but not the lock.
+
+    Args:
+      folder: an existing folder.
+      name: the file's name; locks of different names do not exclude each other.
+
+    Yields:
+      False if another process has the lock, None if there can be none: the folder cannot be
+      written, or its file system has no locks.
     """
-    lock = filelock.FileLock(Path(folder) / _LOCK)
+    lock = filelock.FileLock(Path(folder) / name)
     try:
         lock.acquire(blocking=False)
-    except (filelock.Timeout, OSError, NotImplementedError):  # the last: no locks on this system
+    except filelock.Timeout:
         yield False
+        return
+    except (OSError, NotImplementedError):  # the last: no locks on this system
+        yield None
         return
     try:
         yield True

@@ -18,6 +18,7 @@ from data_pipeline import audio
 from experiments.baselines.systems import SYSTEMS, load_system
 from experiments.baselines.torch_system import resampled
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
+from sccunet.files import lock_folder
 
 _TWO = Config(
     model=ModelConfig(stems=("vocals", "accompaniment")),
@@ -132,6 +133,22 @@ def trained(data_dir, tmp_path_factory):
     """A workdir of a training of a few steps."""
     pytest.importorskip("openunmix")
     return _train(data_dir, tmp_path_factory.mktemp("run") / "umx")
+
+
+def test_a_second_training_of_open_unmix_is_refused_at_once(tmp_path):
+    workdir = tmp_path / "runs" / "umx"
+
+    def train(found):
+        with pytest.raises(ConfigError) as caught:
+            _train(tmp_path, workdir, hidden_size=3)
+        assert str(caught.value).startswith(found)
+
+    train("hidden_size: found 3, expected an even number")
+    assert not list(workdir.parent.iterdir())
+    with lock_folder(workdir.parent, ".umx.lock") as ours:
+        assert ours
+        train(f"{workdir}: found another run that trains for it, expected a --workdir that no run")
+    train("hidden_size: found 3")  # a killed process leaves the lock's file
 
 
 def test_training_writes_what_open_unmix_reads(trained, data_dir):

@@ -1,5 +1,6 @@
 """The program train: what it writes, how it continues, and what it refuses."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -20,9 +21,10 @@ from kill_training import CHANGES, EPOCHS, STEPS, arrays, differences, flags, ki
 from data_pipeline import dataset, mmap_reader, readers, splits, tracks
 from data_pipeline.wav import AudioError, read_wav
 from experiments.training import fit as training_fit
+from experiments.training import run
 from experiments.training.options import TrainOptions
-from experiments.training.run import train
 from sccunet.config import Config, ConfigError, UserError
+from sccunet.files import lock_folder
 from sccunet.runs import load_config
 
 _LEVELS = {"vocals": 0.2, "drums": 0.1, "bass": 0.05, "other": 0.025}
@@ -37,7 +39,7 @@ def _config(name="small_4stems", **changes):
 
 
 def _train(data_dir, workdir, config=None, **options):
-    train(config or _config(), TrainOptions(data_dir, workdir, **options))
+    run.train(config or _config(), TrainOptions(data_dir, workdir, **options))
 
 
 def _names(segments):
@@ -120,7 +122,7 @@ def test_a_workdir_of_before_continues(tmp_path, write_track, capsys):
         old.extractall(workdir)
     assert _iterations(workdir) == 2
     before = json.loads((workdir / "config.json").read_text())
-    train(Config.from_dict({**before, "epochs": 2}), TrainOptions(data, workdir))
+    run.train(Config.from_dict({**before, "epochs": 2}), TrainOptions(data, workdir))
     assert "continuing from epoch 1 of 2" in capsys.readouterr().out
     assert _iterations(workdir) == 4
     after = json.loads((workdir / "config.json").read_text())
@@ -133,7 +135,7 @@ def test_a_workdir_of_before_continues(tmp_path, write_track, capsys):
 @pytest.mark.slow
 def test_a_run_writes_config_data_and_weights(finished):
     workdir, printed = finished
-    names = {"config.json", "data.json", "tensorboard"}
+    names = {".lock", "config.json", "data.json", "tensorboard"}
     names |= {f"{name}.weights.h5" for name in ("best", "last", "previous")}
     assert {entry.name for entry in workdir.iterdir()} == names
     assert "training on 2 tracks, validating on 1 track: the tracks in valid/" in printed
@@ -225,6 +227,52 @@ def test_a_workdir_of_other_tracks_is_refused(copy, data_dir):
     (copy / "data.json").write_text("")
     with pytest.raises(UserError, match=r"data\.json: found an empty file, expected the JSON"):
         _train(data_dir, copy)
+
+
+# Two runs at once.
+
+
+def _unused(workdir):
+    return f"{workdir}: found another run that trains in it, expected a --workdir that no run uses"
+
+
+def test_a_second_run_in_a_workdir_is_refused_at_once(data_dir, tmp_path, monkeypatch):
+    """Before it looks at the data, or after that if the first run began meanwhile."""
+    workdir = tmp_path / "run"
+    monkeypatch.setattr(training_fit, "fit", lambda *_: pytest.fail("it trains"))
+    with contextlib.ExitStack() as first:
+
+        def begin(_):
+            workdir.mkdir()
+            assert first.enter_context(lock_folder(workdir))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(tracks, "check_finite", begin)
+            assert _refused(data_dir, workdir) == _unused(workdir)
+        assert _refused(tmp_path / "no data", workdir) == _unused(workdir)
+        assert [path.name for path in workdir.iterdir()] == [".lock"]
+    # A killed process leaves the lock's file. File systems without locks have none.
+    trained = []
+    monkeypatch.setattr(training_fit, "fit", lambda *_: trained.append(1))
+    _train(data_dir, workdir)
+    monkeypatch.setattr(run, "lock_folder", lambda *_: contextlib.nullcontext(None))
+    _train(data_dir, workdir)
+    assert len(trained) == 2
+
+
+def test_workers_share_a_workdir_and_exclude_another_run(tmp_path, monkeypatch):
+    def lock(held, index=0, strategy="auto"):
+        task = {"type": "worker", "index": index}
+        cluster = {"cluster": {"worker": ["a:1", "b:1"]}, "task": task}
+        monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
+        run._lock(TrainOptions("DATA", tmp_path, strategy=strategy), held)
+
+    with contextlib.ExitStack() as held:
+        for index in (0, 1):
+            lock(held, index)
+        for other in ((0,), (1,), (1, "cpu"), (1, "multiworker")):
+            with pytest.raises(ConfigError, match="found another run"):
+                lock(held, *other)
 
 
 # Killed and stopped.

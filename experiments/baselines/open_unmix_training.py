@@ -3,6 +3,7 @@
 PyTorch and openunmix are imported when training starts; `make comparison` installs them.
 """
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -10,11 +11,12 @@ import json
 import math
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sccunet.config import Config, ConfigError
-from sccunet.files import folder_written_whole
+from sccunet.files import folder_written_whole, lock_folder
 
 # Defaults of openunmix's training.
 _STFT = {"n_fft": 4096, "n_hop": 1024}
@@ -59,11 +61,34 @@ def train_open_unmix(config: Config, options: OpenUnmixOptions) -> None:
 
     Raises:
       AudioError: for data that cannot be trained on, before training starts.
-      ConfigError: if openunmix is missing, a setting is invalid, or `workdir` exists.
+      ConfigError: if openunmix is missing, a setting is invalid, `workdir` exists, or another
+        process trains for it.
     """
+    with _alone(Path(options.workdir)):
+        _check(config, options)
+        _train(config, options)
+
+
+@contextlib.contextmanager
+def _alone(workdir: Path) -> Iterator[None]:
+    """Context manager that refuses a second run before it trains for a workdir that will exist."""
+    folder, name = workdir.parent, f".{workdir.name[:60]}.lock"  # a name has 255 bytes at most
+    folder.mkdir(parents=True, exist_ok=True)
+    with lock_folder(folder, name) as ours:
+        if ours is False:  # None: the file system has no locks
+            raise ConfigError(
+                f"{workdir}: found another run that trains for it, expected a --workdir that no run"
+                " uses"
+            )
+        try:
+            yield
+        finally:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _train(config: Config, options: OpenUnmixOptions) -> None:
     from experiments.baselines.torch_system import import_package
 
-    _check(config, options)
     torch = import_package("torch")
     import_package("openunmix.utils")
 

@@ -3,8 +3,8 @@
 Nothing here imports TensorFlow before data and config have been checked.
 """
 
+import contextlib
 import dataclasses
-import os
 import re
 import signal
 import sys
@@ -13,7 +13,9 @@ from typing import NoReturn
 
 from experiments.training import records
 from experiments.training.options import TrainOptions
+from sccunet import cluster
 from sccunet.config import Config, ConfigError
+from sccunet.files import lock_folder
 
 # EX_TEMPFAIL of sysexits.h: all is saved, and the run can be continued.
 PREEMPTED = 75
@@ -25,8 +27,8 @@ def train(config: Config, options: TrainOptions) -> None:
     Raises:
       AudioError: before training starts, for data that cannot be trained on; later, for a file that
         becomes unreadable.
-      ConfigError: for a workdir of another run, weights that do not fit, missing devices or a
-        missing reader, or a loss or gradients that are not finite.
+      ConfigError: for a workdir of another run or in use, weights that do not fit, missing devices
+        or a missing reader, or a loss or gradients that are not finite.
       SystemExit: with `PREEMPTED`, when SIGTERM has stopped the run and everything is saved, or
         when another worker has disappeared.
     """
@@ -34,7 +36,8 @@ def train(config: Config, options: TrainOptions) -> None:
         signal.SIGTERM, lambda *_: _leave("stopped before the first step", options.workdir)
     )
     try:
-        _train(config, options)
+        with contextlib.ExitStack() as held:
+            _train(config, options, held)
     except Exception as error:
         if not _is_of_workers(error, options.strategy):
             raise
@@ -51,7 +54,7 @@ def _leave(why: str, workdir: Path) -> NoReturn:
 
 def _is_of_workers(error: Exception, strategy: str) -> bool:
     """Whether an error is of the kinds that are raised when another worker has disappeared."""
-    if not os.environ.get("TF_CONFIG") or strategy not in ("auto", "multiworker"):
+    if not cluster.spans(strategy):
         return False
     import tensorflow as tf
 
@@ -59,7 +62,19 @@ def _is_of_workers(error: Exception, strategy: str) -> bool:
     return isinstance(error, tuple(getattr(tf.errors, f"{kind}Error") for kind in kinds))
 
 
-def _train(config: Config, options: TrainOptions) -> None:
+def _lock(options: TrainOptions, held: contextlib.ExitStack) -> None:
+    """Locks the workdir, or refuses it; each worker of a run has a lock of its own."""
+    worker = cluster.later_worker() if cluster.spans(options.strategy) else ""
+    ours = held.enter_context(lock_folder(options.workdir, f".lock{'-' * bool(worker)}{worker}"))
+    if ours is False:  # None: the file system has no locks
+        raise ConfigError(
+            f"{options.workdir}: found another run that trains in it, expected a --workdir that no"
+            " run uses"
+        )
+
+
+def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) -> None:
+    """Trains; `held` keeps the workdir's lock."""
     from data_pipeline import readers, splits, tracks
 
     if len(config.model.stems) < 2:
@@ -67,13 +82,18 @@ def _train(config: Config, options: TrainOptions) -> None:
             f"config.model.stems: found {config.model.stems}, expected at least two to train on:"
             " the mixture is their sum"
         )
+    workdir, data_dir = options.workdir, options.data_dir
+    if there := workdir.is_dir():  # otherwise it is made when data and devices have been checked
+        _lock(options, held)
     training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
     # TensorFlow is imported from here on.
     reader = readers.reader_named(options.reader)
     strategy = devices(config, options)
-    workdir, data_dir = options.workdir, options.data_dir
+    if not there:
+        workdir.mkdir(parents=True, exist_ok=True)
+        _lock(options, held)
     config = records.resolve(config, workdir, data_dir, training, validation, how)
 
     from data_pipeline.volumes import training_volumes

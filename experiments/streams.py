@@ -36,7 +36,7 @@ def protect() -> None:
 def lost_output() -> OSError | None:
     """Returns why standard output could not be written, unless its reader was gone."""
     sys.stdout.flush()
-    return getattr(getattr(getattr(sys.stdout, "buffer", None), "raw", None), "lost", None)
+    return getattr(_file_of(sys.stdout), "lost", None)
 
 
 class _Sink(io.FileIO):
@@ -73,11 +73,19 @@ def _protected(stream: io.TextIOBase | None, number: int) -> io.TextIOBase:
             }
         except (AttributeError, io.UnsupportedOperation):  # in notebooks and tests
             return stream
-        if isinstance(getattr(stream.buffer, "raw", None), _Sink):
+        if isinstance(_file_of(stream), _Sink):
             return stream
         stream.flush()
     sink = _Sink(number, "wb", closefd=False)
-    return io.TextIOWrapper(io.BufferedWriter(sink), errors=_NAMES, **options)
+    # PYTHONUNBUFFERED and `python -u` mean that nothing waits in a buffer.
+    buffer = sink if options.get("write_through") else io.BufferedWriter(sink)
+    return io.TextIOWrapper(buffer, errors=_NAMES, **options)
+
+
+def _file_of(stream: io.TextIOBase) -> io.IOBase | None:
+    """Returns the file below a stream and its buffer."""
+    buffer = getattr(stream, "buffer", None)
+    return getattr(buffer, "raw", buffer)
 
 
 def _encode_anything(error: UnicodeError) -> tuple[str | bytes, int]:

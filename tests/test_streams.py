@@ -54,3 +54,14 @@ def test_names_that_the_encoding_lacks_are_written(tmp_path, monkeypatch):
             print(text, end="", flush=True)
             monkeypatch.undo()
         assert path.read_bytes() == expected
+
+
+def test_unbuffered_streams_stay_unbuffered():
+    """As under PYTHONUNBUFFERED; otherwise the lines of both streams change places."""
+    code = "import sys; from experiments import streams; streams.protect()\n"
+    code += "for i in range(3): print(i); print(i, file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-u", "-c", code],
+        cwd=process.ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ["0", "0", "1", "1", "2", "2"]

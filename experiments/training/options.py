@@ -26,7 +26,7 @@ class TrainOptions:
     init_from: str | os.PathLike | None = None
     strategy: str = "auto"
     tpu: str | None = None
-    reader: str = "mmap"
+    reader: str = "numpy"
     deterministic: bool = False
     checkpoint_minutes: float | None = None
 

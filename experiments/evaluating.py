@@ -6,7 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from tqdm import tqdm
 from experiments import cli, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import SYSTEMS, load_system
-from sccunet.config import Config, ConfigError
+from sccunet.config import Config, ConfigError, UserError
 from sccunet.files import read_json, write_whole
 from sccunet.reconstruction import Reconstruction
 from sccunet.runs import exported_version
@@ -69,14 +69,16 @@ def evaluate(options: Options) -> dict[str, Any]:
     `if __name__ == "__main__"`.
 
     Returns:
-      The summary of these tracks, from `scoring.summarise`.
+      The summary of the tracks that have scores, from `scoring.summarise`. If there are others, it
+      has "failed": "<split>/<track>" -> why this track has none.
 
     Raises:
       ConfigError: for an unknown system, a model that cannot be read, or an `output_dir` with other
         scores.
-      AudioError: for tracks that cannot be found or read.
+      AudioError: for tracks that cannot be found, or whose headers are bad.
+      UserError: if all tracks fail.
     """
-    from data_pipeline.tracks import check_finite, find_tracks
+    from data_pipeline.tracks import find_tracks, first_few
 
     config = scored_config(options.system, options.model, options.config)
     output_dir, excerpt = Path(options.output_dir), options.excerpt
@@ -96,20 +98,32 @@ def evaluate(options: Options) -> dict[str, Any]:
     check_settings(output_dir, settings)
     keys = {f"{track.split}/{track.name}": track for track in tracks}
     missing = [track for key, track in keys.items() if not (output_dir / f"{key}.json").exists()]
+    failed: dict[str, str] = {}
     if missing:
-        check_finite(missing)
         system = load_system(
             options.system, config, options.model, options.weights, options.reconstruction
         )
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         jobs = options.jobs or default_jobs(missing, config, excerpt)
         progress = tqdm(
-            total=len(keys), initial=len(keys) - len(missing), desc="scoring", unit="track"
+            total=len(keys),
+            initial=len(keys) - len(missing),
+            desc="scoring",
+            unit="track",
+            disable=None,
         )
         with progress:
-            estimates = (estimate(system, track, config, excerpt) for track in missing)
-            _score(estimates, config, output_dir, jobs, progress)
-    summary = scoring.summarise(output_dir, keys)
+            failed = _score(
+                missing, lambda track: estimate(system, track, config, excerpt), config, output_dir,
+                jobs, progress,
+            )  # fmt: skip
+    if len(failed) == len(keys):
+        raise UserError(first_few(list(failed.values())))
+    for reason in failed.values():
+        cli.report(reason)
+    summary = scoring.summarise(output_dir, [key for key in keys if key not in failed])
+    if failed:
+        summary["failed"] = failed
     write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
     return summary
 
@@ -255,10 +269,12 @@ def estimate(system: System, track: Any, config: Config, excerpt: float | None =
       excerpt: seconds from the middle of the track; None: all.
 
     Raises:
+      AudioError: for NaN or infinity in the track's files.
       ConfigError: for estimates of another shape, or with NaN or infinity.
     """
-    from data_pipeline.tracks import middle, read_mixture, read_stems
+    from data_pipeline.tracks import check_finite, middle, read_mixture, read_stems
 
+    check_finite([track])
     key = f"{track.split}/{track.name}"
     start, frames = middle(track, excerpt, config)
     references = read_stems(track, config, start, frames)
@@ -279,36 +295,55 @@ def estimate(system: System, track: Any, config: Config, excerpt: float | None =
 
 
 def _score(
-    tracks: Iterable[Estimates], config: Config, output_dir: Path, jobs: int, progress: tqdm
-) -> None:
-    """Scores in processes, while this one estimates the next track."""
+    tracks: Iterable[Any],
+    estimate_track: Callable[[Any], Estimates],
+    config: Config,
+    output_dir: Path,
+    jobs: int,
+    progress: tqdm,
+) -> dict[str, str]:
+    """Scores in processes, while this one estimates the next track; returns failures by track."""
     pool = concurrent.futures.ProcessPoolExecutor(
         jobs, multiprocessing.get_context("spawn"), initializer=cli.start_worker
     )
-    waiting: set[concurrent.futures.Future] = set()
-    first = concurrent.futures.FIRST_COMPLETED
+    waiting: dict[concurrent.futures.Future, str] = {}
+    failed: dict[str, str] = {}
 
     def collect(until: int) -> None:
-        nonlocal waiting
         while len(waiting) > until:
-            done, waiting = concurrent.futures.wait(waiting, return_when=first)
+            done, _ = concurrent.futures.wait(
+                waiting, return_when=concurrent.futures.FIRST_COMPLETED
+            )
             for future in done:
-                future.result()
+                key = waiting.pop(future)
+                try:
+                    future.result()
+                except BrokenProcessPool:
+                    raise
+                except Exception as error:
+                    failed[key] = cli.failure(key, error)
                 progress.update()
 
     try:
         for track in tracks:
+            try:
+                found = estimate_track(track)
+            except Exception as error:  # the others are scored
+                key = f"{track.split}/{track.name}"
+                failed[key] = cli.failure(key, error)
+                progress.update()
+                continue
             with mock.patch.dict(os.environ, ONE_THREAD):  # the new processes inherit it
                 future = pool.submit(
                     scoring.score_track,
-                    track.references,
-                    track.estimates,
+                    found.references,
+                    found.estimates,
                     config.model.stems,
                     config.model.sample_rate,
                     output_dir,
-                    track.key,
+                    found.key,
                 )
-            waiting.add(future)
+            waiting[future] = found.key
             collect(until=jobs)  # at most one track waits: bounded memory
         collect(until=0)
     except BrokenProcessPool as error:
@@ -318,3 +353,4 @@ def _score(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
+    return failed

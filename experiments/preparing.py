@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from data_pipeline import audio, listing
 from data_pipeline.wav import AudioError, wav_info
 from experiments import cli
-from sccunet.config import UserError
 from sccunet.files import folder_written_whole
 
 _MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -37,7 +36,7 @@ def prepare(
 
     Raises:
       UserError: one line for each bad file or track. If one is found before decoding, nothing is
-        written; later, only whole tracks are.
+        written; later, the other tracks are.
     """
     from concurrent.futures.process import BrokenProcessPool
 
@@ -80,17 +79,18 @@ def _plan(
             else:
                 check_sources(sources)
                 todo[target] = sources
-        except AudioError as error:
-            bad.append(str(error))
+        except Exception as error:  # may be a library's own
+            bad.append(cli.failure(path, error))
     if bad:
         raise AudioError(first_few(bad))
     return todo, len(found) - len(todo)
 
 
 def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
-    """Decodes tracks in worker processes; after the first bad track no more are started."""
+    """Decodes tracks in worker processes; those that fail don't stop the others."""
     import concurrent.futures
     import multiprocessing
+    from concurrent.futures.process import BrokenProcessPool
 
     from tqdm import tqdm
 
@@ -107,23 +107,18 @@ def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int) -> None:
         tqdm(total=len(todo), unit="track", disable=None) as bar,
     ):
         pending = {
-            pool.submit(prepare_track, target, sources, sample_rate)
+            pool.submit(prepare_track, target, sources, sample_rate): target
             for target, sources in todo.items()
         }
-        while pending:
-            done, pending = concurrent.futures.wait(
-                pending, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            for future in done:
-                bar.update()
-                try:
-                    for warning in future.result():
-                        bar.write(f"warning: {warning}", file=sys.stderr)
-                except UserError as error:
-                    bad.append(str(error))
-            if bad:
-                # Running tracks are finished; no more are started.
-                pending = {future for future in pending if not future.cancel()}
+        for future in concurrent.futures.as_completed(pending):
+            bar.update()
+            try:
+                for warning in future.result():
+                    bar.write(f"warning: {warning}", file=sys.stderr)
+            except BrokenProcessPool:
+                raise
+            except Exception as error:
+                bad.append(cli.failure(pending[future], error))
     if bad:
         raise AudioError(first_few(bad))
 

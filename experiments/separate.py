@@ -25,7 +25,7 @@ from data_pipeline import audio
 from experiments import cli
 from experiments.separating import separation_flags, stem_folders
 from experiments.separating.recording import separate_file
-from sccunet.config import ConfigError, UserError
+from sccunet.config import ConfigError
 
 
 def main(files: Sequence[str]) -> None:
@@ -51,8 +51,8 @@ def main(files: Sequence[str]) -> None:
             try:
                 with audio.recording(file, salvage=True):
                     pass
-            except UserError as error:
-                _report(error)
+            except Exception as error:
+                cli.report_failure(file, error)
                 del folders[folder]
     if folders:
         from sccunet.separation import Separator
@@ -62,16 +62,12 @@ def main(files: Sequence[str]) -> None:
         try:
             separate_file(separator, file, folder, output)
             done += 1
-        except UserError as error:
-            _report(error)
+        except Exception as error:  # may be a library's own, and others are waiting
+            cli.report_failure(file, error)
     skipped = " (files with existing stems skipped)" if given.skip_existing else ""
     print(f"stems of {done} of {count} files{skipped}: {given.output_dir}")
     if done < count:
         sys.exit(1)
-
-
-def _report(error: UserError) -> None:
-    cli.report(cli.one_line(str(error)))
 
 
 if __name__ == "__main__":

@@ -27,8 +27,12 @@ def protect() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
             os.set_inheritable(number, True)
-    sys.stdout = _protected(sys.stdout, 1)
-    sys.stderr = _protected(sys.stderr, 2)
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = getattr(sys, name)
+        protected = _protected(stream, number)
+        for place in (name, f"__{name}__"):
+            if getattr(sys, place) is stream:
+                setattr(sys, place, protected)
     # Made when absl was imported, with the standard error of that time.
     logging.get_absl_handler().python_handler.stream = sys.stderr
 

@@ -367,12 +367,31 @@ def test_a_users_mistake_is_one_line(program, refusal, data_dir, run, tmp_path):
     assert not (tmp_path / "scores").exists()
 
 
-def test_estimates_that_are_not_numbers(data_dir, run, tmp_path, monkeypatch):
-    broken = System(lambda mixture, references, key: np.nan * references)
-    monkeypatch.setattr(evaluating, "load_system", lambda *_: broken)
-    with pytest.raises(ConfigError, match="track song 0: found estimates that are NaN or infinite"):
-        evaluate(run, data_dir, tmp_path / "scores", system="irm")
-    assert not list(tmp_path.glob("scores/*/*.json"))
+def test_a_track_that_fails_is_named_and_the_others_are_scored(
+    data_dir, run, scaled, tmp_path, monkeypatch, capsys
+):
+    def separate(mixture, references, key):
+        if key == "test/song 1":
+            raise MemoryError
+        return np.nan * references if key == "test/song 2" else references[::-1]
+
+    monkeypatch.setattr(evaluating, "load_system", lambda *_: System(separate))
+    out, every = tmp_path / "scores", [f"test/song {i}" for i in range(3)]
+    summary = evaluate(run, data_dir, out, system="irm")
+    lines = {
+        "test/song 1": "test/song 1: MemoryError",
+        "test/song 2": "track song 2: found estimates that are NaN or infinite, expected numbers;"
+        " the model is broken",
+    }
+    assert (summary["tracks"], summary["failed"]) == (every[:1], lines)
+    assert json.loads((out / "summary.json").read_text()) == summary
+    assert capsys.readouterr().err.splitlines()[-2:] == [f"error: {why}" for why in lines.values()]
+    with pytest.raises(UserError, match=r"^test/song 1: MemoryError\ntrack song 2: found"):
+        evaluate(run, data_dir, out, system="irm", names=["song 1", "song 2"])
+
+    monkeypatch.setattr(scoring, "score_track", mock.Mock(side_effect=OSError(28, "No space")))
+    with pytest.raises(UserError, match=r"^test/song 0: OSError: \[Errno 28\] No space$"):
+        evaluate(run, data_dir, tmp_path / "full", system="scaled", names=["song 0"])
 
 
 def test_scoring_needs_no_tensorflow(tmp_path):

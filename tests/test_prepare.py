@@ -1,5 +1,6 @@
 """What prepare writes, skips and refuses, and the program on a machine without ffmpeg."""
 
+import concurrent.futures
 import io
 import os
 import re
@@ -297,16 +298,25 @@ def test_what_only_decoding_finds(tmp_path, make):
     assert os.listdir(target.parent) == []
 
 
-def test_a_bad_track_leaves_whole_tracks_only(tmp_path):
+def test_tracks_that_fail_do_not_stop_the_others(tmp_path, monkeypatch):
     message = _bad_nan(tmp_path)
-    for number in range(9):
-        _make(tmp_path, f"good {number}/x.wav", _noise(0.2))
-    assert _refusal(tmp_path, jobs=1) == message
-    done = sorted(os.listdir(tmp_path / "out" / "train"))
-    # No partial track; tracks that waited behind the bad one were not started.
-    assert set(done) < {f"good {number}" for number in range(9)}
-    for name in done:
-        assert wav_info(tmp_path / "out" / "train" / name / "x.wav").frames == 8_820
+    for name in ("a", "odd", "z"):
+        _make(tmp_path, f"{name}/x.wav", _noise(0.2))
+    prepare_track = preparing.prepare_track
+
+    def prepare(target, *how):
+        if target.endswith("odd"):
+            raise MemoryError("no\nroom")
+        return prepare_track(target, *how)
+
+    monkeypatch.setattr(preparing, "prepare_track", prepare)
+    threads = concurrent.futures.ThreadPoolExecutor
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", lambda jobs, **_: threads(jobs))
+    out = tmp_path / "out" / "train"
+    assert _refusal(tmp_path, jobs=1) == f"{message}\n{out}/odd: MemoryError: no"
+    assert sorted(os.listdir(out)) == ["a", "z"]
+    for name in ("a", "z"):
+        assert wav_info(out / name / "x.wav").frames == 8_820
 
 
 def test_no_input(tmp_path):

@@ -7,6 +7,7 @@ import resource
 import signal
 import struct
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -572,3 +573,38 @@ def test_goes_on_without_anybody_to_tell(run, tmp_path):
     done = process.run(*line, *paths, gone={0: "closed", 1: "unread", 2: "closed"})
     assert done.returncode == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"loud", "soft"}
+
+
+def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
+    from experiments import cli, separate
+    from experiments.separating import separation_flags
+
+    files = [tmp_path / name for name in ("a.wav", "odd.wav", "big.wav", "z.wav")]
+    for path in files:
+        audio.write_wav(path, np.zeros((10, 1)), 44_100)
+    errors = {"odd.wav": RuntimeError("one\ntwo"), "big.wav": MemoryError(), "a.wav": None}
+    done = []
+
+    def separate_one(separator, file, folder, output):
+        if error := errors.get(Path(file).name):
+            raise error
+        done.append(folder.name)
+
+    given = {"model": run, "output_dir": tmp_path / "out", "precision": "float32"}
+    for flag in ("overwrite", "skip_existing", "recursive"):
+        given[flag] = False
+    monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**given))
+    monkeypatch.setattr(separation_flags, "output_of_flags", lambda: Output({}))
+    monkeypatch.setattr(cli, "reconstruction_of_flags", lambda: None)
+    monkeypatch.setattr(Separator, "load", lambda *_: None)
+    monkeypatch.setattr(separate, "separate_file", separate_one)
+    with pytest.raises(SystemExit) as ended:
+        separate.main(list(map(str, files)))
+    assert (ended.value.code, done) == (1, ["a", "z"])
+    out, err = capsys.readouterr()
+    assert out == f"stems of 2 of 4 files: {tmp_path}/out\n"
+    odd, big = files[1:3]
+    assert err == f"error: {odd}: RuntimeError: one\nerror: {big}: MemoryError\n"
+    errors["a.wav"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        separate.main(list(map(str, files)))

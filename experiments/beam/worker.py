@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from experiments import streams
+from experiments import cli, streams
 from sccunet.config import UserError
 from sccunet.files import write_whole
 
@@ -96,11 +96,10 @@ def do(
             warnings = work(loaded, *arguments)
             result["status"] = "skipped" if warnings is None else "done"
             result["warnings"] = warnings or []
-        except UserError as error:
-            result["failed"] = [str(error)]
-        except Exception as error:  # a bug, but thousands of other units are waiting
-            traceback.print_exc()
-            result["failed"] = [f"{name}: {type(error).__name__}: {error}"]
+        except Exception as error:  # thousands of other units are waiting
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            result["failed"] = [cli.failure(name, error)]
     _write_record(record, json.dumps(result))
 
 

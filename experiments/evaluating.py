@@ -83,18 +83,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     config = scored_config(options.system, options.model, options.config)
     output_dir, excerpt = Path(options.output_dir), options.excerpt
     tracks = find_tracks(options.data_dir, config, split=options.split, names=options.names)
-    settings = settings_of(
-        options.model,
-        config,
-        str(Path(options.data_dir).resolve()),
-        options.split,
-        options.system,
-        options.weights,
-    )
-    if excerpt:
-        settings["excerpt_seconds"] = excerpt
-    if options.system == "model" and options.reconstruction.mask != "none":
-        settings["reconstruction"] = dataclasses.asdict(options.reconstruction)
+    settings = _settings(options, config)
     check_settings(output_dir, settings)
     keys = {f"{track.split}/{track.name}": track for track in tracks}
     missing = [track for key, track in keys.items() if not (output_dir / f"{key}.json").exists()]
@@ -143,6 +132,23 @@ def scored_config(system: str, model: str | os.PathLike | None, config: Config |
     if system == "model" or config is None:
         raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
     return config
+
+
+def _settings(options: Options, config: Config) -> dict[str, Any]:
+    """Returns what determines the scores of these options."""
+    settings = settings_of(
+        options.model,
+        config,
+        str(Path(options.data_dir).resolve()),
+        options.split,
+        options.system,
+        options.weights,
+    )
+    if options.excerpt:
+        settings["excerpt_seconds"] = options.excerpt
+    if options.system == "model" and options.reconstruction.mask != "none":
+        settings["reconstruction"] = dataclasses.asdict(options.reconstruction)
+    return settings
 
 
 def settings_of(

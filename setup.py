@@ -22,7 +22,7 @@ setup(
         "absl-py",
         "filelock>=3.13",
         "ml_collections",
-        "av>=14",
+        "av>=16.1",
         "soundfile",
         "soxr",
         "scipy",

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from data_pipeline import decode
+from data_pipeline import containers, decode
 from data_pipeline.wav import (
     AudioError,
     EncodingError,
@@ -108,11 +108,11 @@ def recording(
             streams, seconds = 1, wav.seconds or None
             about = seconds
         else:
-            container = stack.enter_context(decode.opened(path))
-            source = decode.audio_stream(path, container, stream)
+            container = stack.enter_context(containers.opened(path))
+            source = containers.audio_stream(path, container, stream)
             blocks = decode.decoded(path, container, source, salvage)
             streams = len(container.streams.audio)
-            seconds = decode.stated_seconds(container, source)
+            seconds = containers.stated_seconds(container, source)
             about = seconds or (container.duration or 0) / 1e6 or None
         stack.enter_context(contextlib.closing(blocks))
         first = next(blocks)  # decoder and container may disagree

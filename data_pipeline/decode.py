@@ -1,20 +1,23 @@
-"""Decodes audio with FFmpeg's libraries, through PyAV, and salvages damaged files.
+"""Puts the decoded frames of a file together, and salvages damaged files."""
 
-PyAV is imported only where it is used, so that programs show their flags at once.
-"""
-
-import contextlib
 import math
-import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from data_pipeline.wav import AudioError, DamagedError, bad_file, damaged, file_size
+from data_pipeline.containers import stated_seconds
+from data_pipeline.frames import (
+    BARE,
+    Failure,
+    Frame,
+    counted_by_encoder,
+    flac_time,
+    frame_samples,
+    frames,
+)
+from data_pipeline.wav import AudioError, DamagedError, bad_file, damaged
 
-# Containers that state the length of a stream; for others (mp3 above all) FFmpeg guesses.
-_STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
 # Seconds by which stated and decoded length may differ in intact files: a coder pads the end, and
 # Opus counts samples that are skipped at the start.
 _DURATION_SLACK = 0.1
@@ -22,44 +25,16 @@ _DURATION_SLACK = 0.1
 _TIME_SLACK = 0.05
 # Noise may decode to a single frame, but not to this many in a row.
 _NO_NOISE = 10
-
-
-@contextlib.contextmanager
-def opened(path: str):
-    import av
-
-    file_size(path, "an audio file")
-    # Tags in an unknown encoding must not cause a failure; PyAV 19 ignores them by itself.
-    kept = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-    try:
-        # An absolute path is never mistaken for a URL.
-        container = av.open(os.path.abspath(path), **kept)
-    except (av.error.FFmpegError, OSError) as error:
-        raise bad_file(path, f"no readable audio ({error.strerror})", "an audio file") from error
-    with container:
-        yield container
-
-
-def audio_stream(path: str, container: Any, index: int) -> Any:
-    streams = container.streams.audio
-    if len(streams) <= index:
-        raise bad_file(path, f"{len(streams)} audio streams", f"at least {index + 1}")
-    context = streams[index].codec_context
-    if context is None or not context.sample_rate or not context.layout.nb_channels:
-        raise bad_file(
-            path, "an audio stream of unknown coding", "one that FFmpeg's libraries decode"
-        )
-    return streams[index]
-
-
-def stated_seconds(container: Any, stream: Any) -> float | None:
-    if container.format.name in _STATES_DURATION and stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return None
+# The first MP3 frames may be skipped as a whole, since the coder starts with a delay.
+_MP3_SKIPPED = 2
+# Bytes at a frame's start that are the same in all frames of a file.
+_SYNC = 2
 
 
 def decoded(path: str, container: Any, stream: Any, salvage: bool) -> Iterator[np.ndarray]:
     """Yields the blocks of `audio.recording`: float32 `[samples, channels]`.
+
+    Bytes behind the last frame that are no audio, such as tags and padding, are no damage.
 
     Raises:
       AudioError: if the file has less audio than it states, or some can't be decoded.
@@ -82,47 +57,77 @@ class _Decoding:
 
     def __init__(self, path: str, container: Any, stream: Any, salvage: bool):
         self.path, self.container, self.stream, self.salvage = path, container, stream, salvage
+        self.kind = container.format.name
         self.stated = stated_seconds(container, stream)
+        self.counts = self.stated is not None  # whether timestamps count samples
         self.limit = (container.duration or 0) / 1e6 if self.stated is None else self.stated
-        self.flac = container.format.name == "flac"
-        # Rate and channels of the first frame, and the stated end in samples.
-        self.rate, self.channels, self.end = 0, 0, math.inf
+        # Rate, channels and samples of the first frame, and the stated end in samples.
+        self.rate, self.channels, self.block, self.end = 0, 0, 0, math.inf
         self.origin = None  # the timestamp of sample 0, in seconds
+        self.time = None  # that of the latest frame
         self.count = 0  # samples so far, including silence and padding
         self.late = []  # samples after the stated end: the coder's padding
-        self.failure, self.changed = None, None  # the first error; how the format changed
+        self.head, self.position = b"", None  # how frames begin; where the first one is
+        # The first failure since the last frame: damage, or the end of the audio.
+        self.pending: Failure | None = None
+        self.reason, self.changed = None, None  # of the first damage; how the format changed
         # Number of samples replaced by zeros; time of the first damage, in seconds.
         self.lost, self.first_lost = 0, None
-        self.good, self.bad, self.row = 0, 0, 0  # frames; errors; frames since the last error
-        self.is_audio = not salvage  # noise may decode to single frames
+        self.good, self.bad, self.row = 0, 0, 0  # frames; failures; frames since the last failure
+        self.is_audio = False  # noise may decode to single frames
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yields all that can be decoded; without `salvage`, up to the first error."""
-        for frame in _frames(self.container, self.stream):
-            if isinstance(frame, Exception):
-                self._note(frame)
-                if not self.salvage:
-                    break
+        """Yields all that can be decoded; without `salvage`, up to the first damage."""
+        for found in frames(self.container, self.stream):
+            if isinstance(found, Failure):
+                self.bad, self.row = self.bad + 1, 0
+                self.pending = self.pending or found
                 continue
-            if not self._fits(frame):
+            if (self.pending and not self.salvage) or not self._fits(found.frame):
                 break
             try:
-                samples = _frame_samples(frame)
+                samples = frame_samples(found.frame)[: found.samples]
             except ValueError as error:  # PyAV cannot convert this format to NumPy
                 expected = "16-bit, float or the like"
-                raise bad_file(self.path, f"{frame.format.name} samples", expected) from error
-            gap = self._gap_before(frame) if self.salvage else 0
+                name = found.frame.format.name
+                raise bad_file(self.path, f"{name} samples", expected) from error
+            if self._starts_again(found):
+                yield from self.late
+                self.late = []
+            gap = self._gap_before()
+            if gap and not self.salvage:
+                self.reason = f"{gap / self.rate:.2f} s are missing"
+                break
             while gap > 0:
                 yield np.zeros((min(gap, 4096), self.channels), np.float32)
                 gap -= 4096
+            self._note_pending()
+            if not self.good:
+                self.head, self.position = found.head, found.position
             self.good, self.row = self.good + 1, self.row + 1
             self.is_audio = self.is_audio or self.row >= _NO_NOISE
             yield from self._up_to_end(samples)
+        if self.pending and self._lost_at_end(self.pending):
+            self._note_pending()
 
-    def _note(self, error: Exception) -> None:
-        self.failure = self.failure or error
-        self._note_damage()
-        self.bad, self.row = self.bad + 1, 0
+    def _lost_at_end(self, failure: Failure) -> bool:
+        """Whether the bytes behind the last frame are, or replace, audio."""
+        if failure.head is None or not self.good:
+            return True
+        if failure.head and self.head.startswith(failure.head[:_SYNC]):  # a frame that was cut
+            return True
+        if self.kind == "mp3":
+            counted = self.position and counted_by_encoder(self.path, self.position)
+            return bool(counted) and self.good < counted - _MP3_SKIPPED
+        # Of these containers FFmpeg's libraries do not know the length.
+        guessed = self.kind in (*BARE, "ogg")
+        return not guessed and self.count / self.rate < self.limit - _DURATION_SLACK
+
+    def _note_pending(self) -> None:
+        if self.pending:
+            self.reason = self.reason or self.pending.reason
+            self._note_damage()
+            self.pending = None
 
     def _note_damage(self) -> None:
         if self.first_lost is None:
@@ -132,8 +137,9 @@ class _Decoding:
         """Whether a frame has the rate and the channels of the first one."""
         found = frame.sample_rate, frame.layout.nb_channels
         if not self.rate:
-            self.rate, self.channels = found
-            self.end = math.inf if self.stated is None else round(self.stated * self.rate)
+            self.rate, self.channels, self.block = *found, frame.samples
+            if self.stated is not None and self.stream.codec_context.name != "flac":  # never padded
+                self.end = round(self.stated * self.rate)
         elif found != (self.rate, self.channels):
             self.changed = (
                 f"{self.path}: found {found[0]} Hz and {found[1]} channels after"
@@ -142,28 +148,55 @@ class _Decoding:
             )
         return not self.changed
 
-    def _gap_before(self, frame: Any) -> int:
-        """Number of samples missing before a frame, according to its timestamp."""
-        if frame.pts is None or not frame.time_base:
+    def _starts_again(self, found: Frame) -> bool:
+        """Whether timestamps start again, as in chained and joined files.
+
+        The next frames have their place behind the last one, and the stated end is wrong.
+        """
+        before, self.time = self.time, self._time_of(found)
+        goes_back = before is not None and self.time is not None and self.time <= before
+        if not found.chained and not (goes_back and self.kind == "flac"):
+            return False
+        self.block = found.frame.samples
+        time = self._time_of(found)
+        self.origin = None if time is None else time - self.count / self.rate
+        self.limit += self.count / self.rate
+        self.stated, self.end = None, math.inf
+        return True
+
+    def _time_of(self, found: Frame) -> float | None:
+        if self.kind == "flac":
+            return flac_time(found.head, self.block, self.rate)
+        return found.time
+
+    def _start(self) -> float:
+        """The timestamp of sample 0, in seconds; `self.time` is that of the first frame."""
+        if not self.pending:
+            return self.time
+        if self.kind == "flac":
+            # The file may be cut from a longer one, whose frames its numbers count. If there are
+            # other bytes in front of the first frame, the frames there are lost.
+            return flac_time(self.pending.head, self.block, self.rate) or 0.0
+        start = self.stream.start_time
+        return self.time if start is None else float(start * self.stream.time_base)
+
+    def _gap_before(self) -> int:
+        """Number of samples missing before a frame, according to its timestamp, `self.time`."""
+        if self.time is None:
             return 0
-        time = float(frame.pts * frame.time_base)
         if self.origin is None:
-            start = self.stream.start_time
-            skipped = self.bad and start is not None
-            self.origin = float(start * self.stream.time_base) if skipped else time
-            if self.flac:
-                # If the first frame is damaged, this is the time of a later one.
-                time, self.origin = time if self.bad else 0.0, 0.0
-        gap = round((time - self.origin) * self.rate) - self.count
+            self.origin = self._start()
+        gap = round((self.time - self.origin) * self.rate) - self.count
         # In some containers timestamps do not count samples: only errors show damage there.
-        after_error = self.bad and not self.row
-        stated = self.stated is not None and gap > _TIME_SLACK * self.rate
-        known = self.flac or after_error or stated
+        after_error = self.pending is not None
+        jump = self.counts and gap > _TIME_SLACK * self.rate
+        known = self.kind == "flac" or after_error or jump
         if not known or not 0 < gap <= (self.limit + _DURATION_SLACK) * self.rate - self.count:
             return 0
-        self._note_damage()
-        self.lost += gap
-        self.count += gap
+        if self.salvage:
+            self._note_damage()
+            self.lost += gap
+            self.count += gap
         return gap
 
     def _up_to_end(self, samples: np.ndarray) -> Iterator[np.ndarray]:
@@ -172,23 +205,24 @@ class _Decoding:
         self.count += len(samples)
         if within:
             yield samples[:within]
-        if within < len(samples):
+        if within < len(samples) and self.kind != "au":  # whose header counts bytes
             self.late.append(samples[within:])
-        if self.count - self.end > _DURATION_SLACK * self.rate:  # too much for padding
+        if self.late and self.count - self.end > _DURATION_SLACK * self.rate:  # no padding
             yield from self.late
             self.late, self.end = [], math.inf
 
     def check_start(self) -> None:
         """Raises AudioError if there is no audio or, without `salvage`, after an error."""
         if not self.is_audio and self.bad > self.good:
+            self._note_pending()
             self.count = 0  # noise
-        if self.failure and not (self.salvage and self.count):
+        if self.reason and not (self.salvage and self.count):
             raise bad_file(
                 self.path,
                 f"audio that cannot be decoded after {self.count / (self.rate or 1):.1f} s"
-                f" ({self.failure.strerror})",
+                f" ({self.reason})",
                 "audio that decodes to its end",
-            ) from self.failure
+            )
         if not self.count:
             raise bad_file(self.path, "no samples", "audio")
 
@@ -196,9 +230,7 @@ class _Decoding:
         """Raises DamagedError, or AudioError without `salvage`, if audio was lost."""
         if self.changed:
             raise DamagedError(self.changed) if self.salvage else AudioError(self.changed)
-        # FLAC's length is exact.
-        slack = 0.5 / self.rate if self.flac else _DURATION_SLACK
-        short = self.stated is not None and self.count / self.rate < self.stated - slack
+        short = self.stated is not None and self.count / self.rate < self.stated - self._slack()
         if short and not self.salvage:
             raise bad_file(
                 self.path,
@@ -214,50 +246,9 @@ class _Decoding:
                 self.first_lost,
             )
 
-
-def _frames(container: Any, stream: Any) -> Iterator[Any]:
-    """Yields a stream's frames, and errors in place of those that can't be decoded."""
-    import av
-
-    # FLAC has checksums, which reveal damage if this option is set.
-    options = {"err_detect": "crccheck+explode"}
-    # FFmpeg's libraries cut an Ogg file of a single page, which is always short, at the wrong
-    # place. With this flag they do not cut, but also return a frame from before the first sample.
-    stated = stated_seconds(container, stream)
-    short_ogg = stated is not None and stated < 60 and stream.codec_context.name == "vorbis"
-    if short_ogg:
-        options["flags2"] = "+skip_manual"
-    stream.codec_context.options = options
-
-    failures = (av.error.FFmpegError, OSError)
-    too_early = short_ogg
-    try:
-        for packet in container.demux(stream):
-            try:
-                for frame in packet.decode():
-                    if not too_early:
-                        yield frame
-                    too_early = False
-            except failures as error:
-                yield error
-    except failures as error:
-        yield error
-
-
-def _frame_samples(frame: Any) -> np.ndarray:
-    """Converts a decoded frame to float32 `[samples, channels]`; integers are scaled exactly."""
-    if frame.format.is_planar and frame.layout.nb_channels >= 8:
-        import av
-
-        # PyAV reads past the end of 8 or more planes and may crash; this only interleaves them.
-        kind = frame.format.packed.name
-        resampler = av.AudioResampler(kind, frame.layout.name, frame.sample_rate)
-        frame.pts = None
-        (frame,) = resampler.resample(frame)
-    data = frame.to_ndarray()
-    data = data.T if frame.format.is_planar else data.reshape(-1, frame.layout.nb_channels)
-    if data.dtype == np.uint8:
-        return (data.astype(np.float32) - 128) / 128
-    if data.dtype.kind == "i":
-        return data.astype(np.float32) / np.float32(2 ** (8 * data.dtype.itemsize - 1))
-    return np.ascontiguousarray(data, np.float32)
+    def _slack(self) -> float:
+        """Seconds by which the audio may be shorter than stated."""
+        if self.kind != "flac":
+            return _DURATION_SLACK
+        # FLAC's length is exact, unless whole frames were cut off.
+        return math.inf if self.row else 0.5 / self.rate

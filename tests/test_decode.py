@@ -206,6 +206,40 @@ def test_flac_that_is_damaged_at_its_start_keeps_its_place(tmp_path):
     assert "s of it, from 0.00 s on, cannot be decoded and are silent" in message
 
 
+# As `ffmpeg -ss 3 -t 2 -c copy` cuts: frames keep their numbers, the header its number of samples.
+@pytest.mark.parametrize(("first", "last"), [(60, 100), (0, 40), (30, 70), (99, 100)])
+def test_flac_that_was_cut_between_frames_is_continuous(tmp_path, first, last):
+    path = tmp_path / "x.flac"
+    x, data = _flac(path, 99 * 4_096 + 77)
+    with av.open(str(path)) as file:
+        frames = [bytes(packet) for packet in file.demux() if packet.size]
+    assert len(frames) == 100
+    header = data[: -sum(map(len, frames))]
+    path.write_bytes(header + b"".join(frames[first:last]))
+    _, found, message = salvage(path)
+    assert message == ""
+    np.testing.assert_array_equal(found, x[first * 4_096 : last * 4_096])
+    np.testing.assert_array_equal(audio.read(path)[0], found)
+
+
+@pytest.mark.parametrize("place", [100, 40_000])
+def test_flac_that_was_cut_and_damaged(tmp_path, place):
+    path = tmp_path / "x.flac"
+    x, data = _flac(path, 100 * 4_096)
+    with av.open(str(path)) as file:
+        frames = [bytes(packet) for packet in file.demux() if packet.size]
+    held = bytearray(b"".join(frames[50:90]))
+    held[place] ^= 1
+    path.write_bytes(data[: -sum(map(len, frames))] + held)
+    _, found, message = salvage(path)
+    expected = x[50 * 4_096 : 90 * 4_096].copy()
+    at = place // len(frames[0]) * 4_096
+    np.testing.assert_array_equal(found[:at], expected[:at])
+    assert len(found) == len(expected)
+    np.testing.assert_array_equal(found[at + 2 * 4_096 :], expected[at + 2 * 4_096 :])
+    assert "s on, cannot be decoded and are silent" in message
+
+
 def test_truncated_flac_is_salvaged(tmp_path):
     path = tmp_path / "x.flac"
     x, data = _flac(path, 10 * 44_100)

@@ -1,0 +1,56 @@
+"""Opens audio files with FFmpeg's libraries, through PyAV.
+
+PyAV is imported only where it is used, so that programs show their flags at once.
+"""
+
+import contextlib
+import os
+from typing import Any
+
+from data_pipeline.wav import bad_file, file_size
+
+# Containers that state the length of a stream; for others (mp3 above all) FFmpeg guesses.
+_STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
+# FFmpeg's libraries look for the last page of an Ogg file, which tells the length, in this many
+# bytes at its end. If there is none, they guess.
+_OGG_END = 1 << 16
+
+
+@contextlib.contextmanager
+def opened(path: str):
+    import av
+
+    file_size(path, "an audio file")
+    # Tags in an unknown encoding must not cause a failure; PyAV 19 ignores them by itself.
+    kept = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+    try:
+        # An absolute path is never mistaken for a URL.
+        container = av.open(os.path.abspath(path), **kept)
+    except (av.error.FFmpegError, OSError) as error:
+        raise bad_file(path, f"no readable audio ({error.strerror})", "an audio file") from error
+    with container:
+        yield container
+
+
+def audio_stream(path: str, container: Any, index: int) -> Any:
+    streams = container.streams.audio
+    if len(streams) <= index:
+        raise bad_file(path, f"{len(streams)} audio streams", f"at least {index + 1}")
+    context = streams[index].codec_context
+    if context is None or not context.sample_rate or not context.layout.nb_channels:
+        raise bad_file(
+            path, "an audio stream of unknown coding", "one that FFmpeg's libraries decode"
+        )
+    return streams[index]
+
+
+def stated_seconds(container: Any, stream: Any) -> float | None:
+    name = container.format.name
+    if name not in _STATES_DURATION or not stream.duration or not stream.time_base:
+        return None
+    if name == "ogg":
+        with open(container.name, "rb") as file:
+            file.seek(max(os.path.getsize(container.name) - _OGG_END, 0))
+            if b"OggS" not in file.read():
+                return None
+    return float(stream.duration * stream.time_base)

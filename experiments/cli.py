@@ -163,13 +163,25 @@ def config_overrides() -> list[str]:
 
 
 def run_program(program: str, *arguments: str) -> int:
-    """Prints and runs the command of another program; returns its exit code."""
+    """Prints and runs the command of another program; returns its exit code.
+
+    On Ctrl-C, which that program receives too, this one ends after it: it may have to save. The
+    second Ctrl-C ends both at once.
+    """
     shown = " ".join(f'"{a}"' if " " in a else a for a in arguments)
     print(f"\n$ sccunet {program} {shown}", flush=True)
-    done = subprocess.run([sys.executable, "-m", f"experiments.{program}", *arguments])
-    if done.returncode < 0:  # it could not report this itself
-        report(f"{program}: killed by signal {-done.returncode}, perhaps out of memory")
-    return done.returncode
+    with subprocess.Popen([sys.executable, "-m", f"experiments.{program}", *arguments]) as running:
+        try:
+            code = running.wait()
+        except KeyboardInterrupt:
+            try:
+                running.wait()
+            except KeyboardInterrupt:
+                running.kill()
+            raise
+    if code < 0:  # it could not report this itself
+        report(f"{program}: killed by signal {-code}, perhaps out of memory")
+    return code
 
 
 def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:

@@ -11,7 +11,8 @@ Examples:
       sccunet train --strategy=multiworker --config=... --data_dir=... --workdir=...
 
 Run again with the same flags, the program continues from the last checkpoint in the workdir. On
-SIGTERM it saves a checkpoint and exits with code 75: run it again.
+SIGTERM or Ctrl-C it saves a checkpoint and exits with code 75: run it again. A second Ctrl-C ends
+it at once.
 """
 
 from collections.abc import Sequence

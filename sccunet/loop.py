@@ -51,7 +51,6 @@ def run_epochs(
     steps_per_epoch: int,
     epochs: int,
     callbacks: Sequence[keras.callbacks.Callback],
-    verbose: int,
 ) -> None:
     """Trains like `trainer.fit`, but from the trainer's current step, even within an epoch.
 
@@ -66,14 +65,11 @@ def run_epochs(
       steps_per_epoch: the number that the trainer was compiled with.
       epochs: number of epochs after which to stop.
       callbacks: Keras callbacks for training and test batches, epochs and the whole run.
-      verbose: as for `fit`.
     """
     callbacks = keras.callbacks.CallbackList(
         list(callbacks),
         add_history=True,
-        add_progbar=verbose != 0,
         model=trainer,
-        verbose=verbose,
         epochs=epochs,
         steps=steps_per_epoch,
     )

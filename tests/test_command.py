@@ -3,8 +3,10 @@
 import ast
 import os
 import runpy
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,7 @@ def test_programs_start_programs_of_their_own_installation(tmp_path):
     (other / "__init__.py").write_text("raise RuntimeError('another installation')")
     code = """
 import sys
+import time
 from experiments import cli
 sys.argv = ["test"]
 cli.run(lambda _: sys.exit(cli.run_program("configs")))
@@ -120,3 +123,43 @@ cli.run(lambda _: sys.exit(cli.run_program("configs")))
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "small_4stems" in done.stdout
+
+
+def test_ctrl_c_waits_for_the_program_that_was_started(tmp_path):
+    """As `train` needs, to save; a terminal sends it to both. The second one ends both."""
+    package = tmp_path / "experiments"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "slow.py").write_text(
+        "import signal, sys, time\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('saving', flush=True))\n"
+        "print('ready', flush=True)\n"
+        "sys.stdin.readline()\n"
+        "print('saved', flush=True)\n"
+    )
+    code = f"""
+from experiments import cli
+import os, sys
+os.environ["PYTHONPATH"] = {str(tmp_path)!r}
+cli.run_program("slow")
+"""
+    for last, printed in (("saved\n", "saved\n"), (None, "")):
+        with subprocess.Popen(
+            [sys.executable, "-P", "-c", code],
+            cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONSAFEPATH": "1"},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,
+        ) as running:  # fmt: skip
+            lines = iter(running.stdout.readline, "")
+            assert "ready\n" in lines
+            os.killpg(running.pid, signal.SIGINT)
+            assert next(lines) == "saving\n"
+            if last:
+                running.stdin.write("\n")
+                running.stdin.flush()
+            else:
+                time.sleep(0.5)  # the first has been taken
+                os.kill(running.pid, signal.SIGINT)
+            assert "".join(lines) == printed
+            assert running.wait(timeout=60) != 0
+            assert "KeyboardInterrupt" in running.stderr.read()

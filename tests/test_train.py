@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from kill_training import CHANGES, EPOCHS, STEPS, arrays, differences, flags, kill
 
-from data_pipeline import dataset, numpy_reader, readers, splits, tracks
+from data_pipeline import dataset, numpy_reader, readers, splits, tracks, volumes
 from data_pipeline.wav import AudioError, read_wav
 from experiments.training import fit as training_fit
 from experiments.training import run
@@ -139,6 +139,9 @@ def test_a_run_writes_config_data_and_weights(finished):
     names |= {f"{name}.weights.h5" for name in ("best", "last", "previous")}
     assert {entry.name for entry in workdir.iterdir()} == names
     assert "training on 2 tracks, validating on 1 track: the tracks in valid/" in printed
+    assert f"training: {EPOCHS} epochs of {STEPS} steps, each with 2 crops of 0.372 s" in printed
+    assert re.findall(r"^epoch (\d)/3: loss [\d.]+, validation", printed, re.M) == ["1", "2", "3"]
+    assert "\r" not in printed
     assert _iterations(workdir) == EPOCHS * STEPS
 
     config = load_config(workdir)
@@ -299,32 +302,48 @@ def test_a_killed_run_ends_with_the_same_weights(finished, data_dir, tmp_path, c
 
 
 @pytest.mark.slow
-def test_sigterm_saves_within_an_epoch_and_the_run_continues(finished, data_dir, program, tmp_path):
+def test_ctrl_c_and_sigterm_save_within_an_epoch_and_the_run_continues(
+    finished, data_dir, program, tmp_path
+):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    workdir = tmp_path / "run"
-    running = process.start("train", *flags(data_dir, workdir))
-    _until(lambda: f"Epoch 1/{EPOCHS}" in running.read("stdout"), running)
-    os.kill(running.process.pid, signal.SIGTERM)
-    done = running.wait()
-    assert done.returncode == 75, done.stderr
-    found = re.fullmatch(
-        rf"stopped after step (\d+), and saved; run again to continue: {workdir}",
-        done.stderr.splitlines()[-1],
-    )
-    assert found, done.stderr
-    assert "Traceback" not in done.stderr
-    assert _iterations(workdir) == int(found[1])
-    assert 0 < int(found[1]) < STEPS
+    workdir, notes = tmp_path / "run", []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        running = process.start("train", *flags(data_dir, workdir))
+        _until(lambda running=running: "training: " in running.read("stdout"), running)
+        os.kill(running.process.pid, number)
+        done = running.wait()
+        assert done.returncode == 75, done.stderr
+        found = re.fullmatch(
+            rf"stopped after step (\d+), and saved; run again to continue: {workdir}",
+            done.stderr.splitlines()[-1],
+        )
+        assert found, done.stderr
+        assert "Traceback" not in done.stderr
+        assert _iterations(workdir) == int(found[1])
+        assert 0 < int(found[1]) < STEPS
+        notes.append(f"continuing from epoch 0 of {EPOCHS} and {found[1]} of {STEPS} steps")
 
     done = program("train", *flags(data_dir, workdir))
     assert done.returncode == 0, done.stderr
-    note = f"continuing from epoch 0 of {EPOCHS} and {found[1]} of {STEPS} steps"
-    assert f"{note} in {workdir}/last.weights.h5" in done.stdout
+    assert f"{notes[-1]} in {workdir}/last.weights.h5" in done.stdout
     assert not differences(workdir, finished[0])
     events = EventAccumulator(str(workdir / "tensorboard" / "validation"), {"tensors": 0}).Reload()
-    (event,) = events.Tensors("run")
-    assert event.tensor_proto.string_val[0].decode() == note
+    logged = [event.tensor_proto.string_val[0].decode() for event in events.Tensors("run")]
+    assert logged == notes
+
+
+def test_ctrl_c_before_the_first_step(data_dir, tmp_path, monkeypatch, capsys):
+    """In the pass over the data, for example; handlers are as before then."""
+    before = signal.getsignal(signal.SIGINT)
+    monkeypatch.setattr(
+        volumes, "training_volumes", lambda *_: os.kill(os.getpid(), signal.SIGINT) or time.sleep(9)
+    )
+    with pytest.raises(SystemExit, match="75"):
+        _train(data_dir, tmp_path / "run")
+    told = capsys.readouterr().err
+    assert f"stopped before the first step; run again to continue: {tmp_path / 'run'}\n" in told
+    assert signal.getsignal(signal.SIGINT) == before
 
 
 # Other tracks and weights.

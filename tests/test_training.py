@@ -371,7 +371,6 @@ def _loop(trainer, config, epochs, callbacks):
         _STEPS,
         epochs,
         callbacks,
-        0,
     )
 
 

@@ -1,8 +1,7 @@
 """The epochs of a training run: joins network, batches, checkpoints and logs."""
 
+import contextlib
 import dataclasses
-import signal
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,8 +13,9 @@ from absl import logging
 from data_pipeline import dataset, readers
 from data_pipeline.numpy_reader import MakeReader
 from data_pipeline.tracks import Segment
-from experiments.training import records
+from experiments.training import records, stopping
 from experiments.training.options import TrainOptions
+from experiments.training.progress import Progress
 from sccunet import checkpoints, distribution
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
@@ -49,7 +49,7 @@ def fit(
       AudioError: for a file that becomes unreadable during the run.
       ConfigError: for weights that do not fit, replicas without work, or a loss or gradients that
         are not finite.
-      PreemptedError: when SIGTERM has stopped the run and everything is saved.
+      PreemptedError: when SIGTERM or Ctrl-C has stopped the run and everything is saved.
     """
     keras.utils.set_random_seed(config.seed)
     batches = _batches(config, strategy, reader, training, validation)
@@ -66,7 +66,7 @@ def fit(
     checkpoint = checkpoints.Checkpoint(workdir, options.checkpoint_minutes, writes=chief)
     if distribution.is_multiworker(strategy):
         checkpoint.agree = distribution.agree(strategy)
-    signal.signal(signal.SIGTERM, lambda *_: checkpoint.preempt())
+    stopping.on_signal(checkpoint.preempt)
     try:
         with readers.plain_errors():
             _run(trainer, strategy, batches, checkpoint, note)
@@ -101,6 +101,11 @@ class _Batches:
     @property
     def steps_per_epoch(self) -> int:
         return dataset.steps_per_epoch(self.training, self.config)
+
+    @property
+    def seconds(self) -> float:
+        """Length of a crop, in seconds."""
+        return self.config.model.patch_samples / self.config.model.sample_rate
 
     def of_training(self, first_step: int, context=None) -> tf.data.Dataset:
         return dataset.training_dataset(
@@ -175,36 +180,37 @@ def _run(
     epochs, steps = batches.config.epochs, batches.steps_per_epoch
     step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
     chief, shown = distribution.is_chief(strategy), batches.shown()
-    verbose = 0 if not chief else 1 if sys.stdout.isatty() else 2
+    crops = f"{batches.config.batch_size} crops of {batches.seconds:.3g} s"
+    print(f"training: {epochs} epochs of {steps} steps, each with {crops}", flush=True)
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
         board = TensorBoard(str(checkpoint.workdir / "tensorboard"), shown, epoch, note)
         # The guard comes first, so that nothing it refuses is saved.
-        return [FiniteGuard(), checkpoint, *([board] if chief else [])]
+        return [FiniteGuard(), checkpoint, *([board, progress] if chief else [])]
 
     several = distribution.is_multiworker(strategy)
-    if several or step > epoch * steps:
-        distribute = strategy.distribute_datasets_from_function
-        until = epochs if several else epoch + 1
-        run_epochs(
-            trainer,
-            strategy,
-            distribute(lambda context: batches.of_training(step, context)),
-            distribute(batches.of_validation),
-            steps,
-            until,
-            callbacks(epoch, note),
-            verbose,
-        )
-        epoch, note = until, ""
-    if epoch < epochs:
-        trainer.fit(
-            batches.of_training(epoch * steps),
-            steps_per_epoch=steps,
-            shuffle=False,  # the stream is shuffled already
-            initial_epoch=epoch,
-            epochs=epochs,
-            validation_data=batches.of_validation(),
-            callbacks=callbacks(epoch, note),
-            verbose=verbose,
-        )
+    with contextlib.closing(Progress(batches.config.model.stems, epochs, steps, step)) as progress:
+        if several or step > epoch * steps:
+            distribute = strategy.distribute_datasets_from_function
+            until = epochs if several else epoch + 1
+            run_epochs(
+                trainer,
+                strategy,
+                distribute(lambda context: batches.of_training(step, context)),
+                distribute(batches.of_validation),
+                steps,
+                until,
+                callbacks(epoch, note),
+            )
+            epoch, note = until, ""
+        if epoch < epochs:
+            trainer.fit(
+                batches.of_training(epoch * steps),
+                steps_per_epoch=steps,
+                shuffle=False,  # the stream is shuffled already
+                initial_epoch=epoch,
+                epochs=epochs,
+                validation_data=batches.of_validation(),
+                callbacks=callbacks(epoch, note),
+                verbose=0,
+            )

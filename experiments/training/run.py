@@ -6,12 +6,11 @@ Nothing here imports TensorFlow before data and config have been checked.
 import contextlib
 import dataclasses
 import re
-import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
-from experiments.training import records
+from experiments.training import records, stopping
 from experiments.training.options import TrainOptions
 from sccunet import cluster
 from sccunet.config import Config, ConfigError
@@ -29,22 +28,18 @@ def train(config: Config, options: TrainOptions) -> None:
         becomes unreadable.
       ConfigError: for a workdir of another run or in use, weights that do not fit, missing devices
         or a missing reader, or a loss or gradients that are not finite.
-      SystemExit: with `PREEMPTED`, when SIGTERM has stopped the run and everything is saved, or
-        when another worker has disappeared.
+      SystemExit: with `PREEMPTED`, when SIGTERM or Ctrl-C has stopped the run and everything is
+        saved, or when another worker has disappeared.
     """
-    before = signal.signal(
-        signal.SIGTERM, lambda *_: _leave("stopped before the first step", options.workdir)
-    )
     try:
-        with contextlib.ExitStack() as held:
+        with stopping.stoppable(), contextlib.ExitStack() as held:
+            stopping.on_signal(lambda: _leave("stopped before the first step", options.workdir))
             _train(config, options, held)
     except Exception as error:
         if not _is_of_workers(error, options.strategy):
             raise
         reason = re.sub(r"{{.*?}} ", "", str(error).splitlines()[0])[:200]
         _leave(f"another worker is gone ({reason})", options.workdir)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _leave(why: str, workdir: Path) -> NoReturn:

@@ -32,7 +32,7 @@ def training_split(
     Args:
       data_dir: as for `find_tracks`.
       config: its `model.patch_samples` is the least length of a track.
-      names: tracks to train on, in any split folder.
+      names: tracks to train on, in any split folder, as for `find_tracks`.
 
     Returns:
       `(training, validation, sentence)`, both lists sorted by split folder and name.
@@ -46,6 +46,7 @@ def training_split(
     if not wanted:
         raise no_tracks(data_dir, ("train",))
     _check_names_differ(data_dir, wanted)
+    names = [name for _, name in wanted] if names else []
     for chosen, rule in _validation_rules(folders, wanted, names):
         # By name: a song that was copied to valid/ may still be in train/.
         taken = {name for _, name in chosen}

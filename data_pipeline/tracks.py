@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_pipeline.names import listed
 from data_pipeline.wav import AudioError, WavInfo, read_wav, wav_info
 from sccunet.config import Config
 
@@ -67,7 +68,8 @@ def find_tracks(
       data_dir: folder with `<split>/<track>/<file>.wav`.
       config: gives the files that a track must have, and their sample rate.
       split: "train", "valid" or "test"; None takes all three.
-      names: take only these tracks, from any split folder; `split` is ignored then.
+      names: take only these tracks, from any split folder; `split` is ignored then. Each is a
+        name, several with commas between them, or the path of a file with a name on each line.
       min_frames: the least length of a track, in samples.
 
     Raises:
@@ -188,7 +190,9 @@ def _run_prepare(data_dir: str | os.PathLike) -> str:
 def named(
     data_dir: str | os.PathLike, folders: Sequence[tuple[str, str]], names: Sequence[str]
 ) -> list[tuple[str, str]]:
-    known = [name for _, name in folders]
+    """Returns the folders of the named tracks, which `names.listed` finds in the given texts."""
+    known = {name for _, name in folders}
+    names = listed(names, known)
     for name in names:
         if name not in known:
             raise AudioError(

@@ -248,13 +248,13 @@ if __name__ == "__main__":
     )
     _NAME = flags.DEFINE_string("name", None, "Heading of this ablation in the report.")
     _NOTE = flags.DEFINE_string("note", "", "Description of the data for the report.")
-    _LOSSES = flags.DEFINE_list(
+    _LOSSES = cli.define_list(
         "losses",
         ["balanced"],
         "Each name=alpha:alpha:..., or just a name for weights that balance the volumes.",
     )
-    _SEEDS = flags.DEFINE_list("seeds", ["0", "1", "2"], "Every loss is run with every seed.")
-    _LEVELS = flags.DEFINE_list(
+    _SEEDS = cli.define_list("seeds", ["0", "1", "2"], "Every loss is run with every seed.")
+    _LEVELS = cli.define_list(
         "levels", [], "stem=dB, ...: use a copy of the data with these stems quieter."
     )
     _EXCERPT = flags.DEFINE_float(

@@ -269,11 +269,11 @@ if __name__ == "__main__":
         "config", _DEFAULT_CONFIG, "The network: a name from `sccunet configs`, or a file."
     )
     _ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each contender.", lower_bound=1)
-    _BATCH_SIZES = flags.DEFINE_list("batch_sizes", ["2", "8"], "Batch sizes to train with.")
+    _BATCH_SIZES = cli.define_list("batch_sizes", ["2", "8"], "Batch sizes to train with.")
     _SECONDS = flags.DEFINE_float(
         "seconds", 180.0, "Length of the stereo file to separate, in seconds.", lower_bound=1
     )
-    _ONLY = flags.DEFINE_list(
+    _ONLY = cli.define_list(
         "only",
         [],
         "Measure only these contenders, named as in experiments/benchmarks/contender.py. Earlier"

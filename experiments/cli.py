@@ -184,6 +184,39 @@ def run_program(program: str, *arguments: str) -> int:
     return code
 
 
+def define_tracks(purpose: str) -> flags.FlagHolder:
+    """Defines the flag tracks; its value is for `names` of `data_pipeline.tracks.find_tracks`."""
+    holder = flags.DEFINE_multi_string(
+        "tracks",
+        [],
+        f"{purpose} Names, with commas between them, or a file with a name on each line.",
+    )
+    _show_in_help(holder)
+    return holder
+
+
+class _ListFlag(flags.MultiFlag):
+    """A flag for a list with commas between its entries; given again, it adds to the list."""
+
+    def _parse(self, arguments):
+        lists = super()._parse(arguments)
+        return lists and [entry for entries in lists for entry in entries]
+
+
+def define_list(name: str, default: Sequence[str], purpose: str) -> flags.FlagHolder:
+    """Defines a flag for a list of entries that contain no commas."""
+    holder = flags.DEFINE_flag(
+        _ListFlag(flags.ListParser(), flags.ArgumentSerializer(), name, default, purpose)
+    )
+    _show_in_help(holder)
+    return holder
+
+
+def _show_in_help(holder: flags.FlagHolder) -> None:
+    """Shows a flag in the program's --help, which has only those of the program's own module."""
+    flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
+
+
 def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.FlagHolder]:
     """Defines flags for the fields of `sccunet.Reconstruction`: mask, exponent, iterations."""
     holders = (
@@ -204,8 +237,8 @@ def define_reconstruction() -> tuple[flags.FlagHolder, flags.FlagHolder, flags.F
             "wiener_iterations", 1, "EM iterations for --mask=wiener.", lower_bound=1
         ),
     )
-    for holder in holders:  # otherwise the program's --help leaves them out
-        flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[holder.name])
+    for holder in holders:
+        _show_in_help(holder)
     return holders
 
 

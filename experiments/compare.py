@@ -134,6 +134,8 @@ def compare(options: Options) -> list[str]:
     for choice in options.systems:
         _check_model(choice, options.model, config)
     found = find_tracks(options.data_dir, config, split=options.split, names=options.tracks)
+    if options.tracks:  # the report needs no file that lists them
+        options = dataclasses.replace(options, tracks=[track.name for track in found])
     report_dir, work = Path(options.report_dir), Path(options.work_dir) / slug
     path = report_dir / slug / results.DATA_SET
     info = results.merged(path, _info(options), _named(options.systems))
@@ -275,9 +277,10 @@ def _arguments(choice: Choice, options: Options, work: Path) -> Iterator[str]:
         if choice.weights:
             yield f"--weights={choice.weights}"
     yield f"--data_dir={options.data_dir}"
-    yield f"--split={options.split}"
     if options.tracks:
-        yield f"--tracks={report.flag_list(options.tracks)}"
+        yield from (f"--tracks={name}" for name in options.tracks)
+    else:
+        yield f"--split={options.split}"
 
 
 def _keep_estimates(
@@ -336,7 +339,7 @@ if __name__ == "__main__":
     _NOTE = flags.DEFINE_string(
         "note", "", "Description of the data for the report, a sentence or two."
     )
-    _SYSTEMS = flags.DEFINE_list(
+    _SYSTEMS = cli.define_list(
         "systems",
         [],
         "Systems to compare, each [label:]system[=weights]: " + ", ".join(SYSTEMS) + ".",
@@ -347,7 +350,7 @@ if __name__ == "__main__":
     )
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.")
     _SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
-    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, from any split.")
+    _TRACKS = cli.define_tracks("Score these tracks instead, from any split.")
     _EXCERPT = flags.DEFINE_float(
         "excerpt",
         None,

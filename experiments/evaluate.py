@@ -65,7 +65,7 @@ if __name__ == "__main__":
     )
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the scores.", required=True)
     _SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
-    _TRACKS = flags.DEFINE_list("tracks", [], "Score these tracks instead, from any split.")
+    _TRACKS = cli.define_tracks("Score these tracks instead, from any split.")
     _SYSTEM = flags.DEFINE_enum(
         "system",
         "model",

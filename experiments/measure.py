@@ -183,9 +183,7 @@ if __name__ == "__main__":
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
     )
     _SPLIT = flags.DEFINE_string("split", "test", "Split whose first track is separated.")
-    _TRACKS = flags.DEFINE_list(
-        "tracks", [], "Separate the first of these tracks instead, from any split."
-    )
+    _TRACKS = cli.define_tracks("Separate the first of these tracks instead, from any split.")
     _EXCERPT = flags.DEFINE_float(
         "excerpt", EXCERPT, "Length of the excerpt, in seconds.", lower_bound=1
     )

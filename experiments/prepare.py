@@ -41,7 +41,7 @@ if __name__ == "__main__":
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Output: <split>/<track>/<stem>.wav, 16-bit PCM.", required=True
     )
-    _TRACKS = flags.DEFINE_list("tracks", [], "Prepare only these tracks, from any split.")
+    _TRACKS = cli.define_tracks("Prepare only these tracks, from any split.")
     _JOBS = flags.DEFINE_integer(
         "jobs",
         0,

@@ -55,12 +55,14 @@ def _plan(
     musdb_dir: str, data_dir: str, names: Sequence[str], sample_rate: int
 ) -> tuple[dict[str, Sources], int]:
     """Returns the sources of each folder to be written, and the number of finished folders."""
+    from data_pipeline.names import listed
     from data_pipeline.tracks import first_few, one_of
 
     if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
     found = find_inputs(musdb_dir)
     known = sorted({name for _, name in found})
+    names = listed(names, known)
     for name in names:
         if name not in known:
             raise AudioError(

@@ -58,7 +58,7 @@ if __name__ == "__main__":
     _WORKDIR = flags.DEFINE_string(
         "workdir", None, "Folder for config, weights and TensorBoard logs.", required=True
     )
-    _TRACKS = flags.DEFINE_list("tracks", [], "Train only on these tracks, from any split.")
+    _TRACKS = cli.define_tracks("Train only on these tracks, from any split.")
     _INIT_FROM = flags.DEFINE_string(
         "init_from", None, "Start from the weights of a workdir or of a .weights.h5 file."
     )

@@ -73,7 +73,7 @@ if __name__ == "__main__":
     )
     _BATCH_SIZE = flags.DEFINE_integer("batch_size", 16, "Crops per step.", lower_bound=1)
     _SECONDS = flags.DEFINE_float("seconds", 6.0, "Length of a crop, in seconds.", lower_bound=0)
-    _TRACKS = flags.DEFINE_list("tracks", [], "Train only on these tracks, from any split.")
+    _TRACKS = cli.define_tracks("Train only on these tracks, from any split.")
     _SEED = flags.DEFINE_integer(
         "seed",
         None,

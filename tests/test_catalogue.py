@@ -408,7 +408,7 @@ def test_wrong_inputs(program, refusal, run, tmp_path):
         f" {tmp_path}/a.wav"
     )
     done = program(*line, f"--list={tmp_path}/none")
-    assert refusal(done).startswith(f"{tmp_path}/none: cannot be read or written (No such file")
+    assert refusal(done).startswith(f"{tmp_path}/none: cannot be read (No such file")
     assert refusal(program(*line, "-")).startswith("FILE: found -, expected files")
     done = program("catalogue", "prepare", f"--musdb_dir={run}", f"--data_dir={tmp_path}", "x.wav")
     assert refusal(done) == "found the argument 'x.wav', expected only --flags"

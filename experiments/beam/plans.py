@@ -11,6 +11,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import tracks
+from data_pipeline.names import lines_of
 from data_pipeline.wav import AudioError
 from experiments import cli, evaluating, preparing, scoring
 from experiments.beam.pipeline import Plan
@@ -37,8 +38,7 @@ def plan_separation(files: Sequence[str]) -> Plan:
     """
     given = flags.FLAGS
     if given.list:
-        lines = Path(given.list).read_text(errors="surrogateescape").split("\n")
-        files = [*files, *filter(None, lines)]
+        files = [*files, *lines_of(given.list)]
     if not files:
         raise ConfigError("FILE: found none, expected recordings, folders of them, or --list")
     if "-" in files:

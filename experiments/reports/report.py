@@ -1,7 +1,6 @@
 """The report of a comparison, only from the JSON files in its folder."""
 
 import os
-import re
 import shlex
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -134,12 +133,11 @@ def _command(info: Mapping[str, Any]) -> str:
         "--report_dir=REPORT",
         f"--name={info['name']}",
         "--data_dir=DATA",
-        f"--split={info['split']}",
+        *([] if info["tracks"] else [f"--split={info['split']}"]),
         "--model=RUN" if info["config"] is None else f"--config={info['config']}",
         f"--systems={','.join(systems)}",
     ]
-    if info["tracks"]:
-        arguments.append(f"--tracks={flag_list(info['tracks'])}")
+    arguments += [f"--tracks={name}" for name in info["tracks"]]
     if info["excerpt"]:
         arguments.append(f"--excerpt={info['excerpt']:g}")
     arguments += info["overrides"]
@@ -148,14 +146,6 @@ def _command(info: Mapping[str, Any]) -> str:
         for flag, value in (argument.split("=", 1) for argument in arguments)
     )
     return " ".join(["sccunet compare", *quoted])
-
-
-def flag_list(values: Sequence[str]) -> str:
-    """Formats names as a value for absl's list flags; names may contain commas."""
-    return ",".join(
-        '"' + value.replace('"', '""') + '"' if re.search('[,"]', value) else value
-        for value in values
-    )
 
 
 def _what_was_scored(data_set: DataSet) -> str:

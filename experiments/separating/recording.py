@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
+from data_pipeline.names import split_names
 from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
 from sccunet.config import ConfigError
 from sccunet.files import folder_written_whole
@@ -55,7 +56,8 @@ def parse_stems(wanted: Sequence[str], stems: Sequence[str]) -> dict[str, tuple[
 
     Args:
       wanted: names of the model's stems; or `NAME=STEM+STEM+...`; or `accompaniment`, which is all
-        stems but `vocals` if the model has no stem of that name. Empty: all stems.
+        stems but `vocals` if the model has no stem of that name; or several of these with commas
+        between them. Empty: all stems.
       stems: the model's stems.
 
     Raises:
@@ -64,7 +66,7 @@ def parse_stems(wanted: Sequence[str], stems: Sequence[str]) -> dict[str, tuple[
     if not wanted:
         return {stem: (stem,) for stem in stems}
     sums: dict[str, tuple[str, ...]] = {}
-    for entry in wanted:
+    for entry in (entry for text in wanted for entry in split_names(text, stems)):
         name, given, parts = entry.partition("=")
         if given:
             chosen = tuple(parts.split("+"))

@@ -17,7 +17,7 @@ def define_flags() -> None:
         "model", None, "A training workdir or an exported SavedModel.", required=True
     )
     flags.DEFINE_string("output_dir", None, "Folder for the stems.", required=True)
-    flags.DEFINE_list(
+    flags.DEFINE_multi_string(
         "stems",
         [],
         "Stems to write: stems of the model, sums (backing=drums+bass), or accompaniment, which is"

@@ -32,6 +32,8 @@ from sccunet.files import file_written_whole
 # Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
 # being the default.
 WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
+# FLAC's own limit, and libsndfile's.
+_MOST_CHANNELS = {"FLAC": 8, "WAV": 1_024}
 # Encoding -> libsndfile's name for it, and bits per sample.
 _SUBTYPES = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}
 
@@ -46,6 +48,8 @@ class AudioInfo:
       streams: number of audio streams in the file.
       seconds: length of the audio stream; None if the container doesn't state it.
       about: `seconds`, or FFmpeg's guess (good enough for a progress bar); None in a pipe.
+      choice: if there are several audio streams and none was asked for: which one this is, in
+        words; otherwise "".
     """
 
     sample_rate: int
@@ -53,6 +57,7 @@ class AudioInfo:
     streams: int
     seconds: float | None
     about: float | None
+    choice: str = ""
 
 
 def probe(path: str | os.PathLike) -> AudioInfo:
@@ -67,7 +72,7 @@ def probe(path: str | os.PathLike) -> AudioInfo:
 
 @contextlib.contextmanager
 def recording(
-    path: str | os.PathLike, stream: int = 0, salvage: bool = False
+    path: str | os.PathLike, stream: int | None = None, salvage: bool = False
 ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Opens a file once, for its properties and for its audio in blocks.
 
@@ -77,7 +82,8 @@ def recording(
     Args:
       path: a file that FFmpeg's libraries read, or "-" for a WAV from standard input. A WAV in a
         pipe may not state its length; `info.seconds` is None then.
-      stream: index of the audio stream in the file (a .stem.mp4 has five).
+      stream: index of the audio stream in the file (a .stem.mp4 has five). Default: the first that
+        is marked as default, or else the first.
       salvage: yield everything that can be decoded of a damaged file, with zeros in the gaps whose
         length the file's timestamps tell, then raise `DamagedError`.
 
@@ -86,7 +92,7 @@ def recording(
         entering or from `blocks`, if the audio can't be decoded to its end.
       DamagedError: from `blocks` with `salvage`, after the last block, if audio was lost.
     """
-    path, wav = os.fspath(path), None
+    path, wav, choice = os.fspath(path), None, ""
     with contextlib.ExitStack() as stack:
         if path == "-":
             if sys.stdin is None:
@@ -103,25 +109,27 @@ def recording(
                     check_whole(wav, size)
         if wav:
             if stream:
-                raise bad_file(wav.path, "1 audio streams", f"at least {stream + 1}")
+                raise containers.too_few_streams(wav.path, 1, stream)
             blocks = wav_blocks(wav, file, salvage)
             streams, seconds = 1, wav.seconds or None
             about = seconds
         else:
             container = stack.enter_context(containers.opened(path))
-            source = containers.audio_stream(path, container, stream)
+            index, source = containers.audio_stream(path, container, stream)
             blocks = decode.decoded(path, container, source, salvage)
             streams = len(container.streams.audio)
+            if stream is None and streams > 1:
+                choice = f"found {streams} audio streams, read number {index} (from 0)"
             seconds = containers.stated_seconds(container, source)
             about = seconds or (container.duration or 0) / 1e6 or None
         stack.enter_context(contextlib.closing(blocks))
         first = next(blocks)  # decoder and container may disagree
         rate = wav.sample_rate if wav else source.codec_context.sample_rate
-        info = AudioInfo(rate, first.shape[1], streams, seconds, about)
+        info = AudioInfo(rate, first.shape[1], streams, seconds, about, choice)
         yield info, itertools.chain([first], blocks)
 
 
-def read(path: str | os.PathLike, stream: int = 0) -> tuple[np.ndarray, int]:
+def read(path: str | os.PathLike, stream: int | None = None) -> tuple[np.ndarray, int]:
     """Reads a whole file: float32 `[samples, channels]` at its own rate, and that rate in Hz.
 
     Args:
@@ -196,8 +204,11 @@ def audio_writer(
     import soundfile
 
     path = os.fspath(path)
-    subtype, _ = _SUBTYPES[encoding]
-    kind = _format_of(path, channels, encoding, frames)
+    subtype, bits = _SUBTYPES[encoding]
+    kind = check_format(path, sample_rate, channels, encoding)
+    size = (frames or 0) * channels * bits // 8
+    if kind == "WAV" and (frames is None or size >= 2**32 - 2**16):
+        kind = "RF64"
     written = 0
 
     def write(audio: np.ndarray) -> None:
@@ -222,22 +233,39 @@ def audio_writer(
         # libsndfile reports a full disk as a system error.
         folder = os.path.dirname(os.path.abspath(path))
         free = shutil.disk_usage(folder).free if os.path.isdir(folder) else math.inf
-        reason = "no space left" if free < 2**20 else error
+        # The errors' own text names the hidden file.
+        reason = "no space left" if free < 2**20 else _reason(error)
         raise AudioError(f"{path}: cannot be written ({reason})") from error
 
 
-def _format_of(path: str, channels: int, encoding: str, frames: int | None) -> str:
-    """libsndfile's name of a written file's format; arguments as for `audio_writer`."""
+def _reason(error: Exception) -> str:
+    """An error of the system or of libsndfile without the name of a file."""
+    text = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+    return text.removeprefix("Error : ").rstrip(".")
+
+
+def check_format(path: str | os.PathLike, sample_rate: int, channels: int, encoding: str) -> str:
+    """Checks that `audio_writer` can write such a file; returns libsndfile's name of the format.
+
+    Raises:
+      AudioError: if the format can't hold such samples.
+    """
+    path = os.fspath(path)
     ending = os.path.splitext(path)[1].lower()
     kind = ending[1:].upper() if ending in WRITABLE else "WAV"
     encodings = sorted(WRITABLE[f".{kind.lower()}"])
     if encoding not in encodings:
         raise bad_file(path, f"{encoding} samples for a {kind} file", " or ".join(encodings))
-    if kind == "FLAC" and channels > 8:
-        raise bad_file(path, f"{channels} channels for a FLAC file", "at most 8")
-    frame_bytes = channels * _SUBTYPES[encoding][1] // 8
-    if kind == "WAV" and (frames is None or frames * frame_bytes >= 2**32 - 2**16):
-        return "RF64"
+    most = _MOST_CHANNELS[kind]
+    if channels > most:
+        raise bad_file(path, f"{channels} channels for a {kind} file", f"at most {most}")
+    tens = sample_rate <= 655_350 and sample_rate % 10 == 0  # as FLAC counts higher rates
+    if kind == "FLAC" and sample_rate > 65_535 and not tens:
+        raise bad_file(
+            path,
+            f"{sample_rate} Hz for a FLAC file",
+            "at most 65535 Hz, or a multiple of 10 Hz up to 655350 Hz",
+        )
     return kind
 
 

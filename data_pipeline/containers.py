@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import Any
 
-from data_pipeline.wav import bad_file, file_size
+from data_pipeline.wav import AudioError, bad_file, file_size
 
 # Containers that state the length of a stream; for others (mp3 above all) FFmpeg guesses.
 _STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
@@ -32,16 +32,28 @@ def opened(path: str):
         yield container
 
 
-def audio_stream(path: str, container: Any, index: int) -> Any:
+def audio_stream(path: str, container: Any, index: int | None) -> tuple[int, Any]:
+    """Returns an audio stream and its index; with None, the one marked default, else the first."""
+    from av.stream import Disposition
+
     streams = container.streams.audio
+    if index is None:
+        marked = [i for i, each in enumerate(streams) if each.disposition & Disposition.default]
+        index = marked[0] if marked else 0
     if len(streams) <= index:
-        raise bad_file(path, f"{len(streams)} audio streams", f"at least {index + 1}")
+        raise too_few_streams(path, len(streams), index)
     context = streams[index].codec_context
     if context is None or not context.sample_rate or not context.layout.nb_channels:
         raise bad_file(
             path, "an audio stream of unknown coding", "one that FFmpeg's libraries decode"
         )
-    return streams[index]
+    return index, streams[index]
+
+
+def too_few_streams(path: str, found: int, index: int) -> AudioError:
+    """The error for a stream that is not there."""
+    plural = "" if found == 1 else "s"
+    return bad_file(path, f"{found} audio stream{plural}", f"at least {index + 1}")
 
 
 def stated_seconds(container: Any, stream: Any) -> float | None:

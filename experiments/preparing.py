@@ -14,8 +14,9 @@ _STEM_MP4 = ".stem.mp4"
 # Lossy codecs overshoot full scale slightly and inaudibly; higher peaks deserve a warning.
 _CLIPPED_PEAK = 1.1
 
-# Name of a stem's file, without extension -> (source file, audio stream); for one track.
-Sources = Mapping[str, tuple[str, int]]
+# Name of a stem's file, without extension -> (source file, audio stream as for `audio.recording`);
+# for one track.
+Sources = Mapping[str, tuple[str, int | None]]
 
 
 def prepare(
@@ -175,7 +176,7 @@ def sources_of(path: str) -> Sources:
                 f"{file}: found beside {os.path.basename(sources[name][0])}, expected one file"
                 f" named {name}"
             )
-        sources[name] = file, 0
+        sources[name] = file, None
     return sources
 
 
@@ -206,7 +207,7 @@ def check_sources(sources: Sources) -> None:
     first = first_file = None
     for file in dict.fromkeys(file for file, _ in sources.values()):
         info = audio.probe(file)
-        streams = 1 + max(stream for path, stream in sources.values() if path == file)
+        streams = 1 + max(stream or 0 for path, stream in sources.values() if path == file)
         if info.streams < streams:
             raise AudioError(f"{file}: found {info.streams} audio streams, expected {streams}")
         if first is None:
@@ -245,7 +246,10 @@ def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
     warnings, first = [], None
     with folder_written_whole(target) as part:
         for stem, (file, stream) in sources.items():
-            samples, rate = audio.read(file, stream)
+            with audio.recording(file, stream) as (info, blocks):
+                samples, rate = np.concatenate(list(blocks)), info.sample_rate
+            if info.choice:
+                warnings.append(f"{file}: {info.choice}")
             what = f"{file} ({stem})" if file.endswith(_STEM_MP4) else file
             if not np.isfinite(samples).all():
                 at = np.argmin(np.isfinite(samples).all(axis=1)) / rate

@@ -49,8 +49,9 @@ def main(files: Sequence[str]) -> None:
     for folder, file in list(folders.items()):
         if file != "-":
             try:
-                with audio.recording(file, salvage=True):
-                    pass
+                with audio.recording(file, given.audio_stream, salvage=True) as (info, _):
+                    for line in separation_flags.choice(file, info):
+                        cli.warn(line)
             except Exception as error:
                 cli.report_failure(file, error)
                 del folders[folder]
@@ -60,7 +61,7 @@ def main(files: Sequence[str]) -> None:
         separator = Separator.load(given.model, cli.reconstruction_of_flags(), given.precision)
     for folder, file in folders.items():
         try:
-            separate_file(separator, file, folder, output)
+            separate_file(separator, file, folder, output, stream=given.audio_stream)
             done += 1
         except Exception as error:  # may be a library's own, and others are waiting
             cli.report_failure(file, error)

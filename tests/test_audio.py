@@ -108,22 +108,50 @@ def test_flac_rounds_and_clips_as_wav_does(tmp_path):
     assert found.tolist() == [0, 2, 2, 0, 32_767, -32_768]
 
 
+_RATES = "expected at most 65535 Hz, or a multiple of 10 Hz up to 655350 Hz"
+
+
 @pytest.mark.parametrize(
-    ("channels", "encoding", "message"),
+    ("ending", "rate", "channels", "encoding", "message"),
     [
-        (2, "float32", "found float32 samples for a FLAC file, expected pcm16 or pcm24"),
-        (9, "pcm16", "found 9 channels for a FLAC file, expected at most 8"),
+        ("flac", 44_100, 2, "float32", "float32 samples for a FLAC file, expected pcm16 or pcm24"),
+        ("flac", 44_100, 9, "pcm16", "9 channels for a FLAC file, expected at most 8"),
+        ("flac", 65_537, 2, "pcm16", f"65537 Hz for a FLAC file, {_RATES}"),
+        ("flac", 705_600, 2, "pcm24", f"705600 Hz for a FLAC file, {_RATES}"),
+        ("wav", 44_100, 1_025, "pcm16", "1025 channels for a WAV file, expected at most 1024"),
     ],
 )
-def test_what_flac_cannot_store(tmp_path, channels, encoding, message):
-    path = tmp_path / "x.flac"
+def test_what_a_format_cannot_store(tmp_path, ending, rate, channels, encoding, message):
+    path = tmp_path / f"x.{ending}"
     with (
         pytest.raises(AudioError) as caught,
-        audio.audio_writer(path, 44_100, channels, encoding),
+        audio.audio_writer(path, rate, channels, encoding),
     ):
         pass
-    assert str(caught.value) == f"{path}: {message}"
+    assert str(caught.value) == f"{path}: found {message}"
     assert os.listdir(tmp_path) == []
+
+
+def test_flac_stores_every_rate_that_is_not_refused(tmp_path):
+    path = tmp_path / "x.flac"
+    for rate in (1, 65_535, 65_540, 655_350):
+        with audio.audio_writer(path, rate, 1) as write:
+            write(np.zeros((100, 1)))
+        assert soundfile.info(path).samplerate == rate
+
+
+def test_errors_of_libsndfile_do_not_name_the_hidden_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.flac"
+    monkeypatch.setattr(audio, "check_format", lambda *_: "FLAC")
+    with pytest.raises(AudioError) as caught, audio.audio_writer(path, 705_600, 1):
+        pass
+    assert str(caught.value) == (
+        f"{path}: cannot be written (flac does not support this sample rate)"
+    )
+    (tmp_path / "folder.wav").mkdir()
+    with pytest.raises(AudioError) as caught:
+        audio.write_wav(tmp_path / "folder.wav", np.zeros((10, 1)), 44_100)
+    assert str(caught.value) == f"{tmp_path}/folder.wav: cannot be written (Is a directory)"
 
 
 @pytest.fixture

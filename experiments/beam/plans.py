@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from data_pipeline import tracks
+from data_pipeline import audio, tracks
 from data_pipeline.names import lines_of
 from data_pipeline.wav import AudioError
 from experiments import cli, evaluating, preparing, scoring
@@ -60,7 +60,7 @@ def plan_separation(files: Sequence[str]) -> Plan:
     return Plan(
         Path(output_dir),
         {file: (file, str(folder)) for folder, file in planned.todo.items()},
-        functools.partial(_separate, output=output),
+        functools.partial(_separate, output=output, stream=given.audio_stream),
         functools.partial(
             _separator, os.path.abspath(given.model), cli.reconstruction_of_flags(), given.precision
         ),
@@ -76,11 +76,14 @@ def _separator(model: str, reconstruction: Reconstruction, precision: str):
     return Separator.load(model, reconstruction, precision)
 
 
-def _separate(separator, file: str, folder: str, output: Output) -> list[str] | None:
+def _separate(
+    separator, file: str, folder: str, output: Output, stream: int | None
+) -> list[str] | None:
     if all(os.path.exists(os.path.join(folder, name)) for name in output.files):
         return None
-    separate_file(separator, file, folder, output, damage_note=_DAMAGED)
-    return []
+    separate_file(separator, file, folder, output, _DAMAGED, stream)
+    with audio.recording(file, stream, salvage=True) as (info, _):
+        return separation_flags.choice(file, info)
 
 
 def plan_scoring(files: Sequence[str]) -> Plan:

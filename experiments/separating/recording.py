@@ -100,6 +100,7 @@ def separate_file(
     folder: str | os.PathLike,
     output: Output,
     damage_note: str | None = None,
+    stream: int | None = None,
 ) -> None:
     """Decodes, separates and writes a recording; memory does not depend on its length.
 
@@ -110,22 +111,29 @@ def separate_file(
         one by one.
       output: what is written.
       damage_note: name of a file in `folder` that says what is missing of a damaged recording.
+      stream: index of the audio stream, as for `audio.recording`.
 
     Raises:
       DamagedError: if a part of the file is missing or damaged; the stems of the rest are written.
       AudioError: if nothing can be decoded, or a stem cannot be written; then nothing is written.
     """
     rescale, title = output.clip_mode == "rescale", Path(folder).name
-    with folder_written_whole(folder) as partial:
+    with (
+        folder_written_whole(folder) as partial,
+        audio.recording(path, stream, salvage=True) as opened,
+    ):
+        info, _ = opened
+        for file in output.files:  # before the work
+            audio.check_format(partial / file, info.sample_rate, info.channels, output.encoding)
         if rescale:  # by the peak, which is known only at the end: first write unscaled stems
             unscaled = dataclasses.replace(output, ending=".wav", encoding="float32")
             unscaled_dir = partial / "unscaled"
-            peak, damage = _write_stems(separator, path, unscaled_dir, unscaled, title)
+            peak, damage = _write_stems(separator, path, opened, unscaled_dir, unscaled, title)
             for file, source in zip(output.files, unscaled.files, strict=True):
                 _rescale(unscaled_dir / source, partial / file, output.encoding, max(peak, 1.0))
             unscaled_dir.rmdir()
         else:
-            peak, damage = _write_stems(separator, path, partial, output, title)
+            peak, damage = _write_stems(separator, path, opened, partial, output, title)
         if damage and damage_note:
             (partial / damage_note).write_bytes(os.fsencode(f"{damage}\n"))
     if rescale and peak > 1:
@@ -135,12 +143,16 @@ def separate_file(
 
 
 def _write_stems(
-    separator, path: str | os.PathLike, folder: Path, output: Output, title: str
+    separator,
+    path: str | os.PathLike,
+    opened: tuple[audio.AudioInfo, Iterator[np.ndarray]],
+    folder: Path,
+    output: Output,
+    title: str,
 ) -> tuple[float, DamagedError | None]:
     """Separates and writes; returns the peak of all stems, and the damage, if any."""
-    peak = 0.0
+    peak, (info, blocks) = 0.0, opened
     with contextlib.ExitStack() as stack:
-        info, blocks = stack.enter_context(audio.recording(path, salvage=True))
         rate, channels = info.sample_rate, info.channels
         frames = round(info.about * rate) if info.about else None
         # An estimated length may be wrong: then leave room for more.

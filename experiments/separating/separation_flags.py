@@ -28,6 +28,13 @@ def define_flags() -> None:
         False,
         "Also write residual: the mixture minus the sum of all of the model's stems.",
     )
+    flags.DEFINE_integer(
+        "audio_stream",
+        None,
+        "Number of the audio stream to separate, from 0, in files that have several. Default: the"
+        " one that is marked as default, or else the first.",
+        lower_bound=0,
+    )
     cli.define_reconstruction()
     flags.DEFINE_enum(
         "precision",
@@ -89,3 +96,9 @@ def output_of_flags() -> Output:
     if given.residual and RESIDUAL in stems:
         raise ConfigError("--residual: found a stem named residual, expected none")
     return Output(sums, ending, encoding, clip_mode, given.residual)
+
+
+def choice(file: str, info: audio.AudioInfo) -> list[str]:
+    """Says which of several audio streams is separated, if --audio_stream did not."""
+    expected = "expected --audio_stream=N if another is meant"
+    return [f"{file}: {info.choice}, {expected}"] if info.choice else []

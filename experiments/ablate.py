@@ -233,8 +233,8 @@ def main(_: Sequence[str]) -> None:
             _NOTE.value,
         )
         run_all(options)
-    ablation.write_report(_REPORT_DIR.value)
-    print(Path(_REPORT_DIR.value) / "README.md")
+    shown = ablation.write_report(_REPORT_DIR.value)
+    print(Path(_REPORT_DIR.value) / "README.md", shown, sep="\n\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ Run again, the program does only what is missing, and adds new systems under the
 report. The last example only renders the report, from the JSON in REPORT.
 
 The program writes into REPORT: README.md, two pictures and the scores of each data set, all without
-paths of this machine. Unfinished scores and audio stay in --work_dir.
+paths of this machine. It ends with a table of the SDRs. Unfinished scores and audio stay in
+--work_dir.
 """
 
 import dataclasses
@@ -30,6 +31,7 @@ from experiments import cli, configs, scoring
 from experiments.baselines import folders
 from experiments.baselines.systems import SYSTEMS
 from experiments.reports import example, report, results
+from experiments.reports.summary import comparison
 from sccunet.config import Config, ConfigError
 from sccunet.files import read_json, write_whole
 from sccunet.runs import CONFIG, load_config
@@ -294,6 +296,13 @@ def _keep_estimates(
     folders.write_estimates(folder, estimates, config)
 
 
+def _print_scores(path: Path, data_sets: Sequence[results.DataSet]) -> None:
+    print(f"\n{path}")
+    for data_set in data_sets:
+        if data_set.scored:
+            print(f"\n{comparison(data_set)}")
+
+
 def main(_: Sequence[str]) -> None:
     """Compares as the flags say; without a data directory, only renders the report."""
     path = Path(_REPORT_DIR.value) / report.README
@@ -302,7 +311,7 @@ def main(_: Sequence[str]) -> None:
             if holder.value:
                 raise ConfigError(f"--data_dir: not given, expected tracks for --{holder.name}")
         report.write_report(_REPORT_DIR.value)
-        print(path)
+        _print_scores(path, results.read(_REPORT_DIR.value))
         return
     for holder in (_NAME, _SYSTEMS):
         if not holder.value:
@@ -324,7 +333,7 @@ def main(_: Sequence[str]) -> None:
         note=_NOTE.value,
     )
     failed = compare(options)
-    print(f"\n{path}")
+    _print_scores(path, [results.read_data_set(path.parent / results.slug(options.name))])
     if failed:
         raise ConfigError(
             f"--systems: {', '.join(failed)} failed (see above); the report has all other scores"

@@ -170,7 +170,7 @@ def report(result: dict, summary: dict) -> str:
     ]
     for stem, scores in result["stems"].items():
         cells = [scores[system][metric] for system in _SYSTEMS for metric in ("sdr", "sir")]
-        row = ("    none" if cell is None else f"{cell:8.2f}" for cell in cells)
+        row = ("    none" if cell is None else f"{cell:z8.2f}" for cell in cells)
         lines.append(stem.ljust(10) + "".join(row))
     lines += [
         "mixture: the mixture as every stem; scaled: the mixture times the best constant for each",

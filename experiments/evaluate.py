@@ -19,6 +19,7 @@ The program writes into SCORES:
   <split>/<track>.json                  museval's own file; museval's EvalStore reads the folder
   <metric>/<split>/<track>.json         a number for each stem of a track, such as whole_track_sdr
   empty_bands/<split>/<track>.json      references for which SIR, ISR and SAR cannot be trusted
+  reference_levels/<split>/<track>.json level of each second of the references, dBFS
   summary.json, evaluation.json         the summary, and what was scored
 """
 
@@ -28,9 +29,10 @@ from collections.abc import Sequence
 from absl import flags
 from ml_collections import config_flags
 
-from experiments import cli, scoring
+from experiments import cli
 from experiments.baselines.systems import SYSTEMS
 from experiments.evaluating import Options, evaluate
+from experiments.reports.summary import table
 from sccunet.config import Config
 
 
@@ -48,9 +50,10 @@ def main(_: Sequence[str]) -> None:
         names=_TRACKS.value,
         excerpt=_EXCERPT.value,
         jobs=_JOBS.value,
+        quiet_db=_QUIET_DB.value,
     )
     summary = evaluate(options)
-    print(scoring.table(summary))
+    print(table(summary))
     if "failed" in summary:
         sys.exit(1)
 
@@ -86,6 +89,13 @@ if __name__ == "__main__":
         None,
         "Separate and score this many seconds from the middle of each track. Default: all of it.",
         lower_bound=1,
+    )
+    _QUIET_DB = flags.DEFINE_float(
+        "quiet_db",
+        None,
+        "Show museval's scores also without the seconds in which a reference is below this level in"
+        " dBFS (root mean square), such as -60; in columns of their own.",
+        upper_bound=0,
     )
     _JOBS = flags.DEFINE_integer(
         "jobs",

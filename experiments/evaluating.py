@@ -15,7 +15,7 @@ from unittest import mock
 import numpy as np
 from tqdm import tqdm
 
-from experiments import cli, scoring
+from experiments import cli, quiet, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import SYSTEMS, load_system
 from sccunet.config import Config, ConfigError, UserError
@@ -47,6 +47,7 @@ class Options:
       names: score these tracks instead, from any split.
       excerpt: separate and score this many seconds from the middle of each track; None: all.
       jobs: number of scoring processes; None: as many as cores and memory allow.
+      quiet_db: as in `scoring.summarise`.
     """
 
     data_dir: str | os.PathLike
@@ -60,6 +61,7 @@ class Options:
     names: Sequence[str] = ()
     excerpt: float | None = None
     jobs: int | None = None
+    quiet_db: float | None = None
 
 
 def evaluate(options: Options) -> dict[str, Any]:
@@ -74,7 +76,7 @@ def evaluate(options: Options) -> dict[str, Any]:
 
     Raises:
       ConfigError: for an unknown system, a model that cannot be read, or an `output_dir` with other
-        scores.
+        scores, or with scores without levels for `quiet_db`.
       AudioError: for tracks that cannot be found, or whose headers are bad.
       UserError: if all tracks fail.
     """
@@ -88,6 +90,8 @@ def evaluate(options: Options) -> dict[str, Any]:
     keys = {f"{track.split}/{track.name}": track for track in tracks}
     missing = [track for key, track in keys.items() if not (output_dir / f"{key}.json").exists()]
     failed: dict[str, str] = {}
+    if options.quiet_db is not None:
+        quiet.check_levels(output_dir, [key for key, track in keys.items() if track not in missing])
     if missing:
         system = load_system(
             options.system, config, options.model, options.weights, options.reconstruction
@@ -110,7 +114,8 @@ def evaluate(options: Options) -> dict[str, Any]:
         raise UserError(first_few(list(failed.values())))
     for reason in failed.values():
         cli.report(reason)
-    summary = scoring.summarise(output_dir, [key for key in keys if key not in failed])
+    scored = [key for key in keys if key not in failed]
+    summary = scoring.summarise(output_dir, scored, options.quiet_db)
     if failed:
         summary["failed"] = failed
     write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))

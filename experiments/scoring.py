@@ -12,6 +12,7 @@ from unittest import mock
 
 import numpy as np
 
+from experiments import quiet
 from experiments.references import as_16_bit, empty_band
 from sccunet.files import read_json, write_whole
 
@@ -27,6 +28,7 @@ SETTINGS = "evaluation.json"
 SUMMARY = "summary.json"
 
 _EMPTY_BANDS_DIR = "empty_bands"
+_QUARTILES_OF = 4  # tracks at least
 
 
 def museval_scores(
@@ -87,9 +89,9 @@ class TrackMetric:
 
     Attributes:
       folder: folder of its JSON files, next to museval's; also its key in summaries.
-      title: heading in reports.
+      title: heading in reports; {parts} stands for "whole tracks" or "the excerpts".
       short: name in column headings, after the stem.
-      what: exact definition, aggregation over tracks, and unit.
+      what: exact definition, aggregation over tracks, and unit; {parts} as in `title`.
       compute: (references, estimates), both [stems, samples, channels] -> float [stems].
     """
 
@@ -99,14 +101,20 @@ class TrackMetric:
     what: str
     compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
 
+    def of(self, excerpt_seconds: float | None) -> "TrackMetric":
+        """Returns the metric with the texts for scores of excerpts, or of whole tracks."""
+        parts = "the excerpts" if excerpt_seconds else "whole tracks"
+        title, what = (text.format(parts=parts) for text in (self.title, self.what))
+        return dataclasses.replace(self, title=title, what=what)
+
 
 # In the order of reports; a picture of an ablation shows the first.
 TRACK_METRICS = (
     TrackMetric(
         "whole_track_sdr",
-        "Whole-track SDR",
+        "SDR over {parts}",
         "SDR",
-        "SDR of the Music Demixing Challenge over whole tracks; median over tracks, dB",
+        "SDR of the Music Demixing Challenge over {parts}; median over tracks, dB",
         whole_track_sdr,
     ),
 )
@@ -139,11 +147,16 @@ def score_track(
         for stem, reference in zip(stems, references, strict=True)
         if (band := empty_band(reference, sample_rate)) is not None
     }
+    levels = {
+        stem: quiet.levels_dbfs(reference, sample_rate)
+        for stem, reference in zip(stems, references, strict=True)
+    }
     scores = museval_scores(references, estimates, sample_rate)
     store = sigsep.load("museval").TrackStore(win=1.0, hop=1.0, track_name=Path(key).name)
     for i, stem in enumerate(stems):
         store.add_target(stem, {metric: scores[metric][i].tolist() for metric in METRICS})
     write_whole(output_dir / _EMPTY_BANDS_DIR / f"{key}.json", to_json(empty))
+    write_whole(output_dir / quiet.LEVELS_DIR / f"{key}.json", to_json(levels))
     for metric in TRACK_METRICS:
         values = metric.compute(references, estimates).tolist()
         path = output_dir / metric.folder / f"{key}.json"
@@ -151,67 +164,106 @@ def score_track(
     write_whole(output_dir / f"{key}.json", store.json)
 
 
-def summarise(output_dir: str | os.PathLike, tracks: Iterable[str] | None = None) -> dict[str, Any]:
+def summarise(
+    output_dir: str | os.PathLike,
+    tracks: Iterable[str] | None = None,
+    quiet_db: float | None = None,
+) -> dict[str, Any]:
     """Summarises scores, only from the JSON files in `output_dir`.
 
     Args:
       output_dir: folder that `evaluate` wrote.
       tracks: "<split>/<track>" of each track; None: all tracks.
+      quiet_db: also summarise museval's scores without the seconds in which a reference is below
+        this level, in dBFS.
 
     Returns:
       JSON values; None means no score.
         "stems": stem -> {"SDR"|"SIR"|"SAR"|"ISR": {"median", "p25", "p75"} in dB over the tracks'
-          medians over frames; "tracks": number of tracks with a scored second; "frames_scored";
-          "frames"}.
+          medians over frames, the quartiles only of 4 tracks or more; "tracks": number of tracks
+          with a scored second; "frames_scored"; "frames"}.
         the folder of each of `TRACK_METRICS` that all tracks have: {"metric", "stems": stem ->
           {"median", "p25", "p75", "mean"}}.
         "never_scored": track -> its stems without a scored second.
         "empty_bands": track -> stem -> result of `empty_band`.
-        "metric", "system", "split", "tracks": what was scored.
+        "quiet": result of `quiet.count`, by default for -60 dBFS; None for scores without levels.
+        "without_quiet", only with `quiet_db`: {"below_dbfs", "stems": as above}.
+        "metric", "system", "split", "tracks", "excerpt_seconds": what was scored.
+
+    Raises:
+      ConfigError: for `quiet_db`, if "quiet" is None.
     """
     output_dir = Path(output_dir)
     if tracks is None:
-        tracks = sorted(
-            path.relative_to(output_dir).as_posix().removesuffix(".json")
-            for path in output_dir.glob("*/*.json")
-        )
+        paths = (path.relative_to(output_dir) for path in output_dir.glob("*/*.json"))
+        tracks = sorted(path.as_posix().removesuffix(".json") for path in paths)
     tracks = list(tracks)
     settings = read_json(output_dir / SETTINGS, "system", "stems")
-    stems = list(settings["stems"])
+    stems, excerpt = list(settings["stems"]), settings.get("excerpt_seconds")
     frames = {track: frame_scores(output_dir, track) for track in tracks}
     empty = {track: read_json(output_dir / _EMPTY_BANDS_DIR / f"{track}.json") for track in tracks}
-    never = {
-        track: [stem for stem, scores in frames[track].items() if not np.isfinite(scores).any()]
-        for track in tracks
-    }
     return {
         "metric": MUSEVAL,
         "system": settings["system"],
         "split": ", ".join(sorted({track.split("/")[0] for track in tracks})),
         "tracks": tracks,
-        "stems": {stem: _over_tracks([frames[track][stem] for track in tracks]) for stem in stems},
+        "excerpt_seconds": excerpt,
+        "stems": _over_tracks(frames),
         **{
             metric.folder: {
-                "metric": metric.what,
+                "metric": metric.of(excerpt).what,
                 "stems": _per_track(output_dir / metric.folder, stems, tracks),
             }
             for metric in _metrics_of(output_dir, tracks)
         },
-        "never_scored": {track: names for track, names in never.items() if names},
+        "never_scored": _never_scored(frames),
         "empty_bands": {track: bands for track, bands in empty.items() if bands},
+        **_quiet(output_dir, frames, quiet_db),
     }
 
 
-def _over_tracks(frames: Sequence[np.ndarray]) -> dict[str, Any]:
-    """Summarises museval's scores of a stem; `frames` has [frames, metrics] of each track."""
-    medians = np.array([nanmedian(scores) for scores in frames])
-    scored = [int(np.isfinite(scores).any(axis=1).sum()) for scores in frames]
-    return {
-        **{metric: _spread(medians[:, i]) for i, metric in enumerate(METRICS)},
-        "tracks": sum(count > 0 for count in scored),
-        "frames_scored": sum(scored),
-        "frames": sum(map(len, frames)),
+def _quiet(output_dir: Path, frames: quiet.Frames, quiet_db: float | None) -> dict[str, Any]:
+    """Returns "quiet" and "without_quiet" of a summary."""
+    if quiet_db is not None:
+        quiet.check_levels(output_dir, list(frames))
+    levels = quiet.read_levels(output_dir, list(frames))
+    if levels is None:
+        return {"quiet": None}
+    below = quiet.QUIET_DBFS if quiet_db is None else quiet_db
+    found = {"quiet": quiet.count(frames, levels, below)}
+    if quiet_db is not None:
+        stems = _over_tracks(quiet.left_out(frames, levels, below))
+        found["without_quiet"] = {"below_dbfs": below, "stems": stems}
+    return found
+
+
+def _over_tracks(frames: quiet.Frames) -> dict[str, dict[str, Any]]:
+    """Summarises museval's scores for each stem."""
+    found = {}
+    for stem in next(iter(frames.values())):
+        medians = np.array([nanmedian(scores[stem]) for scores in frames.values()])
+        scored = [int(_is_scored(scores[stem]).sum()) for scores in frames.values()]
+        found[stem] = {
+            **{metric: _spread(medians[:, i]) for i, metric in enumerate(METRICS)},
+            "tracks": sum(count > 0 for count in scored),
+            "frames_scored": sum(scored),
+            "frames": sum(len(scores[stem]) for scores in frames.values()),
+        }
+    return found
+
+
+def _never_scored(frames: quiet.Frames) -> dict[str, list[str]]:
+    """Returns track -> its stems without a scored second."""
+    never = {
+        track: [stem for stem, values in scores.items() if not _is_scored(values).any()]
+        for track, scores in frames.items()
     }
+    return {track: stems for track, stems in never.items() if stems}
+
+
+def _is_scored(scores: np.ndarray) -> np.ndarray:
+    """Returns bool [frames] for museval's scores of a stem [frames, metrics]."""
+    return np.isfinite(scores).any(axis=1)
 
 
 def _metrics_of(output_dir: Path, tracks: Sequence[str]) -> list[TrackMetric]:
@@ -251,56 +303,15 @@ def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndar
     }
 
 
-def table(summary: Mapping[str, Any]) -> str:
-    """Formats a summary for a terminal: a table for each metric, and notes."""
-    tracks = len(summary["tracks"])
-    width = max(len("stem"), *(len(stem) for stem in summary["stems"])) + 2
-
-    def cell(spread: Mapping[str, float | None]) -> str:
-        if spread["median"] is None:
-            return "no score".ljust(26)
-        low_high = f"[{spread['p25']:.2f}, {spread['p75']:.2f}]"
-        return f"{spread['median']:7.2f} {low_high}".ljust(26)
-
-    lines = [
-        f"system: {summary['system']}; split: {summary['split']}; tracks: {tracks}",
-        "In brackets: 25th and 75th percentiles over tracks.",
-        "",
-        summary["metric"],
-        "stem".ljust(width) + "".join(f"{metric:>7}".ljust(26) for metric in METRICS) + "scored",
-    ]
-    for stem, scores in summary["stems"].items():
-        lines.append(
-            stem.ljust(width)
-            + "".join(cell(scores[metric]) for metric in METRICS)
-            + f"{scores['tracks']} of {tracks} tracks,"
-            f" {scores['frames_scored']} of {scores['frames']} s"
-        )
-    for metric in metrics_in(summary):
-        lines += ["", summary[metric.folder]["metric"]]
-        for stem, spread in summary[metric.folder]["stems"].items():
-            lines.append(stem.ljust(width) + cell(spread).rstrip())
-    return "\n".join([*lines, "", SILENCE, *warnings(summary)])
-
-
 def metrics_in(*summaries: Mapping[str, Any]) -> list[TrackMetric]:
-    """Returns those of `TRACK_METRICS` that are in at least one of the summaries."""
-    return [metric for metric in TRACK_METRICS if any(metric.folder in s for s in summaries)]
-
-
-def warnings(summary: Mapping[str, Any]) -> list[str]:
-    """Returns a line for each track without a score or with too low SIR, ISR and SAR."""
-    never = [
-        f"Never scored: {track} ({', '.join(names)})"
-        for track, names in summary["never_scored"].items()
+    """Returns those of `TRACK_METRICS` that are in the summaries, each once for each wording."""
+    found = [
+        metric.of(summary["excerpt_seconds"])
+        for metric in TRACK_METRICS
+        for summary in summaries
+        if metric.folder in summary
     ]
-    return never + [
-        f"Warning: {track}: the reference {stem} is nearly empty from {band['from_hz']:.0f} to"
-        f" {band['to_hz']:.0f} Hz ({band['db']:.0f} dB), which lowers SIR, ISR and SAR: trust only"
-        " this track's SDR."
-        for track, bands in summary["empty_bands"].items()
-        for stem, band in bands.items()
-    ]
+    return list(dict.fromkeys(found))
 
 
 def nanmedian(values: np.ndarray) -> np.ndarray:
@@ -310,11 +321,13 @@ def nanmedian(values: np.ndarray) -> np.ndarray:
 
 
 def _spread(values: np.ndarray) -> dict[str, float | None]:
-    """Returns median and quartiles of the finite values [tracks]."""
+    """Returns median and quartiles of the finite values [tracks]; few have no quartiles."""
     values = values[np.isfinite(values)]
     if not values.size:
         return {"median": None, "p25": None, "p75": None}
     p25, median, p75 = np.percentile(values, (25, 50, 75)).tolist()
+    if len(values) < _QUARTILES_OF:
+        p25 = p75 = None
     return {"median": median, "p25": p25, "p75": p75}
 
 
@@ -333,12 +346,10 @@ def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> Non
     """
     scores_dir, output_dir = Path(scores_dir), Path(output_dir)
     tracks = read_json(scores_dir / SUMMARY, "tracks")["tracks"]
-    metrics = _metrics_of(scores_dir, tracks)
-    names = [
-        Path(folder) / f"{track}.json"
-        for track in tracks
-        for folder in ("", _EMPTY_BANDS_DIR, *(metric.folder for metric in metrics))
-    ]
+    folders = ["", _EMPTY_BANDS_DIR, *(metric.folder for metric in _metrics_of(scores_dir, tracks))]
+    if quiet.read_levels(scores_dir, tracks):
+        folders.append(quiet.LEVELS_DIR)
+    names = [Path(folder) / f"{track}.json" for track in tracks for folder in folders]
     copies = {name: read_json(scores_dir / name) for name in names}
     settings = read_json(scores_dir / SETTINGS, "system")
     settings.pop("data_dir", None)

@@ -60,7 +60,7 @@ def published(tmp_path_factory):
 
 def test_report_has_means_and_deviations_over_seeds(published):
     root, sdr = published
-    ablation.write_report(root)
+    shown = ablation.write_report(root)
     text = (root / "README.md").read_text()
     table = text.split("Music Demixing Challenge")[1]
     for name, run in (("plain", "plain"), ("Balanced one", "balanced_one")):
@@ -77,8 +77,12 @@ def test_report_has_means_and_deviations_over_seeds(published):
         "small_2stems.py --config.epochs=3; 3 epochs of 4 steps, 2 seeds, on Abacus, 2 cores; 1"
         " test tracks, 2 s. " in text
     )
-    assert f"| `scaled` |  | {sdr['scaled'][0]:.2f} | " in table
+    assert f"| scaled |  | {sdr['scaled'][0]:.2f} | " in table
     assert (root / "two_stems.png").stat().st_size > 1000
+    head, *lines = shown.splitlines()
+    assert head == "Two stems"
+    assert [line.split()[0] for line in lines[-3:]] == ["plain", "Balanced", "scaled"]
+    assert max(map(len, lines)) <= 80
 
     (root / "README.md").unlink()
     (root / "two_stems" / "reading.md").write_text("Nothing can be said.\n")

@@ -13,6 +13,7 @@ from data_pipeline.tracks import find_tracks
 from data_pipeline.wav import read_wav
 from experiments import compare, scoring
 from experiments.reports import example, report, results
+from experiments.reports.summary import comparison
 from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
 RATE = 8000  # museval's time is proportional to it
@@ -131,7 +132,7 @@ def test_report_is_made_only_from_the_json(two, tmp_path):
 
 def test_figures_match_the_summaries(two):
     text = report.render(two)
-    rows = rows_of(text[text.index("## Songs") : text.index("## MUSDB18")])
+    rows = rows_of(text[text.index("## Songs") :])
     for label, title in (("ours", "ours"), ("irm", "irm †"), ("mixture", "mixture")):
         summary = scoring.summarise(two / "songs" / label)
         first, second, whole, costs = rows[title]
@@ -159,12 +160,40 @@ def test_figures_match_the_summaries(two):
     assert "--systems=irm,ours:model,mixture,umx:openunmix" in text
 
 
+def test_scores_of_excerpts_are_not_called_whole_tracks(two):
+    noise, songs = report.render(two).split("## Songs")
+    assert "**SDR over the excerpts** in dB" in noise
+    assert "**SDR over whole tracks** in dB" in songs
+    for parts in ("the excerpts", "whole tracks"):
+        assert f"- SDR of the Music Demixing Challenge over {parts}; median" in songs
+
+
+def test_the_table_at_the_end(two, capsys):
+    path = two / "README.md"
+    compare._print_scores(path, results.read(two))
+    text = capsys.readouterr().out
+    assert max(len(line) for line in text.replace(str(path), "").splitlines()) <= 80
+    noise, songs = text.split("\nSongs\n")
+    assert f"{path}\n" in noise
+    lines = {line.split()[0]: line for line in songs.splitlines()}
+    stems = scoring.summarise(two / "songs" / "ours")["stems"]
+    medians = [f"{stems[stem]['SDR']['median']:z.2f}" for stem in STEMS]
+    assert lines["ours"].split()[1:] == [*medians, "6", "of", "6", "s"]
+    assert lines["umx"].split()[1:3] == ["not", "run"]
+    assert songs.endswith("With the true stems, a bound and no competitor: irm\n")
+
+
 def test_limits_of_the_scores_are_reported(two):
     silent = json.loads((two / "songs" / "ours" / "test" / "a.json").read_text())
     for target in silent["targets"]:
         for frame in target["frames"]:
             frame["metrics"] = dict.fromkeys(scoring.METRICS, float("nan"))
     (two / "songs" / "ours" / "test" / "a.json").write_text(json.dumps(silent))
+    levels = {stem: [-20.0, -84.0, None] for stem in STEMS} | {"drums": [-20.0] * 3}
+    for track in ("a", "b"):
+        write_json(
+            two / "songs" / "mixture" / "reference_levels" / "test" / f"{track}.json", levels
+        )
     band = {"vocals": {"from_hz": 20000.0, "to_hz": 22000.0, "db": -99.0}}
     for label in ("ours", "irm", "mixture"):
         write_json(two / "songs" / label / "empty_bands" / "test" / "b.json", band)
@@ -174,6 +203,8 @@ def test_limits_of_the_scores_are_reported(two):
     text = report.render(two)
     assert "- ours: Never scored: test/a (vocals, drums, bass, other)" in text
     assert "- Warning: test/b: the reference vocals is nearly empty from 20000 to 22000 Hz" in text
+    assert "- mixture: Warning: test/b: in 2 of 3 scored seconds a reference is below -60" in text
+    assert "(vocals in 2, bass in 2, other in 2)" in text
     assert "| over 100 | 1.00 | 2.00 | 3.00 |" in text
     assert scoring.SILENCE in text
 
@@ -195,7 +226,7 @@ def test_published_scores_are_shown_only_with_those_of_musdb18(tmp_path, left_ou
     write_data_set(tmp_path / "musdb18", {"irm": "irm"}, names[left_out:], **options)
     write_data_set(tmp_path / "songs", {"irm": "irm"}, ["a"], seconds=1)
     text = report.render(tmp_path)
-    assert ("## MUSDB18: not run" in text) == (not quotes)
+    assert "MUSDB18" not in text  # no report says what it lacks
     section, songs = text.split("## A name")[1:]
     assert "(quoted)" not in songs
     rows = rows_of(section)
@@ -397,6 +428,14 @@ def test_a_label_keeps_its_system(calls, song, tmp_path, write_track):
         run_compare(tmp_path, song, "irm", excerpt=2.0)
 
 
+def assert_museval_agrees(scores, summary):
+    """Asserts that museval reads the scores and has the same median."""
+    store = sigsep.load("museval").EvalStore()
+    store.add_eval_dir(scores)
+    medians = store.agg_frames_tracks_scores()
+    assert medians["vocals"]["SDR"] == pytest.approx(summary["stems"]["vocals"]["SDR"]["median"])
+
+
 @pytest.mark.slow
 def test_the_program(program, refusal, data_dir, tmp_path):
     run, folder, work = write_run(tmp_path / "run"), tmp_path / "report", tmp_path / "work"
@@ -429,12 +468,11 @@ def test_the_program(program, refusal, data_dir, tmp_path):
     assert "4 of 4" in rows["irm †"][0]
     assert "Noise, for a test." in text
     assert "folder=theirs --excerpt=2" in text
+    assert done.stdout.endswith(
+        f"\n\n{comparison(results.read_data_set(folder / 'white_noise'))}\n"
+    )
     assert "Spectrograms: test/song, 0, from 0.5 to 2.5 s" in text
-    store = sigsep.load("museval").EvalStore()
-    store.add_eval_dir(folder / "white_noise" / "theirs")
-    medians = store.agg_frames_tracks_scores()
-    sdr = summary["stems"]["vocals"]["SDR"]["median"]
-    assert medians["vocals"]["SDR"] == pytest.approx(sdr, abs=1e-9)
+    assert_museval_agrees(folder / "white_noise" / "theirs", summary)
 
     # Again, with another system that fails: old results are kept, and the failure is reported.
     times = {path: path.stat().st_mtime_ns for path in work.glob("**/measure_*.json")}

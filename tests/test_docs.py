@@ -212,7 +212,7 @@ def _mask_rows(folder):
     summaries = [scoring.summarise(folder / variant) for variant in _VARIANTS]
     for stem in summaries[0]["stems"]:
         scores = [summary["stems"][stem] for summary in summaries]
-        cells = [f"{s['SDR']['median']:.2f} / {s['SIR']['median']:.2f}" for s in scores]
+        cells = [f"{s['SDR']['median']:z.2f} / {s['SIR']['median']:z.2f}" for s in scores]
         yield f"| {folder.name.replace('_', ' ')} | {stem} | {' | '.join(cells)} |"
 
 
@@ -238,7 +238,7 @@ def _comparison_rows(name):
         for system in ("sccunet_small", "openunmix", "scaled", "irm")
     ]
     for stem in systems[0]:
-        cells = [f"{s[stem]['SDR']['median']:.2f} / {s[stem]['SIR']['median']:.2f}"
+        cells = [f"{s[stem]['SDR']['median']:z.2f} / {s[stem]['SIR']['median']:z.2f}"
                  for s in systems]  # fmt: skip
         yield f"| {name} | {stem} | {' | '.join(cells)} |"
 

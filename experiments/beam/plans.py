@@ -15,6 +15,7 @@ from data_pipeline.names import lines_of
 from data_pipeline.wav import AudioError
 from experiments import cli, evaluating, preparing, scoring
 from experiments.beam.pipeline import Plan
+from experiments.reports.summary import table
 from experiments.separating import separation_flags, stem_folders
 from experiments.separating.recording import Output, separate_file
 from sccunet.config import Config, ConfigError
@@ -172,7 +173,7 @@ def summarise_scores() -> None:
     if scored:
         summary = scoring.summarise(output_dir, scored)
         write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
-        print(scoring.table(summary), end="\n\n")
+        print(table(summary), end="\n\n")
 
 
 def plan_preparation(files: Sequence[str]) -> Plan:

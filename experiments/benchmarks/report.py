@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.benchmarks.contender import CONTENDERS, WHOLE_PROGRAMS
+from experiments.reports import tables
 from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
 
@@ -138,7 +139,7 @@ def render(results: Mapping[str, Any]) -> str:
         lines += [f"### {_TITLES[section.removesuffix(GPU)]}", ""]
         lines += [*_section(section, results[section]), ""]
     if not any(section.endswith(GPU) for section in results):
-        lines.append(f"{NOT_RUN}: no GPU was available.")
+        lines.append(NOT_RUN)
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
@@ -208,7 +209,7 @@ def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
     columns["import only"] = of("import_memory_bytes", _gigabytes)
     if section.endswith(GPU):
         columns["device memory"] = of("device_memory_bytes", _gigabytes)
-    return _table(
+    return tables.markdown(
         ["contender", *columns],
         [
             [one["label"], *(show(one) for show in columns.values())]
@@ -226,17 +227,12 @@ def _cold_rows(cold: Sequence[Measurement]) -> list[str]:
         else _row_not_run(_label(one), one, 2)
         for one in cold
     ]
-    return _table(["program", "median", "range"], rows)
+    return tables.markdown(["program", "median", "range"], rows)
 
 
 def _row_not_run(label: str, one: Measurement, columns: int) -> list[str]:
     reason = (one["not_run"] or "").replace("|", "/")
     return [label, f"{NOT_RUN}: {reason}", *["—"] * (columns - 1)]
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    aligned = ["---", *["--:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, aligned, *rows)]
 
 
 def _number(value: float) -> str:

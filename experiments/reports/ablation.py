@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments import scoring
-from experiments.reports import pictures
+from experiments.reports import pictures, tables
 from experiments.reports.results import slug
 from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
@@ -23,8 +23,11 @@ SCALED = "scaled"  # the baseline of the runs
 _READING = "reading.md"
 
 
-def write_report(report_dir: str | Path) -> None:
+def write_report(report_dir: str | Path) -> str:
     """Writes README.md and the pictures of a report, only from the files in its folder.
+
+    Returns:
+      A table of the SDRs of each ablation, for a terminal.
 
     Raises:
       ConfigError: if the folder has no ablation.
@@ -39,12 +42,17 @@ def write_report(report_dir: str | Path) -> None:
         "Made by `sccunet ablate` from the JSON files in this folder, which hold"
         " every track's scores; do not edit.",
     ]
+    shown = []
     for path in settings:
-        lines += _section(path.parent)
+        section, table = _section(path.parent)
+        lines += section
+        shown += table
     write_whole(report_dir / "README.md", "\n".join(lines) + "\n")
+    return "\n".join(shown[1:])
 
 
-def _section(folder: Path) -> list[str]:
+def _section(folder: Path) -> tuple[list[str], list[str]]:
+    """Returns the lines of an ablation for README.md, and those for a terminal."""
     settings = read_json(folder / SETTINGS, "weights", "seeds")
     runs = {
         loss: [scoring.summarise(folder / slug(loss) / str(seed)) for seed in settings["seeds"]]
@@ -60,14 +68,17 @@ def _section(folder: Path) -> list[str]:
     lines += [_what_was_run(settings, scaled), ""]
     lines += [f"![{settings['name']}]({folder.name}.png)", ""]
     table = _table(settings, runs, scaled, _museval, scoring.METRIC_PAIRS[0])
-    lines += [f"{scaled['metric']}:", "", *table, ""]
+    lines += [f"{scaled['metric']}:", "", *tables.markdown(*table), ""]
     for metric in scoring.metrics_in(scaled):
         table = _table(settings, runs, scaled, _of_tracks(metric), (metric.short,))
-        lines += [f"{metric.what}:", "", *table, ""]
+        lines += [f"{metric.what}:", "", *tables.markdown(*table), ""]
     if silence := _silence(settings, runs, scaled):
         lines += [silence, ""]
     _draw(settings, runs, scaled, folder.with_suffix(".png"))
-    return lines[:-1]
+    head, rows = _table(settings, runs, scaled, _museval, scoring.METRICS[:1])
+    without_weights = [cells[:1] + cells[2:] for cells in (head, *rows)]
+    shown = tables.columns(without_weights[0], without_weights[1:])
+    return lines[:-1], ["", settings["name"], *tables.wrapped(scaled["metric"]), *shown]
 
 
 def _what_was_run(settings, scaled) -> str:
@@ -110,13 +121,16 @@ def _of_tracks(metric: scoring.TrackMetric) -> Callable[..., float | None]:
     return lambda summary, stem, _=None: summary[metric.folder]["stems"][stem]["median"]
 
 
-def _table(settings, runs, scaled, value, metrics) -> list[str]:
-    """Rows: losses. Columns: weights, metrics of each stem, mean of the first metric over stems."""
+def _table(settings, runs, scaled, value, metrics) -> tuple[list[str], list[list[str]]]:
+    """Returns head and rows, one for each loss.
+
+    Columns: weights, metrics of each stem, and the mean of the first metric over the stems.
+    """
     stems = settings["stems"]
     columns = [(stem, metric) for stem in stems for metric in metrics]
     head = ["loss", "weights", *(f"{stem} {metric}" for stem, metric in columns)]
     head.append(f"mean {metrics[0]}")
-    rows = [head, ["---"] * len(head)]
+    rows = []
 
     def cells(summaries):
         for stem, metric in columns:
@@ -127,20 +141,20 @@ def _table(settings, runs, scaled, value, metrics) -> list[str]:
     for loss, summaries in runs.items():
         weights = ", ".join(f"{alpha:.3g}" for alpha in settings["weights"][loss])
         rows.append([loss, weights, *cells(summaries)])
-    rows.append(["`scaled`", "", *cells([scaled])])
-    return [f"| {' | '.join(row)} |" for row in rows]
+    rows.append([SCALED, "", *cells([scaled])])
+    return head, rows
 
 
 def _cell(values: Sequence[float | None]) -> str:
     if None in values:
         return "no score"
-    mean = f"{np.mean(values):.2f}"
+    mean = tables.decibels(float(np.mean(values)))
     return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2f}"
 
 
 def _draw(settings, runs, scaled, path: Path) -> None:
     """Draws the first of `TRACK_METRICS`: a panel per stem and for the mean, a dot per seed."""
-    metric = scoring.TRACK_METRICS[0]
+    metric = scoring.metrics_in(scaled)[0]
     value = _of_tracks(metric)
     pyplot = pictures.load_pyplot()
     stems = settings["stems"]
@@ -160,6 +174,6 @@ def _draw(settings, runs, scaled, path: Path) -> None:
         axis.set_xlim(-0.5, len(runs) - 0.5)
         axis.set_title(title)
         axis.grid(axis="y", alpha=0.3)
-    axes[0].set_ylabel(f"{metric.title[0].lower()}{metric.title[1:]}, dB\n(median over tracks)")
+    axes[0].set_ylabel(f"{metric.title}, dB\n(median over tracks)")
     axes[0].legend()
     pictures.save(figure, path)

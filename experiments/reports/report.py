@@ -11,13 +11,13 @@ import numpy as np
 
 from experiments import scoring
 from experiments.baselines.systems import GROUPS
-from experiments.reports import pictures
+from experiments.reports import pictures, tables
 from experiments.reports.results import DataSet, published, read
+from experiments.reports.summary import warnings
 from sccunet.files import write_whole
 
 README = "README.md"
 
-_TOLD_DB = 100
 _BOXES_OF_TRACKS = 10  # boxes show tracks if there are at least this many, otherwise frames
 _NOT_RUN, _MEANINGLESS = "not run", "—"
 
@@ -49,27 +49,11 @@ def render(report_dir: str | os.PathLike) -> str:
         " edit.",
         "DATA, RUN and REPORT stand for folders.",
     ]
-    for data_set in data_sets:
+    for data_set in sorted(data_sets, key=lambda data_set: not data_set.scored):
         lines += ["", *_section(data_set)]
-    if not any(data_set.is_musdb18 for data_set in data_sets):
-        lines += ["", *_MUSDB18_NOT_RUN]
     summaries = [entry.summary for data_set in data_sets for entry in data_set.scored]
     lines += ["", *_how_to_read(scoring.metrics_in(*summaries))]
     return "\n".join(lines) + "\n"
-
-
-_MUSDB18_NOT_RUN = (
-    "## MUSDB18: not run",
-    "",
-    "The data set was not available. Published scores are shown only next to scores on its test"
-    " tracks. With the data set and a model trained on its training tracks:",
-    "",
-    "```",
-    "sccunet prepare --musdb_dir=MUSDB18 --data_dir=DATA",
-    "sccunet compare --report_dir=REPORT --name=MUSDB18 --data_dir=DATA"
-    " --split=test --model=RUN --systems=model,mixture,scaled,openunmix=umxhq,irm,mwf",
-    "```",
-)
 
 
 def _how_to_read(metrics: Sequence[scoring.TrackMetric]) -> list[str]:
@@ -78,7 +62,7 @@ def _how_to_read(metrics: Sequence[scoring.TrackMetric]) -> list[str]:
         "",
         f"- SDR, SIR, SAR, ISR: {scoring.MUSEVAL}. More is better.",
         *(
-            f"- {metric.title}: {metric.what}. Another metric; do not compare it with museval's."
+            f"- {metric.what}. Another metric; do not compare it with museval's."
             for metric in metrics
         ),
         f"- {scoring.SILENCE}",
@@ -107,8 +91,8 @@ def _section(data_set: DataSet) -> list[str]:
     for metric in scoring.metrics_in(*(entry.summary for entry in data_set.scored)):
         lines += [f"**{metric.title}** in dB, another metric", ""]
         lines += [*_track_table(data_set, metric), ""]
-    if warnings := _warnings(data_set):
-        lines += [*(f"- {warning}" for warning in warnings), ""]
+    if found := _warnings(data_set):
+        lines += [*(f"- {warning}" for warning in found), ""]
     lines += [f"![Box plots of the scores]({data_set.slug}_scores.png)", ""]
     if example := info.get("example"):
         first = example["start_seconds"]
@@ -185,18 +169,16 @@ def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
             row = [entry.title, *[_NOT_RUN] * (len(stems) + 1)]
             if entry.summary:
                 scores = entry.summary["stems"]
+                medians = ([scores[stem][metric]["median"] for metric in metrics] for stem in stems)
                 frames = scores[stems[0]]
                 row = [
                     entry.title,
-                    *(
-                        " / ".join(_number(scores[stem][metric]["median"]) for metric in metrics)
-                        for stem in stems
-                    ),
+                    *(" / ".join(map(tables.decibels, pair)) for pair in medians),
                     f"{frames['frames_scored']} of {frames['frames']}",
                 ]
             rows.append(row + (["scored here"] if quoted else []))
         rows += quoted.get(group, [])
-    return _table(header, rows)
+    return tables.markdown(header, rows)
 
 
 def _track_table(data_set: DataSet, metric: scoring.TrackMetric) -> list[str]:
@@ -205,9 +187,9 @@ def _track_table(data_set: DataSet, metric: scoring.TrackMetric) -> list[str]:
         cells = [_NOT_RUN] * len(data_set.stems)
         if entry.summary and metric.folder in entry.summary:
             scores = entry.summary[metric.folder]["stems"]
-            cells = [_number(scores[stem]["median"]) for stem in data_set.stems]
+            cells = [tables.decibels(scores[stem]["median"]) for stem in data_set.stems]
         rows.append([entry.title, *cells])
-    return _table(["system", *data_set.stems], rows)
+    return tables.markdown(["system", *data_set.stems], rows)
 
 
 def _quoted(stems: Sequence[str]) -> dict[str, list[list[str]]]:
@@ -233,7 +215,7 @@ def _warnings(data_set: DataSet) -> list[str]:
     """Returns each warning once, with its systems unless it concerns all."""
     found: dict[str, list[str]] = {}
     for entry in data_set.scored:
-        for warning in scoring.warnings(entry.summary):
+        for warning in warnings(entry.summary):
             found.setdefault(warning, []).append(entry.label)
     return [
         warning if len(labels) == len(data_set.scored) else f"{', '.join(labels)}: {warning}"
@@ -254,7 +236,7 @@ def _costs(data_set: DataSet) -> list[str]:
                     labels.append(entry.label)
                 heard.add(f"{run['seconds_audio']:g} s of {run['track']}")
         rows.append([entry.title, *cells])
-    lines = ["**Costs**", "", *_table(header, rows)]
+    lines = ["**Costs**", "", *tables.markdown(header, rows)]
     if machines:
         lines += ["", f"Separated: {', '.join(sorted(heard))}. Measured on:", ""]
         lines += [f"- {', '.join(labels)}: {text}" for text, labels in machines.items()]
@@ -304,15 +286,3 @@ def _draw_scores(data_set: DataSet, path: Path) -> None:
         " boxes: 25th to 75th percentile, whiskers: 5th to 95th; over 60 dB not drawn",
         path,
     )
-
-
-def _number(value: float | None) -> str:
-    if value is None:
-        return "no score"
-    # Only rounding errors, as in the SAR of a scaled mixture.
-    return f"over {_TOLD_DB}" if value > _TOLD_DB else f"{value:.2f}"
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    aligned = ["---", *["--:"] * (len(header) - 1)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, aligned, *rows)]

@@ -7,11 +7,11 @@ import pytest
 from scipy import signal
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError, read_wav
+from data_pipeline.wav import read_wav
 from experiments import evaluating, scoring
 from experiments.baselines.system import pick_stems
 from experiments.baselines.systems import GROUPS, SYSTEMS, load_system
-from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
 RATE = 8000
 _STEMS = ("vocals", "drums", "bass")
@@ -181,21 +181,19 @@ def test_folder_of_estimates_that_do_not_fit(songs):
         evaluate(data, scores, names=names, system="folder", weights=weights)
 
     theirs = songs / "theirs"
-    with pytest.raises(ConfigError, match=r"nowhere/test/a: found no such folder, expected the es"):
+    with pytest.raises(UserError, match=r"nowhere/test/a: found no such folder, expected the es"):
         score(songs / "nowhere")
     audio.write_wav(theirs / "test" / "b" / "bass.wav", noise(0, RATE, 1), RATE)
-    with pytest.raises(
-        ConfigError, match=r"found \(32000, 1\) .*, expected \(8000, 1\) as in bass"
-    ):
+    with pytest.raises(UserError, match=r"found \(32000, 1\) .*, expected \(8000, 1\) as in bass"):
         score(theirs, ["b"])
     (theirs / "test" / "b" / "bass.wav").unlink()
-    with pytest.raises(ConfigError, match="stem bass: found a system with drums, vocals"):
+    with pytest.raises(UserError, match="stem bass: found a system with drums, vocals"):
         score(theirs, ["b"])
     audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), 2 * RATE)
-    with pytest.raises(ConfigError, match=r"bass\.wav: found 16000 Hz, expected 8000 Hz"):
+    with pytest.raises(UserError, match=r"bass\.wav: found 16000 Hz, expected 8000 Hz"):
         score(theirs, ["a"])
     (theirs / "test" / "a" / "bass.flac").touch()
-    with pytest.raises(AudioError, match=r"bass\.wav: found beside bass\.flac, expected one file"):
+    with pytest.raises(UserError, match=r"bass\.wav: found beside bass\.flac, expected one file"):
         score(theirs, ["a"])
     (theirs / "test" / "a" / "bass.flac").unlink()
     # A folder without scores can be used; one with scores cannot.

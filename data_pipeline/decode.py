@@ -17,6 +17,7 @@ from data_pipeline.frames import (
     frames,
 )
 from data_pipeline.wav import AudioError, DamagedError, bad_file, damaged
+from sccunet.checks import counted
 
 # Seconds by which stated and decoded length may differ in intact files: a coder pads the end, and
 # Opus counts samples that are skipped at the start.
@@ -142,7 +143,7 @@ class _Decoding:
                 self.end = round(self.stated * self.rate)
         elif found != (self.rate, self.channels):
             self.changed = (
-                f"{self.path}: found {found[0]} Hz and {found[1]} channels after"
+                f"{self.path}: found {found[0]} Hz and {counted(found[1], 'channel')} after"
                 f" {self.count / self.rate:.1f} s, expected {self.rate} Hz and {self.channels}"
                 " channels as at the start"
             )

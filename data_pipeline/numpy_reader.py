@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from data_pipeline.augment import MEAN
 from data_pipeline.wav import AudioError, WavInfo, pcm_to_float
+from sccunet.checks import counted
 
 # (file index int64 [n], first sample int64 [n], channels int32 [n, taken] or only MEAN [n, 1],
 # gain float32 [n]) -> float32 [n, taken, samples].
@@ -101,7 +102,8 @@ class _Block:
 def _cut_short(info: WavInfo, size: int) -> AudioError:
     found = max(size - info.data_offset, 0) // info.frame_bytes
     return AudioError(
-        f"{info.path}: found {found} samples, expected {info.frames} as before: it was cut short"
+        f"{info.path}: found {counted(found, 'sample')}, expected {info.frames} as before: it"
+        " was cut short"
     )
 
 

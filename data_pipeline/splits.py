@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from data_pipeline import sigsep
 from data_pipeline.tracks import Segment, Track, load_tracks, named, no_tracks, track_folders
 from data_pipeline.wav import AudioError
+from sccunet.checks import counted
 from sccunet.config import Config
 
 # Every seventh track validates if there are neither a valid/ folder nor musdb's own validation
@@ -57,7 +58,8 @@ def training_split(
             return (
                 [Segment(track, 0, track.frames) for track in training],
                 [Segment(track, 0, track.frames) for track in validation],
-                f"training on {_count(training)}, validating on {_count(validation)}: {rule}",
+                f"training on {counted(len(training), 'track')}, validating on"
+                f" {counted(len(validation), 'track')}: {rule}",
             )
 
     training, validation = _last_tenths(load_tracks(data_dir, wanted, config, patch), patch)
@@ -69,8 +71,8 @@ def training_split(
     return (
         training,
         validation,
-        f"training on {_count(training)}, validating on the last tenth of {len(validation)} of"
-        " them, which is not trained on",
+        f"training on {counted(len(training), 'track')}, validating on the last tenth of"
+        f" {len(validation)} of them, which is not trained on",
     )
 
 
@@ -115,10 +117,6 @@ def _last_tenths(tracks: Sequence[Track], patch: int) -> tuple[list[Segment], li
         if held_out:
             validation.append(Segment(track, track.frames - held_out, held_out))
     return training, validation
-
-
-def _count(tracks: Sequence) -> str:
-    return f"{len(tracks)} track{'s' if len(tracks) != 1 else ''}"
 
 
 def _musdb_validation() -> set[str]:

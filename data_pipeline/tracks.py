@@ -12,6 +12,7 @@ import numpy as np
 
 from data_pipeline.names import listed
 from data_pipeline.wav import AudioError, WavInfo, read_wav, wav_info
+from sccunet.checks import counted
 from sccunet.config import Config
 
 SPLITS = ("train", "valid", "test")
@@ -262,14 +263,16 @@ def load_track(
                 " (sccunet prepare converts)"
             )
         for found, expected, unit in (
-            (info.frames, first.frames, "samples"),
-            (info.channels, first.channels, "channels"),
+            (info.frames, first.frames, "sample"),
+            (info.channels, first.channels, "channel"),
         ):
             if found != expected:
                 raise AudioError(
-                    f"{info.path}: found {found} {unit}, expected {expected} as in"
+                    f"{info.path}: found {counted(found, unit)}, expected {expected} as in"
                     f" {os.path.basename(first.path)}"
                 )
     if first.frames < min_frames:
-        raise AudioError(f"{folder}: found {first.frames} samples, expected at least {min_frames}")
+        raise AudioError(
+            f"{folder}: found {counted(first.frames, 'sample')}, expected at least {min_frames}"
+        )
     return Track(name, split, files)

@@ -15,6 +15,7 @@ from data_pipeline import dataset, readers
 from data_pipeline.tracks import Segment
 from data_pipeline.wav import AudioError
 from sccunet import spectral
+from sccunet.checks import counted
 from sccunet.config import Config
 from sccunet.files import read_json, write_whole
 
@@ -68,7 +69,7 @@ def training_volumes(
     for stem, volume in zip(config.model.stems, volumes, strict=True):
         if volume == 0:
             raise AudioError(
-                f"stem '{stem}': found silence in all {len(segments)} training tracks,"
+                f"stem '{stem}': found only silence in {counted(len(segments), 'training track')},"
                 " expected sound in at least one"
             )
     return volumes

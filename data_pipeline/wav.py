@@ -14,6 +14,7 @@ from typing import BinaryIO
 
 import numpy as np
 
+from sccunet.checks import counted
 from sccunet.config import UserError
 
 # WAV (format tag, bits per sample) -> our name for the encoding.
@@ -168,8 +169,8 @@ def wav_header(path: str, file: BinaryIO, size: int | None = None) -> WavInfo:
     encoding = _ENCODINGS.get((tag, bits))
     if encoding is None or not channels or not rate or frame_bytes != channels * _BYTES[encoding]:
         raise EncodingError(
-            f"{path}: found WAV format {tag} with {bits} bits, {channels} channels and {rate} Hz,"
-            f" expected one of {', '.join(_BYTES)}"
+            f"{path}: found WAV format {tag} with {bits} bits, {counted(channels, 'channel')} and"
+            f" {rate} Hz, expected one of {', '.join(_BYTES)}"
         )
     if length == 0xFFFFFFFF:  # the count is in ds64, or the length is unknown
         length = long_size if long_size is not None else size - offset if size is not None else 0
@@ -213,7 +214,7 @@ def wav_blocks(wav: WavInfo, file: BinaryIO, salvage: bool) -> Iterator[np.ndarr
 
 def _truncated(wav: WavInfo, held: int) -> AudioError:
     promised = f"the {wav.frames} samples that its header promises"
-    return bad_file(wav.path, f"{held} samples (truncated)", promised)
+    return bad_file(wav.path, f"{counted(held, 'sample')} (truncated)", promised)
 
 
 def file_size(path: str, expected: str) -> int:

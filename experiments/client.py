@@ -20,6 +20,7 @@ from data_pipeline.wav import wav_info
 from experiments import cli, serving
 from experiments.separating import stem_folders
 from experiments.serving import ServingError
+from sccunet.checks import counted
 from sccunet.config import ConfigError
 from sccunet.files import folder_written_whole
 
@@ -91,7 +92,7 @@ def main(files: Sequence[str]) -> None:
             raise ConfigError(f"{file}: found {encoding}, expected a WAV file of 16-bit PCM")
     for folder, file in tqdm(folders.items(), desc="separating", unit="file"):
         separate_file(lambda wav: function(server, wav, **options), file, folder)
-    print(f"stems of {len(folders)} files: {_OUTPUT_DIR.value}")
+    print(f"stems of {counted(len(folders), 'file')}: {_OUTPUT_DIR.value}")
 
 
 if __name__ == "__main__":

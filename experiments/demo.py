@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from sccunet.checks import counted
 from sccunet.files import read_json, write_whole
 
 _SYSTEMS = ("mixture", "scaled", "model", "irm")
@@ -164,7 +165,7 @@ def report(result: dict, summary: dict) -> str:
     """Returns the figures as a table, and what they mean."""
     lines = [
         "",
-        f"{len(summary['tracks'])} unseen synthetic tracks; {summary['metric']}",
+        f"{counted(len(summary['tracks']), 'unseen synthetic track')}; {summary['metric']}",
         "stem".ljust(10) + "".join(f"{system:^16}" for system in _SYSTEMS),
         " " * 10 + "     SDR     SIR" * len(_SYSTEMS),
     ]

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from data_pipeline import audio, listing
 from data_pipeline.wav import AudioError, wav_info
 from experiments import cli
+from sccunet.checks import counted
 from sccunet.files import folder_written_whole
 
 _MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")
@@ -49,7 +50,7 @@ def prepare(
             f"{data_dir}: a worker process was killed (out of memory?); finished tracks are kept:"
             " run again with fewer --jobs"
         ) from error
-    print(f"prepared {len(todo)} tracks, skipped {finished} finished: {data_dir}")
+    print(f"prepared {counted(len(todo), 'track')}, skipped {finished} finished: {data_dir}")
 
 
 def _plan(
@@ -209,13 +210,15 @@ def check_sources(sources: Sources) -> None:
         info = audio.probe(file)
         streams = 1 + max(stream or 0 for path, stream in sources.values() if path == file)
         if info.streams < streams:
-            raise AudioError(f"{file}: found {info.streams} audio streams, expected {streams}")
+            raise AudioError(
+                f"{file}: found {counted(info.streams, 'audio stream')}, expected {streams}"
+            )
         if first is None:
             first, first_file = info, os.path.basename(file)
         if info.channels != first.channels:
             raise AudioError(
-                f"{file}: found {info.channels} channels, expected {first.channels} as in"
-                f" {first_file}"
+                f"{file}: found {counted(info.channels, 'channel')}, expected {first.channels} as"
+                f" in {first_file}"
             )
         # Lengths in containers are accurate to a tenth of a second; exact lengths are checked after
         # decoding.
@@ -262,11 +265,12 @@ def prepare_track(target: str, sources: Sources, sample_rate: int) -> list[str]:
                 warnings.append(f"{what}: peaks at {peak:.2f} of full scale, clipped to 16 bits")
             first = first or (samples.shape, what)
             for found, expected, unit in zip(
-                samples.shape, first[0], (f"samples at {sample_rate} Hz", "channels"), strict=True
+                samples.shape, first[0], ("sample", "channel"), strict=True
             ):
                 if found != expected:
                     raise AudioError(
-                        f"{what}: found {found} {unit}, expected {expected} as in {first[1]}"
+                        f"{what}: found {counted(found, unit)}, expected {expected} as in"
+                        f" {first[1]}"
                     )
             audio.write_wav(part / f"{stem}.wav", samples, sample_rate)
     return warnings

@@ -25,6 +25,7 @@ from data_pipeline import audio
 from experiments import cli
 from experiments.separating import separation_flags, stem_folders
 from experiments.separating.recording import separate_file
+from sccunet.checks import counted
 from sccunet.config import ConfigError
 
 
@@ -66,7 +67,7 @@ def main(files: Sequence[str]) -> None:
         except Exception as error:  # may be a library's own, and others are waiting
             cli.report_failure(file, error)
     skipped = " (files with existing stems skipped)" if given.skip_existing else ""
-    print(f"stems of {done} of {count} files{skipped}: {given.output_dir}")
+    print(f"stems of {done} of {counted(count, 'file')}{skipped}: {given.output_dir}")
     if done < count:
         sys.exit(1)
 

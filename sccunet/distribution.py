@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 import tensorflow as tf
 
 from sccunet import cluster
+from sccunet.checks import counted
 from sccunet.config import ConfigError
 
 
@@ -39,11 +40,11 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
             if gpus
             else "cpu"
         )
-        found = f"TF_CONFIG with {workers} workers" if workers > 1 else f"{len(gpus)} GPUs"
+        found = f"TF_CONFIG with {workers} workers" if workers > 1 else counted(len(gpus), "GPU")
         why = f" (auto: found {found})"
     strategy = _strategy_named(name, tpu, gpus, workers)
     replicas = strategy.num_replicas_in_sync
-    return strategy, f"{name}{why}, {replicas} replica{'s' * (replicas != 1)}"
+    return strategy, f"{name}{why}, {counted(replicas, 'replica')}"
 
 
 def _strategy_named(

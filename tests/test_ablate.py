@@ -75,7 +75,7 @@ def test_report_has_means_and_deviations_over_seeds(published):
     assert "Changed levels of the stems, in training and test: vocals -6 dB." in text
     assert (
         "small_2stems.py --config.epochs=3; 3 epochs of 4 steps, 2 seeds, on Abacus, 2 cores; 1"
-        " test tracks, 2 s. " in text
+        " test track, 2 s. " in text
     )
     assert f"| scaled |  | {sdr['scaled'][0]:.2f} | " in table
     assert (root / "two_stems.png").stat().st_size > 1000

@@ -11,6 +11,7 @@ import ml_collections
 import pytest
 
 from experiments import configs
+from sccunet.checks import counted
 from sccunet.config import (
     AugmentConfig,
     Config,
@@ -297,3 +298,7 @@ def test_package_has_exactly_its_public_names():
     assert callable(sccunet.build_model)
     with pytest.raises(AttributeError, match="no attribute 'missing'"):
         _ = sccunet.missing
+
+
+def test_counts_have_singulars():
+    assert [counted(n, "track") for n in (0, 1, 2)] == ["0 tracks", "1 track", "2 tracks"]

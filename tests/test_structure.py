@@ -17,7 +17,7 @@ PACKAGES = ("sccunet", "data_pipeline", "experiments")
 MAIN_PATH = ("prepare", "train", "separate", "export")
 # Runs programs by their names and imports none; others may read its table of commands.
 DISPATCHER = "experiments.command"
-FOR_DATA_PIPELINE = {"sccunet.config", "sccunet.files", "sccunet.spectral"}
+FOR_DATA_PIPELINE = {"sccunet.checks", "sccunet.config", "sccunet.files", "sccunet.spectral"}
 
 
 @functools.cache

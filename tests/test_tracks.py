@@ -143,7 +143,7 @@ def test_compressed_files_are_referred_to_prepare(data_dir):
     [
         ({"rate": 44_100}, "found 44100 Hz, expected 8000 Hz (sccunet prepare converts)"),
         ({"frames": 999}, "found 999 samples, expected 1000 as in voice.wav"),
-        ({"channels": 1}, "found 1 channels, expected 2 as in voice.wav"),
+        ({"channels": 1}, "found 1 channel, expected 2 as in voice.wav"),
     ],
 )
 @pytest.mark.parametrize("file", ["rest", "mixture"])

@@ -182,7 +182,7 @@ def test_a_run_logs_losses_rate_pictures_and_sound(finished):
 def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, capsys, monkeypatch):
     before = arrays(copy / "last.weights.h5")
     _train(data_dir, copy)
-    assert f"all {EPOCHS} epochs are done: {copy}" in capsys.readouterr().out
+    assert f"nothing is left to train, {EPOCHS} epochs done: {copy}" in capsys.readouterr().out
     _assert_same_arrays(arrays(copy / "last.weights.h5"), before)
 
     # The chosen reader reads training, validation, and the crops shown in TensorBoard.
@@ -539,7 +539,7 @@ def test_silent_stems(data_dir, write_track, tmp_path, monkeypatch, caplog):
     with pytest.raises(AudioError) as caught:
         _train(data, tmp_path / "silent")
     assert str(caught.value) == (
-        "stem 'bass': found silence in all 2 training tracks, expected sound in at least one"
+        "stem 'bass': found only silence in 2 training tracks, expected sound in at least one"
     )
 
 

@@ -218,5 +218,5 @@ def test_stem_that_is_silent_in_all_tracks_is_refused(data_dir):
         with pytest.raises(AudioError) as caught:
             _volumes(data_dir)
         assert str(caught.value) == (
-            "stem 'rest': found silence in all 2 training tracks, expected sound in at least one"
+            "stem 'rest': found only silence in 2 training tracks, expected sound in at least one"
         )

@@ -109,7 +109,7 @@ def _bad_wavs(tmp_path):
         ),
         "alaw.wav": (
             alaw.read_bytes(),
-            "found WAV format 6 with 8 bits, 1 channels and 8000 Hz, expected one of pcm8, pcm16,"
+            "found WAV format 6 with 8 bits, 1 channel and 8000 Hz, expected one of pcm8, pcm16,"
             " pcm24, pcm32, float32, float64",
         ),
     }
@@ -261,7 +261,7 @@ def test_recording_reads_block_by_block(tmp_path):
         lengths = [len(block) for block in blocks]
     assert sum(lengths) == 100_000
     assert max(lengths) == 2**14
-    with pytest.raises(AudioError, match=r"x\.wav: found 1 audio streams, expected at least 3"):
+    with pytest.raises(AudioError, match=r"x\.wav: found 1 audio stream, expected at least 3"):
         audio.read(path, 2)
 
 
@@ -349,7 +349,7 @@ def test_truncated_wav_is_salvaged(tmp_path, held):
         f" {10 - held / 8_000:.2f} s of the 10.00 s that its header promises are missing"
     )
     with pytest.raises(
-        AudioError, match=rf"cut\.wav: found {held} samples \(truncated\), expected"
+        AudioError, match=rf"cut\.wav: found {held} samples? \(truncated\), expected"
     ):
         audio.read(path)
 

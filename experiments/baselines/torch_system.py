@@ -17,6 +17,7 @@ import numpy as np
 
 from data_pipeline import audio
 from experiments.baselines.system import Separate, pick_stems
+from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 
 TORCH = "torch==2.13.0"  # as `make comparison` installs it
@@ -88,7 +89,7 @@ def resampled(
     def separate(mixture: np.ndarray, references: np.ndarray, key: str) -> np.ndarray:
         samples, channels = mixture.shape
         if channels > 2:
-            raise ConfigError(f"{key}: found {channels} channels, expected 1 or 2")
+            raise ConfigError(f"{key}: found {counted(channels, 'channel')}, expected 1 or 2")
         stereo = np.ascontiguousarray(np.broadcast_to(mixture, (samples, 2)), np.float32)
         stereo = _fit(audio.resample(stereo, our_rate, rate), math.ceil(samples * rate / our_rate))
         waveforms = torch.from_numpy(_fit(stereo, max(len(stereo), least)).T.copy())

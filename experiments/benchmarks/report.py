@@ -8,6 +8,7 @@ from typing import Any
 
 from experiments.benchmarks.contender import CONTENDERS, WHOLE_PROGRAMS
 from experiments.reports import tables
+from sccunet.checks import counted
 from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
 
@@ -150,7 +151,7 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
     threads = sorted({each["threads"] for each in ran})
     on = result["machine"]
     lines = [
-        f"{on['cpu']}, {on['cores']} core{'s' * (on['cores'] != 1)}, {on['memory_gb']} GB,"
+        f"{on['cpu']}, {counted(on['cores'], 'core')}, {on['memory_gb']} GB,"
         f" {on['os']}; threads: {', '.join(map(str, threads)) or NOT_RUN}; rounds:"
         f" {result['rounds']}; audio: {result['audio']}"
         + (f", a file of {result['seconds']:g} s" if kind == "separate" else "")

@@ -14,6 +14,7 @@ import numpy as np
 from experiments import scoring
 from experiments.reports import pictures, tables
 from experiments.reports.results import slug
+from sccunet.checks import counted
 from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
 
@@ -85,9 +86,11 @@ def _what_was_run(settings, scaled) -> str:
     hardware, steps = settings["machine"], settings["steps_per_epoch"]
     seconds = scaled["stems"][settings["stems"][0]]["frames"]
     return (
-        f"{' '.join(settings['config'])}; {settings['epochs']} epochs of"
-        f" {f'{steps} steps' if steps else 'all crops'}, {len(settings['seeds'])} seeds, on"
-        f" {hardware['cpu']}, {hardware['cores']} cores; {len(scaled['tracks'])} test tracks,"
+        f"{' '.join(settings['config'])}; {counted(settings['epochs'], 'epoch')} of"
+        f" {counted(steps, 'step') if steps else 'all crops'},"
+        f" {counted(len(settings['seeds']), 'seed')}, on"
+        f" {hardware['cpu']}, {counted(hardware['cores'], 'core')};"
+        f" {counted(len(scaled['tracks']), 'test track')},"
         f" {seconds} s"
         + (" (the middle of each track)" if settings["excerpt_seconds"] else "")
         + ". Cells: mean ± standard deviation over the seeds, dB. `scaled`: the mixture times the"

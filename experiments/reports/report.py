@@ -14,6 +14,7 @@ from experiments.baselines.systems import GROUPS
 from experiments.reports import pictures, tables
 from experiments.reports.results import DataSet, published, read
 from experiments.reports.summary import warnings
+from sccunet.checks import counted
 from sccunet.files import write_whole
 
 README = "README.md"
@@ -138,7 +139,7 @@ def _what_was_scored(data_set: DataSet) -> str:
     seconds = next(iter(first.summary["stems"].values()))["frames"]
     excerpt = first.settings.get("excerpt_seconds")
     return (
-        f"{tracks} track{'s' * (tracks != 1)} of `{first.summary['split']}`,"
+        f"{counted(tracks, 'track')} of `{first.summary['split']}`,"
         f" {f'{excerpt:g} s from the middle of each' if excerpt else 'whole'}: {seconds} s in all."
     )
 
@@ -260,8 +261,8 @@ def _cost_cells(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 def _machine(run: Mapping[str, Any]) -> str:
     machine, threads = run["machine"], run["threads"]
     return (
-        f"{machine['cpu']}, {machine['cores']} core{'s' * (machine['cores'] != 1)},"
-        f" {machine['memory_gb']} GB, {machine['os']}; {threads} thread{'s' * (threads != 1)}"
+        f"{machine['cpu']}, {counted(machine['cores'], 'core')},"
+        f" {machine['memory_gb']} GB, {machine['os']}; {counted(threads, 'thread')}"
     )
 
 
@@ -282,7 +283,7 @@ def _draw_scores(data_set: DataSet, path: Path) -> None:
         values,
         scoring.METRICS,
         pictures.colours([entry.kind.group for entry in entries]),
-        f"{data_set.info['name']}: {what}, {len(tracks)} track{'s' * (len(tracks) != 1)};"
+        f"{data_set.info['name']}: {what}, {counted(len(tracks), 'track')};"
         " boxes: 25th to 75th percentile, whiskers: 5th to 95th; over 60 dB not drawn",
         path,
     )

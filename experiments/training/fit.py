@@ -17,6 +17,7 @@ from experiments.training import records, stopping
 from experiments.training.options import TrainOptions
 from experiments.training.progress import Progress
 from sccunet import checkpoints, distribution
+from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
@@ -61,7 +62,7 @@ def fit(
     if chief:
         write_whole(workdir / CONFIG, config.to_json())
     if int(trainer.epochs_done.numpy()) >= config.epochs:
-        print(f"all {config.epochs} epochs are done: {workdir}")
+        print(f"nothing is left to train, {counted(config.epochs, 'epoch')} done: {workdir}")
         return
     checkpoint = checkpoints.Checkpoint(workdir, options.checkpoint_minutes, writes=chief)
     if distribution.is_multiworker(strategy):
@@ -135,8 +136,8 @@ def _batches(config, strategy, reader, training, validation) -> _Batches:
     batch_size = min(config.batch_size, len(crops)) // replicas * replicas
     if not batch_size:
         raise ConfigError(
-            f"--strategy: found {replicas} replicas, expected no more than the {len(crops)}"
-            " validation crops"
+            f"--strategy: found {replicas} replicas, expected no more than"
+            f" {counted(len(crops), 'validation crop')}"
         )
     crops = crops[: len(crops) // batch_size * batch_size]
     return _Batches(config, reader, training, validation, crops, batch_size)
@@ -164,7 +165,7 @@ def _load(
         return ""
     note = f"continuing from epoch {epoch} of {batches.config.epochs}"
     if within := step - epoch * batches.steps_per_epoch:
-        note += f" and {within} of {batches.steps_per_epoch} steps"
+        note += f" and {within} of {counted(batches.steps_per_epoch, 'step')}"
     print(f"{note} in {loaded}", flush=True)
     return note
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli, configs, scoring
 from experiments.machine import machine
@@ -218,6 +217,9 @@ def main(_: Sequence[str]) -> None:
         for flag in (_CONFIG, _WORK_DIR, _NAME):
             if not flag.value:
                 raise ConfigError(f"--{flag.name}: not given, expected a value with --data_dir")
+        for field, flag in (("seed", "seeds"), ("loss_weights", "losses")):
+            if field in flags.FLAGS["config"].override_values:
+                raise ConfigError(f"--config.{field}: given, expected none: --{flag} has them")
         options = Options(
             Config.from_dict(_CONFIG.value),
             flags.FLAGS["config"].config_filename,
@@ -233,14 +235,15 @@ def main(_: Sequence[str]) -> None:
             _NOTE.value,
         )
         run_all(options)
+    else:
+        others = ("config", "work_dir", "name", "note", "losses", "seeds", "levels", "excerpt")
+        cli.refuse_idle(others, True, "without --data_dir")
     shown = ablation.write_report(_REPORT_DIR.value)
     print(Path(_REPORT_DIR.value) / "README.md", shown, sep="\n\n")
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "What to train: a name from `sccunet configs`, or a file."
-    )
+    _CONFIG = cli.define_config("What to train.")
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.")
     _WORK_DIR = flags.DEFINE_string("work_dir", None, "Folder for the runs and their scores.")
     _REPORT_DIR = flags.DEFINE_string(

@@ -27,12 +27,11 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli, configs
 from experiments.benchmarks.contender import (
@@ -221,9 +220,21 @@ def _chosen(words: Sequence[str]) -> dict[str, list[str]]:
     return {section: names for section, names in chosen.items() if names}
 
 
+def _refuse_idle(words: Sequence[str], sections: Collection[str]) -> None:
+    """Raises ConfigError for flags and words that have no effect beside the others."""
+    if _REPORT_ONLY.value:
+        if words:
+            raise ConfigError(f"found {words[0]!r}, expected no section with --report_only")
+        others = ("data_dir", "work_dir", "config", "rounds", "batch_sizes", "seconds", "only")
+        cli.refuse_idle(others, True, "with --report_only")
+    cli.refuse_idle(["batch_sizes"], "train" not in sections, "without the section train")
+    cli.refuse_idle(["seconds"], "separate" not in sections, "without the section separate")
+
+
 def main(words: Sequence[str]) -> None:
     """Measures as the flags say, and writes the report."""
     sections = _chosen(words)
+    _refuse_idle(words, sections)
     folder = Path(_OUTPUT_DIR.value)
     if not _REPORT_ONLY.value:
         if not all(size.isdecimal() and int(size) for size in _BATCH_SIZES.value):
@@ -265,9 +276,7 @@ if __name__ == "__main__":
         "Folder for the synthetic set and the models; do not commit it.",
     )
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmark_report", "Folder for the report.")
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", _DEFAULT_CONFIG, "The network: a name from `sccunet configs`, or a file."
-    )
+    _CONFIG = cli.define_config("The network.", _DEFAULT_CONFIG)
     _ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each contender.", lower_bound=1)
     _BATCH_SIZES = cli.define_list("batch_sizes", ["2", "8"], "Batch sizes to train with.")
     _SECONDS = flags.DEFINE_float(

@@ -2,20 +2,28 @@
 
 import errno
 import os
-import re
 import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from experiments import configs, streams
+from experiments import arguments, configs, streams
 from sccunet.config import ConfigError, UserError
 from sccunet.reconstruction import MASKS, Reconstruction
+
+# Fields of a config that define stems where there is no model; oracles need the frames.
+FIELDS_OF_STEMS = (
+    "model.stems",
+    "model.sample_rate",
+    "model.frame_length",
+    "model.hop_length",
+    "sources",
+)
 
 
 def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
@@ -54,7 +62,7 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
                 raise
             _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
 
-    app.run(guarded, flags_parser=_parse_flags)
+    app.run(guarded, flags_parser=_parse)
 
 
 def _use_this_installation() -> None:
@@ -69,55 +77,11 @@ def _use_this_installation() -> None:
         os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{others}" if others else root
 
 
-def _parse_flags(argv: Sequence[str]) -> list[str]:
-    """Parses flags with absl, but reports a mistake in one line in place of the usage text.
-
-    A config file is code and can raise anything; every such error is the user's.
-    """
-    argv = _long_forms(argv)
-    if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
-        try:
-            return app.parse_flags_with_usage(argv)
-        except SystemExit:  # absl exits with 1
-            sys.exit(0)
+def _parse(argv: Sequence[str]) -> list[str]:
     try:
-        left = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
-            # ml_collections reports a missing file only when a field is read.
-            getattr(flags.FLAGS.config, "model", None)
-        return left
-    except flags.Error as error:
-        reason = str(error).splitlines()[0]
-        if missing := re.match(r"flag --(\w+)=None: ", reason):
-            reason = f"--{missing[1]}: not given, expected a value (--help lists all flags)"
-    except OSError as error:
-        reason = (
-            f"--config: cannot be read ({str(error).splitlines()[-1].strip(' )')}), expected a"
-            f" config file, or one of {', '.join(configs.names())}"
-        )
-    except Exception as error:
-        last = (str(error).splitlines() or [""])[-1].strip()
-        reason = (
-            f"--config: found {type(error).__name__}: {last}, expected a config file that can be"
-            " read, and overrides of its own fields"
-        )
-    _fail(reason)
-
-
-def _long_forms(argv: Sequence[str]) -> list[str]:
-    """Arguments as absl expects them: --help for -h, a file for a configuration's name."""
-    named = ("--config", "-config")
-    long = []
-    for argument in argv:
-        flag, given, value = argument.partition("=")
-        if argument == "-h":
-            argument = "--help"
-        elif given and flag in named:
-            argument = f"{flag}={configs.path_of(value)}"
-        elif long and long[-1] in named:
-            argument = configs.path_of(argument)
-        long.append(argument)
-    return long
+        return arguments.parse(argv)
+    except UserError as error:
+        _fail(str(error))
 
 
 def _fail(reason: str) -> NoReturn:
@@ -184,6 +148,53 @@ def run_program(program: str, *arguments: str) -> int:
     return code
 
 
+def refuse_idle(names: Iterable[str], idle: Any, beside: str) -> None:
+    """Refuses flags that would have no effect, so that nobody believes they had.
+
+    Args:
+      names: flags.
+      idle: whether they have no effect, if they are given.
+      beside: why, such as "without --mask=soft".
+
+    Raises:
+      ConfigError: if one of the flags is given.
+    """
+    for name in names:
+        if idle and flags.FLAGS[name].present:
+            raise ConfigError(f"--{name}: given, expected none {beside}")
+
+
+def refuse_idle_overrides(used: Sequence[str]) -> None:
+    """Refuses --config.FIELD for fields that the program does not use.
+
+    Args:
+      used: fields, or the starts of their names.
+
+    Raises:
+      ConfigError: if another field is given.
+    """
+    for field in flags.FLAGS["config"].override_values if flags.FLAGS.config else ():
+        if not field.startswith(tuple(used)):
+            raise ConfigError(
+                f"--config.{field}: given, expected only fields that this program uses:"
+                f" {', '.join(used)}"
+            )
+
+
+def define_config(purpose: str, default: str | None = None) -> flags.FlagHolder:
+    """Defines the flag config, and with it a flag for each field of the config."""
+    from ml_collections import config_flags
+
+    holder = config_flags.DEFINE_config_file(
+        "config",
+        default,
+        f"{purpose} One of {', '.join(configs.names())} (see sccunet configs), or a file."
+        " --config.FIELD=VALUE sets any field of it, such as --config.batch_size=4.",
+    )
+    _show_in_help(holder)
+    return holder
+
+
 def define_tracks(purpose: str) -> flags.FlagHolder:
     """Defines the flag tracks; its value is for `names` of `data_pipeline.tracks.find_tracks`."""
     holder = flags.DEFINE_multi_string(
@@ -246,9 +257,11 @@ def reconstruction_of_flags() -> Reconstruction:
     """Returns the reconstruction that the flags of `define_reconstruction` choose.
 
     Raises:
-      ConfigError: for values that `Reconstruction` refuses.
+      ConfigError: for values that `Reconstruction` refuses, or those of another mask.
     """
     given = flags.FLAGS
+    refuse_idle(["mask_exponent"], given.mask != "soft", "without --mask=soft")
+    refuse_idle(["wiener_iterations"], given.mask != "wiener", "without --mask=wiener")
     return Reconstruction(given.mask, given.mask_exponent, given.wiener_iterations)
 
 

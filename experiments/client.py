@@ -67,6 +67,8 @@ def main(files: Sequence[str]) -> None:
     if _METADATA.value:
         if files:
             raise ConfigError(f"{files[0]}: found a file, expected none with --metadata")
+        others = ("output_dir", "overwrite", "skip_existing", "recursive")
+        cli.refuse_idle(others, True, "with --metadata")
         print((serving.metadata_rest if rest else serving.metadata_grpc)(server, **options), end="")
         return
     from tqdm import tqdm

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli, configs, scoring
 from experiments.baselines import folders
@@ -310,12 +309,17 @@ def main(_: Sequence[str]) -> None:
         for holder in (_NAME, _SYSTEMS):
             if holder.value:
                 raise ConfigError(f"--data_dir: not given, expected tracks for --{holder.name}")
+        others = ("note", "model", "config", "split", "tracks", "excerpt", "work_dir")
+        cli.refuse_idle(others, True, "without --data_dir")
         report.write_report(_REPORT_DIR.value)
         _print_scores(path, results.read(_REPORT_DIR.value))
         return
     for holder in (_NAME, _SYSTEMS):
         if not holder.value:
             raise ConfigError(f"--{holder.name}: not given, expected a value with --data_dir")
+    cli.refuse_idle(["config"], _MODEL.value, "beside --model, whose config defines the stems")
+    cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
+    cli.refuse_idle(["split"], _TRACKS.value, "beside --tracks, which are from any split")
     config_file = flags.FLAGS["config"].config_filename if _CONFIG.value else None
     options = Options(
         _REPORT_DIR.value,
@@ -354,9 +358,7 @@ if __name__ == "__main__":
         "Systems to compare, each [label:]system[=weights]: " + ", ".join(SYSTEMS) + ".",
     )
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Defines the stems if there is no --model: a name or a file."
-    )
+    _CONFIG = cli.define_config("Defines the stems if there is no --model.")
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.")
     _SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
     _TRACKS = cli.define_tracks("Score these tracks instead, from any split.")

@@ -27,7 +27,6 @@ import sys
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli
 from experiments.baselines.systems import SYSTEMS
@@ -38,6 +37,11 @@ from sccunet.config import Config
 
 def main(_: Sequence[str]) -> None:
     """Scores as the flags say, and prints the summary."""
+    cli.refuse_idle(["config"], _MODEL.value, "beside --model, whose config defines the stems")
+    cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
+    cli.refuse_idle(["split"], _TRACKS.value, "beside --tracks, which are from any split")
+    masks = ("mask", "mask_exponent", "wiener_iterations")
+    cli.refuse_idle(masks, _SYSTEM.value != "model", f"beside --system={_SYSTEM.value}")
     options = Options(
         _DATA_DIR.value,
         _OUTPUT_DIR.value,
@@ -60,9 +64,7 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Defines the stems if there is no --model: a name or a file."
-    )
+    _CONFIG = cli.define_config("Defines the stems if there is no --model.")
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
     )

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli
 from experiments.baselines import folders
@@ -146,6 +145,9 @@ def _time(separate: Callable[[], np.ndarray], repeats: int) -> tuple[list[float]
 
 def main(_: Sequence[str]) -> None:
     """Measures as the flags say; prints or writes the result."""
+    cli.refuse_idle(["config"], _MODEL.value, "beside --model, whose config defines the stems")
+    cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
+    cli.refuse_idle(["split"], _TRACKS.value, "beside --tracks, which are from any split")
     options = Options(
         _DATA_DIR.value,
         system=_SYSTEM.value,
@@ -175,9 +177,7 @@ if __name__ == "__main__":
         "System to measure; sccunet evaluate --help describes each.",
     )
     _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Defines the stems if there is no --model: a name or a file."
-    )
+    _CONFIG = cli.define_config("Defines the stems if there is no --model.")
     _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of the system, as in evaluate.")
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True

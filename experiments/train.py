@@ -10,6 +10,8 @@ Examples:
               "task": {"type": "worker", "index": 0}}' \
       sccunet train --strategy=multiworker --config=... --data_dir=... --workdir=...
 
+Any field of the config can be set, as batch_size above; each RUN/config.json lists all of them.
+
 Run again with the same flags, the program continues from the last checkpoint in the workdir. On
 SIGTERM or Ctrl-C it saves a checkpoint and exits with code 75: run it again. A second Ctrl-C ends
 it at once.
@@ -18,7 +20,6 @@ it at once.
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
 from data_pipeline.readers import READERS
 from experiments import cli
@@ -49,9 +50,7 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "What to train: a name from `sccunet configs`, or a file."
-    )
+    _CONFIG = cli.define_config("What to train.")
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
     )

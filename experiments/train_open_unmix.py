@@ -27,11 +27,12 @@ import dataclasses
 from collections.abc import Sequence
 
 from absl import flags
-from ml_collections import config_flags
 
 from experiments import cli
 from experiments.baselines.open_unmix_training import OpenUnmixOptions, train_open_unmix
 from sccunet.config import Config, ConfigError
+
+_USED = ("model.stems", "model.sample_rate", "sources", "augment", "random_crops", "seed")
 
 
 def main(_: Sequence[str]) -> None:
@@ -40,6 +41,7 @@ def main(_: Sequence[str]) -> None:
         raise ConfigError(
             "--config: not given, expected a name such as small_4stems, or a config file"
         )
+    cli.refuse_idle_overrides(_USED)
     config = Config.from_dict(_CONFIG.value)
     if _SEED.value is not None:
         config = dataclasses.replace(config, seed=_SEED.value)
@@ -56,9 +58,7 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _CONFIG = config_flags.DEFINE_config_file(
-        "config", None, "Stems, augmentation and seed: a name from `sccunet configs`, or a file."
-    )
+    _CONFIG = cli.define_config("Stems, augmentation and seed.")
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
     )

@@ -10,9 +10,13 @@ import time
 from pathlib import Path
 
 import pytest
+from absl import flags
+from ml_collections import config_flags
 from process import ROOT
 
 from experiments import command, configs
+from experiments.arguments import parse
+from sccunet.config import ConfigError
 
 _ALL = [name for commands in command.COMMANDS.values() for name in commands]
 
@@ -96,14 +100,57 @@ def test_config_names_and_files_map_to_each_other():
     assert configs.name_of("my/paper_4stems.py") == "my/paper_4stems.py"
 
 
-def test_config_by_name_and_unknown_names(program, refusal, tmp_path):
+def test_config_by_name(program, refusal, tmp_path):
     given = ("--config.batch_size=0", f"--data_dir={tmp_path}", f"--workdir={tmp_path}/run")
     for config in (["--config=small_4stems"], ["--config", "small_4stems"]):
         done = program("train", *config, *given)
         assert refusal(done) == "config.batch_size: found 0, expected a whole number, 1 or more"
-    found = refusal(program("train", "--config=paper_5stems", *given[1:]))
-    assert "'paper_5stems'" in found
-    assert found.endswith(f"expected a config file, or one of {', '.join(configs.names())}")
+
+
+_SMALL = "--config=small_4stems"
+_SOME = f"expected a config file, or one of {', '.join(configs.names())}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=small"], f"--config: found no file 'small', {_SOME}"),
+        (["--config", "small", "--config.seed=1"], f"--config: found no file 'small', {_SOME}"),
+        (["--config=."], f"--config: cannot be read ([Errno 21] Is a directory: '.'), {_SOME}"),
+        (["--config.seed=1"], f"--config.seed: found no --config before it, {_SOME}"),
+        (
+            [_SMALL, "--config.batchsize=4"],
+            "--config.batchsize: found no such field, expected batch_size",
+        ),
+        (
+            [_SMALL, "--config.filters", "4"],
+            "--config.filters: found no such field, expected model.filters",
+        ),
+        (
+            [_SMALL, "--config.modle.dropout=0"],
+            "--config.modle.dropout: found no such field, expected mod",
+        ),
+        (
+            [_SMALL, "--config.zzz=0"],
+            "--config.zzz: found no such field, expected one of model.stems, mo",
+        ),
+    ],
+)
+def test_mistakes_in_configs_are_one_line(monkeypatch, arguments, message):
+    values = flags.FlagValues()
+    monkeypatch.setattr(flags, "FLAGS", values)
+    config_flags.DEFINE_config_file("config", flag_values=values)
+    monkeypatch.setattr("sys.argv", ["program", *arguments])  # ml_collections reads it
+    with pytest.raises(ConfigError) as caught:
+        parse(sys.argv)
+    assert str(caught.value).startswith(message)
+    assert "\n" not in str(caught.value)
+
+
+def test_help_of_train_names_the_configs(program):
+    words = " ".join(program("train", "--help").stdout.split())
+    assert f"One of {', '.join(configs.names())} (see sccunet configs), or a file." in words
+    assert "--config.FIELD=VALUE sets any field of it" in words
 
 
 def test_programs_start_programs_of_their_own_installation(tmp_path):

@@ -4,6 +4,7 @@ import json
 import os
 
 import numpy as np
+import process
 import pytest
 
 from data_pipeline import audio
@@ -68,6 +69,43 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     assert metadata["licence"] == "CC0"
     assert metadata["training_data"] == "training on 1 track: song"
     assert sorted(entry.name for entry in exported.iterdir()) == ["1", "2"]
+
+
+_CONFIG_GIVEN = "--config=small_4stems"
+# What has no effect beside the rest of the line -> what is said of it.
+_IDLE = {
+    ("separate", "--mask_exponent=2", "x.wav"): "--mask_exponent: given, expected none without"
+    " --mask=soft",
+    ("separate", "--mask=soft", "--wiener_iterations=2", "x.wav"): "--wiener_iterations: given,"
+    " expected none without --mask=wiener",
+    ("evaluate", "--system=irm", "--mask=soft"): "--mask: given, expected none beside --system=irm",
+    ("evaluate", _CONFIG_GIVEN): "--config: given, expected none beside --model, whose config",
+    ("measure", "--tracks=a", "--split=test"): "--split: given, expected none beside --tracks",
+    ("compare", "--report_dir=REPORT", "--excerpt=3"): "--excerpt: given, expected none without"
+    " --data_dir",
+    ("ablate", "--report_dir=REPORT", "--seeds=3"): "--seeds: given, expected none without"
+    " --data_dir",
+    ("benchmark", "--report_only", "input"): "found 'input', expected no section with",
+    ("benchmark", "input", "--batch_sizes=3"): "--batch_sizes: given, expected none without the",
+    ("client", "--server=x:1", "--metadata", "--overwrite"): "--overwrite: given, expected none",
+    (
+        *("train_open_unmix", "--workdir=NEW", "--minutes=1"),
+        *("--data_dir=DATA", _CONFIG_GIVEN, "--config.batch_size=3"),
+    ): "--config.batch_size: given, expected only fields that this program uses: model.stems,",
+}
+
+
+def test_flags_without_effect_are_refused(refusal, run, tmp_path):
+    model, out = f"--model={run}", f"--output_dir={tmp_path}/out"
+    common = {
+        "separate": (model, out),
+        "evaluate": (model, out, "--data_dir=DATA"),
+        "measure": (model, "--data_dir=DATA"),
+    }
+    running = [(process.start(*line, *common.get(line[0], ())), line) for line in _IDLE]
+    for each, line in running:
+        assert refusal(each.wait()).startswith(_IDLE[line]), line
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_folder_that_is_not_a_model_is_refused(program, refusal, tmp_path):

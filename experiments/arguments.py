@@ -1,0 +1,116 @@
+"""Parses the arguments of a program; mistakes become one line."""
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from absl import app, flags
+
+from experiments import configs
+from sccunet.config import Config, ConfigError
+
+
+def parse(argv: Sequence[str]) -> list[str]:
+    """Parses flags with absl; returns the other arguments.
+
+    A config file is code and can raise anything; every such error is the user's.
+
+    Raises:
+      ConfigError: for a mistake, where absl would print its usage text.
+      SystemExit: after --help.
+    """
+    argv = _long_forms(argv)
+    if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
+        try:
+            return app.parse_flags_with_usage(argv)
+        except SystemExit:  # absl exits with 1
+            sys.exit(0)
+    try:
+        left = flags.FLAGS(argv)
+        if "config" in flags.FLAGS:
+            # ml_collections reports a missing file only when a field is read.
+            getattr(flags.FLAGS.config, "model", None)
+        return left
+    except flags.Error as error:
+        raise ConfigError(_reason(error)) from error
+    except Exception as error:
+        raise ConfigError(f"--config{_reason_of_config(error, argv)}") from error
+
+
+def _reason(error: flags.Error) -> str:
+    """Returns what is wrong with a flag."""
+    reason = str(error).splitlines()[0]
+    if missing := re.match(r"flag --(\w+)=None: ", reason):
+        return f"--{missing[1]}: not given, expected a value (--help lists all flags)"
+    field = re.match(r"Unknown command line flag '(config\.[\w.]+)'", reason)
+    if field and "config" in flags.FLAGS:
+        return f"--{field[1]}: found no --config before it, expected {_some_config()}"
+    return reason
+
+
+def _reason_of_config(error: Exception, argv: Sequence[str]) -> str:
+    """Returns what is wrong with a config file, or with the fields that are set."""
+    file = next((value for field, value in _config_flags(argv) if not field), None)
+    if file is not None and not os.path.exists(file):
+        return f": found no file {configs.name_of(file)!r}, expected {_some_config()}"
+    fields = list(_fields(Config().to_dict()))
+    for field, _ in _config_flags(argv):
+        if field and field not in fields and not field.startswith("sources."):
+            return f".{field}: found no such field, expected {_near(field, fields)}"
+    last = (str(error).splitlines() or [""])[-1].strip()
+    if isinstance(error, OSError):
+        last = last.rpartition("failure to load: ")[2].strip(" )")  # ml_collections' words
+        return f": cannot be read ({last}), expected {_some_config()}"
+    return (
+        f": found {type(error).__name__}: {last}, expected a config file that can be read, and"
+        " overrides of its own fields"
+    )
+
+
+def _some_config() -> str:
+    return f"a config file, or one of {', '.join(configs.names())}"
+
+
+def _config_flags(argv: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yields field and value of each flag for the config; the field of --config itself is ""."""
+    for argument, after in zip(argv, [*argv[1:], ""], strict=True):
+        if found := re.fullmatch(r"--?config(?:\.([^=]+))?(?:=(.*))?", argument, re.DOTALL):
+            field, value = found.groups()
+            yield field or "", after if value is None else value
+
+
+def _fields(config: Mapping[str, Any], start: str = "") -> Iterator[str]:
+    """Yields the names of all fields, such as "model.stems"."""
+    for name, value in config.items():
+        if isinstance(value, dict) and value:
+            yield from _fields(value, f"{start}{name}.")
+        else:
+            yield f"{start}{name}"
+
+
+def _near(field: str, fields: Sequence[str]) -> str:
+    """Returns the fields with similar names, or all."""
+    last = {name: name.rpartition(".")[2] for name in fields}
+    near = difflib.get_close_matches(field.rpartition(".")[2], last.values(), 3, 0.7)
+    return (
+        " or ".join(name for name in fields if last[name] in near) or f"one of {', '.join(fields)}"
+    )
+
+
+def _long_forms(argv: Sequence[str]) -> list[str]:
+    """Arguments as absl expects them: --help for -h, a file for a configuration's name."""
+    named = ("--config", "-config")
+    long = []
+    for argument in argv:
+        flag, given, value = argument.partition("=")
+        if argument == "-h":
+            argument = "--help"
+        elif given and flag in named:
+            argument = f"{flag}={configs.path_of(value)}"
+        elif long and long[-1] in named:
+            argument = configs.path_of(argument)
+        long.append(argument)
+    return long

@@ -4,6 +4,7 @@ The ops of its last release load with TensorFlow 2.16 and 2.17 only. They silent
 encodings; NumPy reads those files.
 """
 
+import os
 from collections.abc import Sequence
 from functools import cache
 
@@ -72,7 +73,7 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
 
         return read
 
-    paths = tf.constant([info.path for info in files])
+    paths = tf.constant([os.fsencode(info.path) for info in files])  # they may not be UTF-8
     encodings = sorted({info.encoding for info in files})
     branches = [branch(encoding) for encoding in encodings]
     which = tf.constant([encodings.index(info.encoding) for info in files], tf.int32)

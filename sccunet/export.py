@@ -17,7 +17,7 @@ import tensorflow as tf
 import sccunet
 from sccunet.config import Config, ConfigError
 from sccunet.export_check import check_export, checked_fold
-from sccunet.files import folder_written_whole
+from sccunet.files import folder_written_whole, plain_path
 from sccunet.runs import METADATA, new_version
 from sccunet.signatures import Signature, signatures
 
@@ -66,9 +66,10 @@ def export_saved_model(
         with folder_written_whole(export, new=True) as partial:
             try:
                 functions = {name: signature.concrete() for name, signature in table.items()}
-                tf.saved_model.save(module, str(partial), signatures=functions)
                 (partial / WARMUP.parent).mkdir()
-                _write_warmup(partial / WARMUP, table)
+                with plain_path(partial) as plain:
+                    tf.saved_model.save(module, plain, signatures=functions)
+                    _write_warmup(Path(plain) / WARMUP, table)
             except tf.errors.OpError as error:
                 reason = str(error).splitlines()[0]
                 raise ConfigError(f"{export}: cannot be written ({reason})") from error

@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from sccunet.config import ConfigError, ModelConfig
+from sccunet.files import plain_path
 from sccunet.folding import fold
 
 # Differences allowed relative to the largest value: between loaders, and from folding.
@@ -36,7 +37,9 @@ def check_export(
     Raises:
       ConfigError: if the export does not run, or returns something else.
     """
-    for loader, results in _in_fresh_process(export, requests).items():
+    with plain_path(export) as plain:
+        by_loader = _in_fresh_process(plain, requests)
+    for loader, results in by_loader.items():
         for (signature, _), found, truth in zip(requests, results, expected, strict=True):
             if reason := difference(found, truth):
                 raise ConfigError(
@@ -45,13 +48,13 @@ def check_export(
 
 
 def _in_fresh_process(
-    export: Path, requests: Sequence[Request]
+    export: str, requests: Sequence[Request]
 ) -> dict[str, list[dict[str, np.ndarray]]]:
     with tempfile.TemporaryDirectory() as folder:
         paths = [Path(folder) / name for name in ("requests", "results")]
         paths[0].write_bytes(pickle.dumps(list(requests)))
         done = subprocess.run(
-            [sys.executable, "-m", "sccunet.run_saved_model", export.resolve(), *paths],
+            [sys.executable, "-m", "sccunet.run_saved_model", export, *paths],
             cwd=Path(__file__).parents[1],
             capture_output=True,
             text=True,

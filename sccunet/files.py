@@ -9,6 +9,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 import tempfile
@@ -233,3 +234,23 @@ def lock_folder(folder: str | os.PathLike, name: str = _LOCK) -> Iterator[bool |
         yield True
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def plain_path(folder: str | os.PathLike) -> Iterator[str]:
+    """Context manager that yields a path under which TensorFlow finds a folder.
+
+    TensorFlow takes brackets and the like in a path for a pattern, and knows UTF-8 alone. The path
+    is a temporary link if the folder's own is not plain. UserErrors raised inside name the folder.
+    """
+    own = os.path.abspath(folder)
+    if not re.search(r"[][*?\\\ud800-\udfff]", own):  # the last: bytes that are not UTF-8
+        yield own
+        return
+    with tempfile.TemporaryDirectory() as parent:
+        link = os.path.join(parent, "folder")
+        os.symlink(own, link)
+        try:
+            yield link
+        except UserError as error:
+            raise type(error)(str(error).replace(link, own)) from error

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from sccunet.config import PRECISIONS, Config, ConfigError
+from sccunet.files import plain_path
 from sccunet.patching import Patching
 from sccunet.reconstruction import PatchSeparator, Reconstruction, patch_separator
 from sccunet.runs import exported_version, load_config, load_unet
@@ -73,15 +74,16 @@ class Separator:
             )
         import tensorflow as tf
 
-        try:
-            module = tf.saved_model.load(str(export))
-            signature = module.signatures["magnitudes"]
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-            reason = (str(error).splitlines() or [""])[0]
-            raise ConfigError(
-                f"{export}: found a SavedModel that does not load ({reason}), expected one that"
-                " sccunet export wrote"
-            ) from error
+        with plain_path(export) as plain:
+            try:
+                module = tf.saved_model.load(plain)
+                signature = module.signatures["magnitudes"]
+            except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+                reason = (str(error).splitlines() or [""])[0]
+                raise ConfigError(
+                    f"{export}: found a SavedModel that does not load ({reason}), expected one that"
+                    " sccunet export wrote"
+                ) from error
 
         def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
             estimates = signature(mixture_magnitudes=magnitudes[..., 0])

@@ -73,8 +73,8 @@ def check_here(monkeypatch):
 
     def run(path, requests):
         return {
-            "tf2": run_saved_model.run_tf2(str(path), requests),
-            "session": run_saved_model.run_session(str(path), requests),
+            "tf2": run_saved_model.run_tf2(path, requests),
+            "session": run_saved_model.run_session(path, requests),
         }
 
     monkeypatch.setattr(export_check, "_in_fresh_process", run)
@@ -193,14 +193,14 @@ def test_metadata_is_inside_and_readable_through_a_signature(exported):
 
 @pytest.mark.usefixtures("check_here")
 def test_separator_loads_an_export_and_the_newest_of_several(exported, unet, tmp_path):
-    other = build_model(_CONFIG)
-    shutil.copytree(exported, tmp_path / "1")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert export_saved_model(other, _CONFIG, tmp_path) == tmp_path / "2"
+    other, base = build_model(_CONFIG), tmp_path / "[live] *? \\ caf\udce9"
+    shutil.copytree(exported, base / "1")
+    before = {path: path.read_bytes() for path in base.rglob("*") if path.is_file()}
+    assert export_saved_model(other, _CONFIG, base) == base / "2"
     assert {path: path.read_bytes() for path in before} == before  # the old one is not touched
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "2"]
+    assert sorted(path.name for path in base.iterdir()) == ["1", "2"]
     recording = _noise(10_000, 2)
-    for path, net in ((tmp_path, other), (tmp_path / "2", other), (tmp_path / "1", unet)):
+    for path, net in ((base, other), (base / "2", other), (base / "1", unet)):
         loaded = Separator.load(path)
         assert loaded.config == _CONFIG
         for rate in (44_100, 48_000):
@@ -222,10 +222,12 @@ def test_wrong_folding_is_found(unet, tmp_path, monkeypatch):
 
 
 def test_damaged_export_is_named_in_one_line(exported, tmp_path):
-    path = shutil.copytree(exported, tmp_path / "1")
+    path = shutil.copytree(exported, tmp_path / "[live]" / "1")
     (path / "variables" / "variables.index").unlink()
-    with pytest.raises(ConfigError, match=r"^.*/1: found a SavedModel that does not load \(.*\)"):
-        Separator.load(tmp_path)
+    with pytest.raises(ConfigError) as caught:
+        Separator.load(tmp_path / "[live]")
+    assert str(caught.value).startswith(f"{path}: found a SavedModel that does not load (")
+    assert f"{path}/variables/variables)" in str(caught.value)
 
 
 def test_graph_gives_every_stem_its_own_name(unet):

@@ -106,11 +106,13 @@ def test_numpy_and_others_are_identical(infos, name):
 
 @each_reader
 def test_parallel_reads_do_not_disturb_each_other(tmp_path, name):
-    values = np.arange(20) * 100
+    values, folder = np.arange(20) * 100, tmp_path / "[x] *? caf\udce9"  # not UTF-8
+    folder.mkdir()
     for value in values:
-        soundfile.write(tmp_path / f"{value}.wav", np.full((5000, 1), value, np.int16), 44_100)
+        soundfile.write(tmp_path / "one.wav", np.full((5000, 1), value, np.int16), 44_100)
+        (tmp_path / "one.wav").rename(folder / f"{value}.wav")
     reader = readers.reader_named(name)(
-        [wav_info(tmp_path / f"{value}.wav") for value in values], 100
+        [wav_info(folder / f"{value}.wav") for value in values], 100
     )
     which = np.random.default_rng(0).integers(0, len(values), 2000)
     stream = tf.data.Dataset.from_tensor_slices(which)

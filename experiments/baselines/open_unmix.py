@@ -62,7 +62,8 @@ def load(config: Config, weights: str | os.PathLike) -> System:
 def _trained_targets(folder: Path) -> list[str]:
     """Returns the targets of a trained Open-Unmix; each has a .json and a .pth file."""
     targets = [path.stem for path in sorted(folder.glob("*.json")) if path.stem != "separator"]
-    targets = [target for target in targets if any(folder.glob(f"{target}*.pth"))]
+    weights = [path.name for path in folder.glob("*.pth")]
+    targets = [one for one in targets if any(name.startswith(one) for name in weights)]
     if not targets or not (folder / "separator.json").is_file():
         found = ", ".join(sorted(path.name for path in folder.glob("*"))[:10])
         raise ConfigError(

@@ -10,6 +10,7 @@ from experiments.benchmarks.clock import Result, seconds_of, torch_device
 from experiments.benchmarks.models import RUN, SAVED_MODEL, TWIN
 from experiments.benchmarks.programs import run_program
 from sccunet.config import Config, ModelConfig
+from sccunet.files import plain_path
 from sccunet.runs import exported_version
 
 _WARM_UP_SECONDS = 4  # of audio
@@ -31,7 +32,8 @@ def saved_model(settings: Mapping[str, Any], ready: Callable[[], None]) -> Resul
     """Measures our SavedModel, with TensorFlow only."""
     import tensorflow as tf
 
-    module = tf.saved_model.load(str(exported_version(Path(settings["models"], SAVED_MODEL))))
+    with plain_path(exported_version(Path(settings["models"], SAVED_MODEL))) as plain:
+        module = tf.saved_model.load(plain)
     signature = module.signatures["serving_default"]
 
     def separate(mixture) -> list:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 from experiments import cli, quiet, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import SYSTEMS, load_system
+from experiments.score_files import score_file
 from sccunet.config import Config, ConfigError, UserError
 from sccunet.files import read_json, write_whole
 from sccunet.reconstruction import Reconstruction
@@ -88,7 +89,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     settings = _settings(options, config)
     check_settings(output_dir, settings)
     keys = {f"{track.split}/{track.name}": track for track in tracks}
-    missing = [track for key, track in keys.items() if not (output_dir / f"{key}.json").exists()]
+    missing = [track for key, track in keys.items() if not score_file(output_dir, key).exists()]
     failed: dict[str, str] = {}
     if options.quiet_db is not None:
         quiet.check_levels(output_dir, [key for key, track in keys.items() if track not in missing])

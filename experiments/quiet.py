@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.score_files import score_file
 from sccunet.config import ConfigError
 from sccunet.files import read_json
 
@@ -41,7 +42,7 @@ def levels_dbfs(reference: np.ndarray, sample_rate: int) -> list[float | None]:
 
 def read_levels(output_dir: Path, tracks: Sequence[str]) -> dict[str, Levels] | None:
     """Reads track -> levels of its stems; None if a track has none, as in older scores."""
-    paths = {track: output_dir / LEVELS_DIR / f"{track}.json" for track in tracks}
+    paths = {track: score_file(output_dir / LEVELS_DIR, track) for track in tracks}
     if not all(path.exists() for path in paths.values()):
         return None
     return {track: read_json(path) for track, path in paths.items()}

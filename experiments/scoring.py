@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import quiet
 from experiments.references import as_16_bit, empty_band
+from experiments.score_files import note_of_track, score_file, scored_tracks
 from sccunet.files import read_json, write_whole
 
 # museval's metrics in the order of tables; two share a cell. Ablations show the first pair.
@@ -153,15 +154,16 @@ def score_track(
     }
     scores = museval_scores(references, estimates, sample_rate)
     store = sigsep.load("museval").TrackStore(win=1.0, hop=1.0, track_name=Path(key).name)
+    store.scores.update(note_of_track(key))
     for i, stem in enumerate(stems):
         store.add_target(stem, {metric: scores[metric][i].tolist() for metric in METRICS})
-    write_whole(output_dir / _EMPTY_BANDS_DIR / f"{key}.json", to_json(empty))
-    write_whole(output_dir / quiet.LEVELS_DIR / f"{key}.json", to_json(levels))
+    write_whole(score_file(output_dir / _EMPTY_BANDS_DIR, key), to_json(empty))
+    write_whole(score_file(output_dir / quiet.LEVELS_DIR, key), to_json(levels))
     for metric in TRACK_METRICS:
         values = metric.compute(references, estimates).tolist()
-        path = output_dir / metric.folder / f"{key}.json"
+        path = score_file(output_dir / metric.folder, key)
         write_whole(path, to_json(dict(zip(stems, values, strict=True))))
-    write_whole(output_dir / f"{key}.json", store.json)
+    write_whole(score_file(output_dir, key), store.json)
 
 
 def summarise(
@@ -194,14 +196,11 @@ def summarise(
       ConfigError: for `quiet_db`, if "quiet" is None.
     """
     output_dir = Path(output_dir)
-    if tracks is None:
-        paths = (path.relative_to(output_dir) for path in output_dir.glob("*/*.json"))
-        tracks = sorted(path.as_posix().removesuffix(".json") for path in paths)
-    tracks = list(tracks)
+    tracks = scored_tracks(output_dir) if tracks is None else list(tracks)
     settings = read_json(output_dir / SETTINGS, "system", "stems")
     stems, excerpt = list(settings["stems"]), settings.get("excerpt_seconds")
     frames = {track: frame_scores(output_dir, track) for track in tracks}
-    empty = {track: read_json(output_dir / _EMPTY_BANDS_DIR / f"{track}.json") for track in tracks}
+    empty = {track: read_json(score_file(output_dir / _EMPTY_BANDS_DIR, track)) for track in tracks}
     return {
         "metric": MUSEVAL,
         "system": settings["system"],
@@ -271,7 +270,7 @@ def _metrics_of(output_dir: Path, tracks: Sequence[str]) -> list[TrackMetric]:
     return [
         metric
         for metric in TRACK_METRICS
-        if all((output_dir / metric.folder / f"{track}.json").exists() for track in tracks)
+        if all(score_file(output_dir / metric.folder, track).exists() for track in tracks)
     ]
 
 
@@ -279,7 +278,7 @@ def _per_track(
     folder: Path, stems: Sequence[str], tracks: Sequence[str]
 ) -> dict[str, dict[str, float | None]]:
     """Returns stem -> spread and mean over tracks of the metric in a folder."""
-    scores = [read_json(folder / f"{track}.json", *stems) for track in tracks]
+    scores = [read_json(score_file(folder, track), *stems) for track in tracks]
     found = {}
     for stem in stems:
         values = np.array([score[stem] for score in scores])
@@ -294,7 +293,7 @@ def frame_scores(output_dir: str | os.PathLike, track: str) -> dict[str, np.ndar
       output_dir: folder that `evaluate` wrote.
       track: "<split>/<track>".
     """
-    scores = read_json(Path(output_dir) / f"{track}.json", "targets")
+    scores = read_json(score_file(output_dir, track), "targets")
     return {
         target["name"]: np.array(
             [[frame["metrics"][metric] for metric in METRICS] for frame in target["frames"]], float
@@ -349,7 +348,7 @@ def publish(scores_dir: str | os.PathLike, output_dir: str | os.PathLike) -> Non
     folders = ["", _EMPTY_BANDS_DIR, *(metric.folder for metric in _metrics_of(scores_dir, tracks))]
     if quiet.read_levels(scores_dir, tracks):
         folders.append(quiet.LEVELS_DIR)
-    names = [Path(folder) / f"{track}.json" for track in tracks for folder in folders]
+    names = [score_file(folder, track) for track in tracks for folder in folders]
     copies = {name: read_json(scores_dir / name) for name in names}
     settings = read_json(scores_dir / SETTINGS, "system")
     settings.pop("data_dir", None)

@@ -271,6 +271,13 @@ def test_labels():
     ]
 
 
+def test_names_of_data_sets_leave_room_for_the_names_of_their_pictures():
+    assert results.slug("My Songs, 2nd") == "my_songs_2nd"
+    slugs = [results.slug("é" * 127 + end) for end in "ab"]
+    assert slugs[0] != slugs[1]
+    assert all(len(f"{slug}_spectrograms.png".encode()) <= 255 for slug in slugs)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

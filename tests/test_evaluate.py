@@ -20,7 +20,7 @@ from data_pipeline.wav import AudioError, read_wav
 from experiments import evaluating, scoring
 from experiments.baselines.system import System
 from experiments.references import as_16_bit, empty_band
-from experiments.reports import tables
+from experiments.reports import results, tables
 from experiments.reports.summary import table
 from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
@@ -244,6 +244,28 @@ def odd_scores(run, tmp_path_factory):
     write_track(folder / "test" / "tone", vocals=TONE, other=noise(1))
     evaluate(run, folder, folder / "scores", system="scaled")
     return folder / "scores"
+
+
+def test_tracks_with_long_names_are_scored_published_and_told_apart(run, tmp_path):
+    names = ["é" * 120 + "a" * 9, "é" * 124 + "abc", "é" * 124 + "語"]
+    assert [len(name.encode()) for name in names] == [249, 251, 251]
+    for name in names:
+        write_track(tmp_path / "data" / "test" / name, **equal_stems(0, 1))
+    summary = evaluate(run, tmp_path / "data", tmp_path / "scores", system="scaled")
+    assert summary["tracks"] == [f"test/{name}" for name in sorted(names)]
+    assert summary == scoring.summarise(tmp_path / "scores")
+    assert (tmp_path / "scores" / "test" / f"{names[0]}.json").exists()
+    scoring.publish(tmp_path / "scores", tmp_path / "report" / "scaled")
+    assert summary == scoring.summarise(tmp_path / "report" / "scaled")
+    # None is scored again, and comparisons know the tracks.
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "scores").glob("*/*.json")}
+    assert len(files) == 3
+    evaluate(run, tmp_path / "data", tmp_path / "scores", system="scaled")
+    assert files == {path: path.stat().st_mtime_ns for path in files}
+    tracks = [types.SimpleNamespace(split="test", name=name) for name in names]
+    results.check_tracks(tmp_path / "report", [], tracks)
+    with pytest.raises(ConfigError, match="found scores of other tracks"):
+        results.check_tracks(tmp_path / "report", [], tracks[1:])
 
 
 def test_silent_seconds_are_counted(odd_scores):

@@ -232,8 +232,10 @@ def test_names_fit_with_their_ending():
     assert len(others) == 4
 
 
-def test_long_names_fit(tmp_path):
-    folder = tmp_path / ("é" * 127)  # 254 bytes
-    with folder_written_whole(folder) as partial:
-        (partial / "a.wav").write_text("a")
-    assert (folder / "a.wav").exists()
+def test_the_longest_names_can_be_written(tmp_path):
+    for name in ("a" * 255, "é" * 127 + "a", "😀" * 63 + "abc"):
+        assert len(os.fsencode(name)) == 255
+        with folder_written_whole(tmp_path / "folders" / name) as partial:
+            (partial / "a.wav").write_text("a")
+        write_whole(tmp_path / name, "a")
+        assert (tmp_path / "folders" / name / "a.wav").read_text() == (tmp_path / name).read_text()

@@ -16,6 +16,7 @@ from data_pipeline.wav import AudioError
 from experiments import cli, evaluating, preparing, scoring
 from experiments.beam.pipeline import Plan
 from experiments.reports.summary import table
+from experiments.score_files import score_file
 from experiments.separating import separation_flags, stem_folders
 from experiments.separating.recording import Output, separate_file
 from sccunet.config import Config, ConfigError
@@ -110,7 +111,7 @@ def plan_scoring(files: Sequence[str]) -> Plan:
     evaluating.check_settings(output_dir, settings)
     units, failed, skipped = {}, [], 0
     for key in keys:
-        if (output_dir / f"{key}.json").exists():
+        if score_file(output_dir, key).exists():
             skipped += 1
             continue
         try:
@@ -149,7 +150,7 @@ def _system(model: str, reconstruction: Reconstruction) -> tuple[Any, Config]:
 def _score(loaded: tuple[Any, Config], track: tracks.Track, output_dir: str) -> list[str] | None:
     system, config = loaded
     key = f"{track.split}/{track.name}"
-    if os.path.exists(os.path.join(output_dir, f"{key}.json")):
+    if score_file(output_dir, key).exists():
         return None
     tracks.check_finite([track])
     references = tracks.read_stems(track, config)
@@ -169,7 +170,7 @@ def summarise_scores() -> None:
     given = flags.FLAGS
     output_dir = Path(given.output_dir)
     keys = _track_keys(given.data_dir, given.split)
-    scored = [key for key in keys if (output_dir / f"{key}.json").exists()]
+    scored = [key for key in keys if score_file(output_dir, key).exists()]
     if scored:
         summary = scoring.summarise(output_dir, scored)
         write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))

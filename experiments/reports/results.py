@@ -15,11 +15,13 @@ from typing import Any
 
 from experiments import scoring
 from experiments.baselines.systems import GROUPS, SYSTEMS, Kind
+from experiments.score_files import scored_tracks
 from sccunet.config import ConfigError
-from sccunet.files import read_json, write_whole
+from sccunet.files import name_that_fits, read_json, write_whole
 
 DATA_SET = "dataset.json"
 MEASUREMENTS = "measure.json"
+_LONGEST_END = "_spectrograms.png"
 
 _PUBLISHED = Path(__file__).with_name("published.json")
 _MUSDB18_HZ = 44_100
@@ -115,8 +117,9 @@ def published() -> dict[str, Any]:
 
 
 def slug(name: str) -> str:
-    """Returns a name in a form that can be a part of file names."""
-    return re.sub(r"\W+", "_", name.lower()).strip("_")
+    """Returns a name in a form that file names can start with."""
+    plain = re.sub(r"\W+", "_", name.lower()).strip("_")
+    return name_that_fits(plain, _LONGEST_END).removesuffix(_LONGEST_END)
 
 
 def read(report_dir: str | os.PathLike) -> list[DataSet]:
@@ -202,16 +205,13 @@ def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict
 
 def check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> None:
     """Raises ConfigError if systems other than `labels` were scored on other tracks before."""
-    before: dict[str, set[str]] = {}
-    for path in folder.glob("*/*/*.json"):  # <label>/<split>/<track>.json
-        label, split, name = path.relative_to(folder).parts
-        before.setdefault(label, set()).add(f"{split}/{name.removesuffix('.json')}")
     now = {f"{track.split}/{track.name}" for track in tracks}
-    for label, scored in before.items():
-        if label not in labels and scored != now:
+    for path in sorted(folder.glob("*")):
+        scored = set(scored_tracks(path))
+        if path.name not in labels and scored and scored != now:
             differ = ", ".join(sorted(scored ^ now)[:3])
             raise ConfigError(
-                f"{folder / label}: found scores of other tracks (differing: {differ}), expected"
+                f"{path}: found scores of other tracks (differing: {differ}), expected"
                 " the same for all systems; choose another --name, or give all systems again"
             )
 

@@ -98,7 +98,8 @@ def make_set(
         mp_context=multiprocessing.get_context("spawn"),
     ) as pool:
         done = [pool.submit(_write_track, *work) for work in todo]
-        for future in tqdm(concurrent.futures.as_completed(done), "synthetic set", len(done)):
+        ended = concurrent.futures.as_completed(done)
+        for future in tqdm(ended, "synthetic set", len(done), disable=None):
             future.result()
 
 

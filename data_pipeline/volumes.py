@@ -104,7 +104,7 @@ def _per_segment(segments: Sequence[Segment], config: Config) -> np.ndarray:
     totals = np.zeros((len(segments), len(model.stems)))
     counts = np.zeros(len(segments))
     batches = dataset.fixed_dataset(segments, config, crops, _BATCH)
-    bar = tqdm(total=len(crops), desc="volumes", unit="patch")
+    bar = tqdm(total=len(crops), desc="volumes", unit="patch", disable=None)
     with bar, readers.plain_errors():
         for first, waveforms in enumerate(batches):
             volumes = batch_volumes(waveforms).numpy()

@@ -112,7 +112,7 @@ def measure(
     from tqdm import tqdm
 
     found: dict[tuple, Measurement] = {}
-    bar = tqdm(turns, section)
+    bar = tqdm(turns, section, disable=None)
     for contender, case in bar:
         bar.set_postfix_str(" ".join([contender.name, *map(str, case.values())]))
         one = found.setdefault(

@@ -92,7 +92,7 @@ def main(files: Sequence[str]) -> None:
         encoding = wav_info(file).encoding
         if encoding != "pcm16":
             raise ConfigError(f"{file}: found {encoding}, expected a WAV file of 16-bit PCM")
-    for folder, file in tqdm(folders.items(), desc="separating", unit="file"):
+    for folder, file in tqdm(folders.items(), desc="separating", unit="file", disable=None):
         separate_file(lambda wav: function(server, wav, **options), file, folder)
     print(f"stems of {counted(len(folders), 'file')}: {_OUTPUT_DIR.value}")
 

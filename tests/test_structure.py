@@ -184,6 +184,18 @@ def test_json_files_are_read_by_read_json():
     assert set(found) <= {"sccunet.runs"}, found
 
 
+def test_progress_bars_stay_out_of_redirected_logs():
+    """tqdm's `disable=None` shows a bar on terminals only."""
+    found = [
+        f"{name}:{node.lineno}"
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "tqdm"
+        if "disable" not in {keyword.arg for keyword in node.keywords}
+    ]
+    assert not found, "\n".join(found)
+
+
 def test_every_module_can_be_imported():
     """Annotations are evaluated then, in modules that only slow tests use, too."""
     missing = {}

@@ -282,6 +282,7 @@ class _Fit:
             total=max(1, round(share)),
             desc=self.stem,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total} s{postfix}",
+            disable=None,
         )
         self.unmix.train()
         for stems in batches:

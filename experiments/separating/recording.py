@@ -236,6 +236,7 @@ def _progress(title: str, frames: int | None, rate: int):
         desc=title,
         unit="s",
         unit_scale=1 / rate,
+        disable=None,
         bar_format=_BAR if frames else None,
     )
 

@@ -2,56 +2,149 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from data_pipeline import audio
 from data_pipeline.wav import AudioError
 from experiments import plot
+from experiments.reports import spectrograms
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.pictures import LOWEST_HZ
 
 RATE = 8000
 
 
-def write(folder, **stems):
+def write(folder, ending=".wav", **stems):
     for stem, samples in stems.items():
-        audio.write_wav(folder / f"{stem}.wav", samples, RATE, "float32")
+        encoding = "pcm24" if ending == ".flac" else "float32"
+        audio.write_wav(folder / f"{stem}{ending}", samples, RATE, encoding)
 
 
-def test_middles_of_stems_and_of_their_sums(tmp_path):
+def pairs_of(truth_dir, estimates_dir, *part):
+    part = plot.Part(*part)
+    files = (plot.files_in(folder, part) for folder in (str(truth_dir), str(estimates_dir)))
+    return {name: pair for name, *pair in plot.read_pairs(str(truth_dir), *files)}
+
+
+@pytest.fixture
+def track(tmp_path):
+    """Noise as truth and estimates, stereo; a file of the mixture that is not their sum."""
     rng = np.random.default_rng(0)
-    vocals, drums, bass, guess, rest = rng.standard_normal((5, 3 * RATE, 2)).astype(np.float32)
-    # The mixture's file is not read: the stems may be a part of it.
+    vocals, drums, bass, guess, rest = 0.1 * rng.standard_normal((5, 3 * RATE, 2))
     write(tmp_path / "truth", vocals=vocals, drums=drums, bass=bass, mixture=0 * vocals)
-    write(tmp_path / "estimates", vocals=guess, accompaniment=rest)
-    pairs, rate = plot.read_stems(tmp_path / "truth", tmp_path / "estimates", seconds=1.0)
-    assert rate == RATE
-    expected = {
+    write(tmp_path / "estimates", ".flac", vocals=guess, accompaniment=rest)
+    return tmp_path, {
         "mixture": (vocals + drums + bass, guess + rest),
         "accompaniment": (drums + bass, rest),
         "vocals": (vocals, guess),
     }
-    assert list(pairs) == list(expected)
+
+
+@pytest.mark.parametrize(
+    ("part", "first", "last"),
+    [((), 0, 3 * RATE), ((0.5, 1.0), RATE // 2, 3 * RATE // 2), ((2.0, 9.0), 2 * RATE, 3 * RATE)],
+)
+def test_stems_and_their_sums(track, part, first, last):
+    folder, expected = track
+    pairs = pairs_of(folder / "truth", folder / "estimates", *part)
+    assert pairs.keys() == expected.keys()
     for stem, pair in expected.items():
         for found, wave in zip(pairs[stem], pair, strict=True):
-            np.testing.assert_allclose(found, wave[RATE : 2 * RATE].mean(axis=1), atol=1e-6)
+            np.testing.assert_allclose(found, wave[first:last].mean(axis=1), atol=1e-6)
+
+
+@pytest.mark.parametrize("has_mixture", [True, False])
+def test_a_model_separates_the_mixture_or_the_sum_of_the_stems(track, monkeypatch, has_mixture):
+    folder, expected = track
+    if not has_mixture:
+        (folder / "truth" / "mixture.wav").unlink()
+
+    class Separator:
+        config = Config(model=ModelConfig(stems=("vocals", "accompaniment"), sample_rate=RATE))
+
+        @classmethod
+        def load(cls, model):
+            assert model == "RUN"
+            return cls()
+
+        def __call__(self, mixture, rate):
+            assert rate == RATE
+            return {"vocals": 0.25 * mixture, "accompaniment": 0.75 * mixture}
+
+    monkeypatch.setattr("sccunet.separation.Separator", Separator)
+    part = plot.Part(1.0, 1.0)
+    truth = plot.files_in(str(folder / "truth"), part)
+    estimates = plot.separated(truth, part, "RUN")
+    mixture = expected["mixture"][0][RATE : 2 * RATE] * (not has_mixture)
+    np.testing.assert_allclose(estimates["vocals"](), 0.25 * mixture, atol=1e-6)
 
 
 def test_what_does_not_fit(tmp_path):
     truth, estimates = tmp_path / "truth", tmp_path / "estimates"
-    with pytest.raises(AudioError, match=r"estimates: found no \.wav files, expected one per stem"):
-        plot.read_stems(truth, estimates)
-    write(estimates, vocals=np.zeros((5000, 1)))
-    with pytest.raises(AudioError, match=r"truth: found no vocals\.wav, expected the true stems"):
-        plot.read_stems(truth, estimates)
     write(truth, vocals=np.zeros((4000, 1)))
-    with pytest.raises(AudioError, match=r"found 4000 samples at 8000 Hz, expected 5000 at 8000"):
-        plot.read_stems(truth, estimates)
+    with pytest.raises(AudioError, match="estimates: found no such folder, expected a folder"):
+        pairs_of(truth, estimates)
+    write(estimates, vocals=np.zeros((5000, 1)))
+    with pytest.raises(AudioError, match=r"found 5000 samples at 8000 Hz, expected 4000 at 8000"):
+        pairs_of(truth, estimates)
+    write(estimates, ".flac", vocals=np.zeros((4000, 1)))
+    with pytest.raises(AudioError, match=r"vocals\.wav: found beside vocals\.flac, expected one"):
+        pairs_of(truth, estimates)
+    (estimates / "vocals.wav").unlink()
+    with pytest.raises(ConfigError, match=r"--start: found 0\.5 s, expected less than the 0\.5 s"):
+        pairs_of(truth, estimates, 0.5)
+    write(estimates, bass=np.zeros((4000, 1)))
+    with pytest.raises(AudioError, match=r"truth: found no bass\.wav, expected the true stems"):
+        pairs_of(truth, estimates)
+
+
+@pytest.mark.parametrize(("rate", "hertz"), [(44_100, 41.2), (RATE, 1000.0)])
+def test_a_tone_is_where_the_axis_says(rate, hertz):
+    """Down to the lowest note of a bass, 41 Hz; a sine of full scale has 0 dB."""
+    tone = np.sin(2 * np.pi * hertz / rate * np.arange(rate))
+    image = spectrograms.levels(tone, rate)
+    octaves = np.log2(rate / 2 / LOWEST_HZ)
+    row, column = len(image), image[:, image.shape[1] // 2]
+    found = LOWEST_HZ * 2 ** (octaves * (column.argmax() + 0.5) / row)
+    assert found == pytest.approx(hertz, rel=0.06)
+    assert column.max() == pytest.approx(0, abs=2)
+    # An octave away it is dark.
+    far = abs(np.arange(row) - column.argmax()) > row / octaves
+    assert column[far].max() < -20
+
+
+def test_long_and_short_signals_fit_a_picture():
+    for samples in (1, 100, 5000, 200_000):
+        image = spectrograms.levels(np.zeros(samples), RATE)
+        assert image.shape[0] == 240
+        assert 1 <= image.shape[1] <= 1000
+        assert np.isfinite(image).all()
+    # The first half is loud.
+    noise = np.random.default_rng(0).standard_normal(1_000_000)
+    noise[500_000:] *= 0.01
+    image = spectrograms.levels(noise, RATE)
+    half = image.shape[1] // 2
+    assert image[:, : half - 2].mean() - image[:, half + 2 :].mean() == pytest.approx(40, abs=0.5)
+
+
+def test_the_axis_has_true_times(monkeypatch, tmp_path):
+    drawn = []
+    monkeypatch.setattr(spectrograms, "save", lambda figure, *_, **__: drawn.append(figure))
+    image = np.full((240, 10), -30.0)
+    pairs = dict.fromkeys(("mixture", "vocals"), (image, image))
+    spectrograms.of_pairs(pairs, 44_100, 61.5, 20.0, tmp_path / "x.png")
+    for axis in drawn[0].axes[:4]:
+        assert axis.get_xlim() == (61.5, 81.5)
+        np.testing.assert_allclose(axis.get_ylim(), np.log2([20, 22_050]))
+    assert drawn[0].axes[0].get_yticklabels()[0].get_text() == "20"
 
 
 def test_the_program(program, refusal, tmp_path):
     line = ("plot", f"--truth_dir={tmp_path}", f"--output={tmp_path}/new/x.png")
-    done = program(*line, f"--estimates_dir={tmp_path}/nothing")
-    assert refusal(done) == f"{tmp_path}/nothing: found no .wav files, expected one per stem"
-    write(tmp_path, vocals=np.random.default_rng(0).standard_normal((RATE, 1)))
-    done = program(*line, f"--estimates_dir={tmp_path}")
+    message = "--model, --estimates_dir: found neither, expected one of them"
+    assert refusal(program(*line)) == message
+    write(tmp_path, vocals=0.1 * np.random.default_rng(0).standard_normal((RATE, 1)))
+    done = program(*line, f"--estimates_dir={tmp_path}", "--start=0.5", "--duration=0.3")
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/new/x.png\n"
-    assert (tmp_path / "new" / "x.png").read_bytes().startswith(b"\x89PNG")
+    assert Image.open(tmp_path / "new" / "x.png").size[0] > 1000

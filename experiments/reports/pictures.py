@@ -106,7 +106,7 @@ def load_pyplot():
     return pyplot
 
 
-def save(figure, path: str | os.PathLike) -> None:
+def save(figure, path: str | os.PathLike, most_bytes: float = _MOST_BYTES) -> None:
     """Writes a PNG with few colours, at the highest resolution that the file size allows."""
     from matplotlib import pyplot
     from PIL import Image
@@ -116,7 +116,7 @@ def save(figure, path: str | os.PathLike) -> None:
         figure.savefig(drawn, dpi=dpi)
         picture = Image.open(drawn).convert("RGB")
         picture.quantize(128, dither=Image.Dither.NONE).save(packed, "PNG", optimize=True)
-        if packed.tell() < _MOST_BYTES:
+        if packed.tell() < most_bytes:
             break
     pyplot.close(figure)
     write_whole(path, packed.getvalue())

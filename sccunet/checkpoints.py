@@ -118,6 +118,11 @@ def _digest(file: h5py.File) -> str:
     return digest.hexdigest()
 
 
+def has_checkpoint(workdir: str | os.PathLike) -> bool:
+    """Whether `load_newest` would load a checkpoint, or find a damaged one."""
+    return any((Path(workdir) / name).exists() for name in (CHECKPOINT, PREVIOUS))
+
+
 def load_newest(
     trainer: keras.Model, workdir: str | os.PathLike, report: Callable[[str], None] = print
 ) -> Path | None:

@@ -36,20 +36,22 @@ def fit(
     reader: MakeReader,
     training: Sequence[Segment],
     validation: Sequence[Segment],
+    initial: Sequence[np.ndarray] | None = None,
 ) -> None:
     """Trains, starting from the newest checkpoint if there is one.
 
     Args:
       config: the run's config, with its loss weights.
-      options: workdir, initial weights, and how often a checkpoint is written.
+      options: workdir, and how often a checkpoint is written.
       strategy: from `sccunet.distribution.make_strategy`.
       reader: reads both splits.
       training, validation: from `splits.training_split`.
+      initial: the network's weights if there is no checkpoint; default: those of the seed.
 
     Raises:
       AudioError: for a file that becomes unreadable during the run.
-      ConfigError: for weights that do not fit, replicas without work, or a loss or gradients that
-        are not finite.
+      ConfigError: for checkpoints that do not load, replicas without work, or a loss or gradients
+        that are not finite.
       PreemptedError: when SIGTERM or Ctrl-C has stopped the run and everything is saved.
     """
     keras.utils.set_random_seed(config.seed)
@@ -57,7 +59,9 @@ def fit(
     with strategy.scope():
         unet = build_model(config.model, config.precision, config.synchronized_norm)
         trainer = compile_trainer(unet, config, config.loss_weights, batches.steps_per_epoch)
-    note = _load(trainer, batches, options, strategy)
+    if initial is not None:
+        unet.set_weights(initial)
+    note = _load(trainer, batches, options.workdir, strategy)
     chief, workdir = distribution.is_chief(strategy), options.workdir
     if chief:
         write_whole(workdir / CONFIG, config.to_json())
@@ -144,15 +148,10 @@ def _batches(config, strategy, reader, training, validation) -> _Batches:
 
 
 def _load(
-    trainer: Trainer, batches: _Batches, options: TrainOptions, strategy: tf.distribute.Strategy
+    trainer: Trainer, batches: _Batches, workdir: Path, strategy: tf.distribute.Strategy
 ) -> str:
-    """Loads a checkpoint or initial weights; returns a note if the run continues."""
-    workdir = options.workdir
+    """Loads the newest checkpoint; returns a note if there is one, so that the run continues."""
     loaded = checkpoints.load_newest(trainer, workdir, lambda line: logging.warning("%s", line))
-    if options.init_from and not loaded:
-        path = Path(options.init_from)
-        path = path / checkpoints.BEST if path.is_dir() else path
-        checkpoints.load_weights(trainer.unet, path)
     step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
     if distribution.is_multiworker(strategy) and not distribution.same_everywhere(
         strategy, (step, epoch)

@@ -86,6 +86,7 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
     # TensorFlow is imported from here on.
     reader = readers.reader_named(options.reader)
     strategy = devices(config, options)
+    initial = _initial_weights(config, options)
     if not there:
         workdir.mkdir(parents=True, exist_ok=True)
         _lock(options, held)
@@ -101,9 +102,21 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
     named = zip(config.model.stems, weights, strict=True)
     print("loss weights:", ", ".join(f"{stem} {alpha:.3f}" for stem, alpha in named))
     try:
-        fit(config, options, strategy, reader, training, validation)
+        fit(config, options, strategy, reader, training, validation, initial)
     except PreemptedError as error:
         _leave(str(error), workdir)
+
+
+def _initial_weights(config: Config, options: TrainOptions):
+    """Returns the weights of --init_from; None without it, or if the run has a checkpoint."""
+    from experiments.training.initial import initial_weights
+    from sccunet.checkpoints import has_checkpoint
+
+    if not options.init_from or has_checkpoint(options.workdir):
+        return None
+    initial, told = initial_weights(config, options.init_from)
+    print(told)
+    return initial
 
 
 def devices(config: Config, options: TrainOptions):

@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 from absl import app, flags, logging
 
 from experiments import arguments, configs, streams
+from sccunet import keras_settings
 from sccunet.config import ConfigError, UserError
 from sccunet.reconstruction import MASKS, Reconstruction
 
@@ -26,7 +27,9 @@ FIELDS_OF_STEMS = (
 )
 
 
-def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> None:
+def run(
+    main: Callable[[Sequence[str]], None], takes_files: bool = False, any_backend: bool = False
+) -> None:
     """Runs `main` under absl, with the arguments that are not flags.
 
     A user's mistake prints one line to standard error and exits with code 1. Closed streams and
@@ -35,9 +38,11 @@ def run(main: Callable[[Sequence[str]], None], takes_files: bool = False) -> Non
     Args:
       main: the program.
       takes_files: whether it accepts arguments besides its flags.
+      any_backend: whether KERAS_BACKEND selects Keras's backend; otherwise it is TensorFlow.
     """
     streams.protect()
     _use_this_installation()
+    keras_settings.ignore(any_backend)
     # TensorFlow's log lines about the machine would bury the one line that matters.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 

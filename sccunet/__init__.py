@@ -6,6 +6,8 @@ configuration, does not load TensorFlow.
 
 import importlib
 
+from sccunet import keras_settings
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -25,4 +27,6 @@ __all__ = list(_HOMES)
 def __getattr__(name: str):
     if name not in _HOMES:
         raise AttributeError(f"module 'sccunet' has no attribute {name!r}")
+    if _HOMES[name] in ("unet", "losses"):  # others import Keras later, or never
+        keras_settings.check()  # for one line in place of Keras's own errors
     return getattr(importlib.import_module(f"sccunet.{_HOMES[name]}"), name)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from sccunet import keras_settings
 from sccunet.checks import ConfigError, is_number, is_whole
 from sccunet.config import ModelConfig
 
@@ -56,6 +57,7 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
       model: gives patch_samples, frame_length and hop_length.
       reconstruction: how the estimates become stems.
     """
+    keras_settings.check()
     import keras
 
     from sccunet import spectral

@@ -7,6 +7,7 @@ import json
 import os
 from pathlib import Path
 
+from sccunet import keras_settings
 from sccunet.config import Config, ConfigError
 
 CONFIG = "config.json"
@@ -83,8 +84,9 @@ def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "floa
       precision: "float32" or "mixed_bfloat16"; weights are always float32.
 
     Raises:
-      ConfigError: if there are no weights, or they do not fit.
+      ConfigError: if there are no weights, or they do not fit, or Keras's settings are unsuitable.
     """
+    keras_settings.check()
     from sccunet.checkpoints import BEST, load_weights
     from sccunet.unet import build_model
 

@@ -6,7 +6,10 @@ from typing import Any
 import keras
 from keras import layers, ops
 
+from sccunet import keras_settings
 from sccunet.config import model_config
+
+_FORMAT = "channels_last"  # whatever the user's keras.json says
 
 # PyTorch's default (0.1 there). Keras's 0.99 takes hundreds of steps to forget its initial values.
 _MOMENTUM = 0.9
@@ -74,6 +77,7 @@ def _convolution(x, kind, filters, kernel, name, dtype, synchronized_norm, strid
         kernel,
         strides=strides,
         padding="same",
+        data_format=_FORMAT,
         activation="relu",
         kernel_initializer="he_uniform",
         dtype=dtype,
@@ -105,26 +109,25 @@ def build_model(
       magnitudes of `sccunet.spectral.stft`.
 
     Raises:
-      ConfigError: if the configuration cannot work.
+      ConfigError: if the configuration cannot work, or Keras's default precision is not float32.
     """
+    keras_settings.check()
     model = model_config(config)
     *encoder_filters, bottom_filters = model.filters
 
     convolution = functools.partial(_convolution, dtype=dtype, synchronized_norm=synchronized_norm)
     # Each pooling halves both axes: zeros are added at the end so that no bin or frame is lost.
     multiple = 2 ** len(encoder_filters)
-    more_bins, more_frames = -model.bins % multiple, -model.frames % multiple
+    more = ((0, -model.bins % multiple), (0, -model.frames % multiple))
 
     magnitudes = keras.Input((model.bins, model.frames, 1), name="mixture_magnitudes")
-    x = layers.ZeroPadding2D(((0, more_bins), (0, more_frames)), dtype=dtype, name="pad")(
-        magnitudes
-    )
+    x = layers.ZeroPadding2D(more, _FORMAT, dtype=dtype, name="pad")(magnitudes)
     skips = []
     for level, filters in enumerate(encoder_filters, 1):
         x = convolution(x, layers.Conv2D, filters, 3, f"encoder{level}_conv1")
         x = convolution(x, layers.Conv2D, filters, 3, f"encoder{level}_conv2")
         skips.append(x)
-        x = layers.MaxPooling2D(2, dtype=dtype, name=f"encoder{level}_pool")(x)
+        x = layers.MaxPooling2D(2, data_format=_FORMAT, dtype=dtype, name=f"encoder{level}_pool")(x)
     x = convolution(x, layers.Conv2D, bottom_filters, 3, "bottom_conv1")
     x = convolution(x, layers.Conv2D, bottom_filters, 3, "bottom_conv2")
     for level, filters in reversed(list(enumerate(encoder_filters, 1))):
@@ -134,7 +137,12 @@ def build_model(
         x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv1")
         x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv2")
     x = layers.Conv2D(
-        len(model.stems), 1, activation=output_relu, dtype="float32", name="stem_magnitudes"
+        len(model.stems),
+        1,
+        data_format=_FORMAT,
+        activation=output_relu,
+        dtype="float32",
+        name="stem_magnitudes",
     )(x)
-    x = layers.Cropping2D(((0, more_bins), (0, more_frames)), dtype="float32", name="crop")(x)
+    x = layers.Cropping2D(more, _FORMAT, dtype="float32", name="crop")(x)
     return keras.Model(magnitudes, x, name="spectrogram_channels_unet")

@@ -13,6 +13,9 @@ import process
 import pytest
 
 from data_pipeline import audio
+from sccunet import keras_settings
+
+keras_settings.ignore()  # those of whoever runs the tests
 
 
 @pytest.fixture(scope="session")

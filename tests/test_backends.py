@@ -1,14 +1,17 @@
-"""The device code (STFT, network, loss, training step) on Keras's torch backend."""
+"""The device code on Keras's torch backend, and settings of Keras that its user has changed."""
 
+import json
 import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
+from process import ROOT
 
-from sccunet import spectral
-from sccunet.config import Config, ModelConfig
+from sccunet import keras_settings, spectral
+from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.patching import Patching
 from sccunet.separation import Separator
 from sccunet.training import compile_trainer
@@ -64,6 +67,93 @@ def test_torch_backend_gives_tensorflows_results(tmp_path):
         scale = max(1.0, np.abs(value).max())
         np.testing.assert_allclose(theirs[name], value, atol=1e-4 * scale, err_msg=name)
     assert ours["losses"][-1] < ours["losses"][0]
+
+
+def _python(code, **environment):
+    """Runs code in a new Python; returns what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+_CHANGED = {"floatx": "float16", "image_data_format": "channels_first", "epsilon": 0.5}
+
+
+@pytest.mark.slow
+def test_programs_ignore_the_users_settings_of_keras(tmp_path):
+    (tmp_path / "keras.json").write_text(json.dumps({**_CHANGED, "backend": "nowhere"}))
+    code = """
+import sys
+from experiments import cli
+
+def main(_):
+    from keras import config
+    print(config.backend(), config.floatx(), config.image_data_format(), config.epsilon(),
+          config.max_epochs())
+
+cli.run(main)
+"""
+    user = {"KERAS_HOME": str(tmp_path), "KERAS_BACKEND": "jax", "KERAS_MAX_EPOCHS": "1"}
+    assert _python(code, **user) == "tensorflow float32 channels_last 1e-07 None"
+    assert [path.name for path in tmp_path.iterdir()] == ["keras.json"]
+
+
+def test_a_benchmark_keeps_the_users_backend(monkeypatch):
+    for name, value in {"KERAS_BACKEND": "torch", "KERAS_HOME": "here"}.items():
+        monkeypatch.setenv(name, value)
+    keras_settings.ignore(keep_backend=True)
+    assert os.environ["KERAS_BACKEND"] == "torch"
+    assert os.environ["KERAS_HOME"] == os.devnull
+    keras_settings.ignore()
+    assert os.environ["KERAS_BACKEND"] == "tensorflow"
+
+
+@pytest.mark.parametrize(
+    ("settings", "backend", "reason"),
+    [
+        ({}, "jax", "Keras: cannot be imported (import of jax halted; None in sys.modules), exp"),
+        ({}, "nowhere", "Keras: cannot be imported (Unable to import backend : nowhere), expected"),
+        ({"epsilon": 1}, "", "Keras: cannot be imported (Invalid `epsilon` configuration. Expect"),
+    ],
+)
+def test_the_library_refuses_a_keras_that_cannot_be_imported(tmp_path, settings, backend, reason):
+    (tmp_path / "keras.json").write_text(json.dumps(settings))
+    code = """
+import sys
+sys.modules["jax"] = None
+import sccunet
+try:
+    sccunet.build_model
+except sccunet.ConfigError as error:
+    print(error)
+"""
+    printed = _python(code, KERAS_HOME=str(tmp_path), KERAS_BACKEND=backend)
+    assert printed.startswith(reason)
+    assert printed.endswith(f"found KERAS_BACKEND={backend} and {tmp_path}/keras.json")
+    assert "\n" not in printed
+
+
+def test_the_library_works_on_any_data_format_and_refuses_half_precision():
+    before = keras.config.floatx(), keras.config.image_data_format()
+    shapes = [weight.shape for weight in build_model(_CONFIG).weights]
+    try:
+        keras.config.set_image_data_format("channels_first")
+        unet = build_model(_CONFIG)
+        model = _CONFIG.model
+        assert unet.output_shape == (None, model.bins, model.frames, len(model.stems))
+        assert [weight.shape for weight in unet.weights] == shapes
+        Separator.from_model(unet, _CONFIG)
+        keras.config.set_floatx("float16")
+        with pytest.raises(
+            ConfigError, match="Keras: found floatx = 'float16', expected 'float32'"
+        ):
+            build_model(_CONFIG)
+    finally:
+        keras.config.set_floatx(before[0])
+        keras.config.set_image_data_format(before[1])
 
 
 if __name__ == "__main__":

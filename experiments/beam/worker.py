@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments import cli, streams
+from sccunet import keras_settings
 from sccunet.config import UserError
 from sccunet.files import write_whole
 
@@ -80,6 +81,7 @@ def do(
       load: as in `pipeline.Plan`.
       records: folder of the records.
     """
+    keras_settings.ignore()  # those of this machine, which may not be that of the program
     number, name, arguments = pickle.loads(unit)
     record, stop = Path(records) / str(number), Path(records) / STOP
     if record.exists() or stop.exists():  # runners may send a unit twice

@@ -96,18 +96,19 @@ def _per_segment(segments: Sequence[Segment], config: Config) -> np.ndarray:
     crops = dataset.fixed_crops(segments, config)
 
     @tf.function
-    def batch_volumes(waveforms):  # [batch, stems, samples] -> [batch, stems]
-        real, imaginary = spectral.stft(waveforms, model)  # [batch, stems, frames, bins]
+    def batch_volumes(waveforms):  # [batch, stems, channels, samples] -> [batch, stems]
+        real, imaginary = spectral.stft(waveforms, model)  # [batch, stems, channels, frames, bins]
         power = tf.math.square(real) + tf.math.square(imaginary)
-        return tf.sqrt(tf.reduce_sum(power, axis=(2, 3)))
+        return tf.reduce_mean(tf.sqrt(tf.reduce_sum(power, axis=(3, 4))), axis=2)
 
     totals = np.zeros((len(segments), len(model.stems)))
     counts = np.zeros(len(segments))
-    batches = dataset.fixed_dataset(segments, config, crops, _BATCH)
+    # Both channels, where training draws one: the weights must not depend on the draws.
+    batches = dataset.fixed_dataset(segments, config, crops, _BATCH, stereo=not config.downmix)
     bar = tqdm(total=len(crops), desc="volumes", unit="patch", disable=None)
     with bar, readers.plain_errors():
         for first, waveforms in enumerate(batches):
-            volumes = batch_volumes(waveforms).numpy()
+            volumes = batch_volumes(waveforms[:, :, None] if config.downmix else waveforms).numpy()
             for (index, _), row in zip(crops[first * _BATCH :], volumes, strict=False):
                 totals[index] += row
                 counts[index] += 1
@@ -122,7 +123,7 @@ def _fingerprint(segments: Sequence[Segment], config: Config) -> str:
         model.stems,
         [config.files_of(stem) for stem in model.stems],
         [model.sample_rate, model.frame_length, model.hop_length, model.patch_samples],
-        [config.downmix, config.downmix or config.seed],
+        [config.downmix, config.downmix],  # twice, as in files of earlier versions
     ]
     for segment in segments:
         files = sorted(segment.track.files.items())

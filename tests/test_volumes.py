@@ -101,6 +101,22 @@ def test_only_the_segment_counts(data_dir):
     assert found == pytest.approx(expected, rel=1e-5)
 
 
+def test_without_downmix_both_channels_count_whatever_the_seed(tmp_path, computed):
+    """Training draws one channel of each crop, by the seed."""
+    noise = np.random.default_rng(0).standard_normal((2 * _PATCH, 2)) * (0.2, 0.02)
+    for file in ("vocals", "drums", "bass"):
+        audio.write_wav(tmp_path / "train" / "one" / f"{file}.wav", noise, 44_100)
+    config = dataclasses.replace(_CONFIG, downmix=False)
+    first = _volumes(tmp_path, config)
+    waveforms = read_wav(tmp_path / "train" / "one" / "vocals.wav").T
+    norms = [_norms(waveform, (0, _PATCH)) for waveform in waveforms]
+    np.testing.assert_allclose(first, np.mean(norms) * np.array([1, 2]), rtol=1e-5)
+    for seed in (1, 2):
+        found = _volumes(tmp_path, dataclasses.replace(config, seed=seed))
+        np.testing.assert_array_equal(found, first)
+    assert len(computed) == 1
+
+
 def test_second_call_reads_the_cache(data_dir, computed):
     first = _volumes(data_dir)
     (path,) = data_dir.glob("volumes.*.json")

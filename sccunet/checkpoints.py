@@ -85,7 +85,7 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
     """Loads a model's weights; an error is one line.
 
     Raises:
-      ConfigError: if the file is missing, damaged or from another network.
+      ConfigError: if the file is missing, damaged, from another network, or may not be read.
     """
     path = Path(path)
     if not path.is_file():
@@ -99,6 +99,8 @@ def load_weights(model: keras.Model, path: str | os.PathLike) -> None:
             # Keras warns of every layer that does not fit, before the error that says the same.
             warnings.filterwarnings("ignore", message="Skipping nested container")
             model.load_weights(path)
+    except PermissionError as error:
+        raise ConfigError(f"{path}: cannot be read ({os.strerror(error.errno)})") from error
     except (OSError, RuntimeError, ValueError, KeyError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(f"{path}: found weights that do not load ({reason})") from error

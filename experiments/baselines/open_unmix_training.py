@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import folder_written_whole, lock_folder
 
@@ -282,7 +283,8 @@ class _Fit:
             total=max(1, round(share)),
             desc=self.stem,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total} s{postfix}",
-            disable=None,
+            disable=None,  # where it is not a terminal
+            leave=False,
         )
         self.unmix.train()
         for stems in batches:
@@ -301,6 +303,8 @@ class _Fit:
                 break
         bar.close()
         self.record["seconds"] = time.monotonic() - started
+        steps, best = counted(self.record["steps"], "step"), self.record["best_loss"]
+        print(f"{self.stem}: {steps}, best validation loss {best:.4g}", flush=True)
         return self.best, self.record
 
     def _loss(self, stems):

@@ -180,8 +180,9 @@ def _run(
     epochs, steps = batches.config.epochs, batches.steps_per_epoch
     step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
     chief, shown = distribution.is_chief(strategy), batches.shown()
-    crops = f"{batches.config.batch_size} crops of {batches.seconds:.3g} s"
-    print(f"training: {epochs} epochs of {steps} steps, each with {crops}", flush=True)
+    crops = f"{counted(batches.config.batch_size, 'crop')} of {batches.seconds:.3g} s"
+    whole = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
+    print(f"training: {whole}, each with {crops}", flush=True)
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
         board = TensorBoard(str(checkpoint.workdir / "tensorboard"), shown, epoch, note)

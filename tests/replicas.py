@@ -3,7 +3,7 @@
   PYTHONPATH=. python tests/replicas.py DATA WORKDIR one            # one device
   PYTHONPATH=. python tests/replicas.py DATA WORKDIR mirrored 2     # two logical CPUs
   TF_CONFIG=... PYTHONPATH=. python tests/replicas.py DATA WORKDIR multiworker
-  ... multiworker 1 7    # this worker is asked to stop (SIGTERM) after step 7
+  ... multiworker 1 7    # this worker is asked to stop (Ctrl-C) after step 7
 
 `test_distribution.py` runs it. The last line printed is JSON: the loss after each step, and after
 each epoch's validation.
@@ -57,7 +57,7 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
             super().on_train_batch_end(batch, logs)
             losses.append(float(logs["loss"]))
             if len(losses) == stop:
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), signal.SIGINT)
 
         def on_epoch_end(self, epoch, logs=None):
             validated.append(float(logs["val_loss"]))

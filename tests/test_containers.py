@@ -65,6 +65,8 @@ def test_separate_takes_a_stream_and_refuses_what_flac_cannot_store(
     songs, out = tmp_path / "songs", tmp_path / "out"
     songs.mkdir()
     _write_streams(songs / "two.mka", (0.125, 0.25), 1)
+    _write_streams(songs / "joined.mka", (0.125,))  # twice as long as its header says
+    (songs / "joined.mka").write_bytes((songs / "joined.mka").read_bytes() * 2)
     soundfile.write(songs / "odd rate.wav", np.zeros((9_000, 1)), 65_537)
     given = f"--model={run}", f"--output_dir={out}", "--format=flac", songs
     done = program("separate", *given)
@@ -76,10 +78,12 @@ def test_separate_takes_a_stream_and_refuses_what_flac_cannot_store(
         f"error: {out}/odd rate/vocals.flac: found 65537 Hz for a FLAC file, expected at most 65535"
         " Hz, or a multiple of 10 Hz up to 655350 Hz",
     ]
+    assert len(audio.read(out / "joined" / "vocals.flac")[0]) == 8_000
     assert audio.read(out / "two" / "vocals.flac")[0][2_000, 0] == pytest.approx(0.25, abs=0.02)
     done = program("separate", *given[:2], "--audio_stream=2", "--overwrite", songs)
     assert done.returncode == 1
     assert [line for line in done.stderr.splitlines() if ": found " in line] == [
+        f"error: {songs}/joined.mka: found 1 audio stream, expected at least 3",
         f"error: {songs}/odd rate.wav: found 1 audio stream, expected at least 3",
         f"error: {songs}/two.mka: found 2 audio streams, expected at least 3",
     ]

@@ -178,6 +178,8 @@ def _write_stems(
                     block = np.clip(block, -1, 1)
                 peak = max(peak, float(np.abs(block).max(initial=0)))
                 write[name](block)
+            if bar.total:  # may be a guess, and the bar's format needs one
+                bar.total = max(bar.total, bar.n + samples)
             bar.update(samples)
     return peak, mixture.damage
 

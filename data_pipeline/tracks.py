@@ -184,7 +184,7 @@ def no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
 
 def _run_prepare(data_dir: str | os.PathLike) -> str:
     return (
-        f"expected .wav files: run sccunet prepare --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
+        f"expected .wav files: run sccunet prepare --input_dir={data_dir} --data_dir=ANOTHER_FOLDER"
     )
 
 

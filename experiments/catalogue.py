@@ -4,7 +4,7 @@ Examples:
   sccunet catalogue separate --model=RUN --output_dir=OUT ALBUM/ song.flac
   sccunet catalogue separate --model=RUN --output_dir=OUT --format=flac --list=FILES
   sccunet catalogue score --model=RUN --data_dir=DATA --output_dir=SCORES
-  sccunet catalogue prepare --musdb_dir=MY_STEMS --data_dir=DATA --workers=4
+  sccunet catalogue prepare --input_dir=MY_STEMS --data_dir=DATA --workers=4
   sccunet catalogue separate --model=RUN --output_dir=OUT --list=FILES -- \
       --runner=FlinkRunner --flink_master=HOST:8081
 
@@ -32,6 +32,7 @@ from absl import flags
 
 from experiments import cli
 from experiments.beam import pipeline, plans
+from experiments.preparing import preparation_flags
 from experiments.separating import separation_flags, stem_folders
 from sccunet.config import ConfigError
 
@@ -80,21 +81,16 @@ def _define_flags(action: str) -> None:
         )
         flags.DEFINE_string("output_dir", None, "Folder for the scores.", required=True)
         cli.define_reconstruction()
-    if action in ("score", "prepare"):
-        what = "Tracks in the MUSDB18-HQ layout" if action == "score" else "Output: 16-bit WAVs"
-        flags.DEFINE_string("data_dir", None, f"{what}, <split>/<track>/<stem>.wav.", required=True)
-    if action == "score":
-        flags.DEFINE_string("split", "test", "Split to score.")
-    if action == "prepare":
         flags.DEFINE_string(
-            "musdb_dir",
+            "data_dir",
             None,
-            "Input: <split>/<track>.stem.mp4 or <split>/<track>/<stem>.*",
+            "Tracks in the MUSDB18-HQ layout, <split>/<track>/<stem>.wav.",
             required=True,
         )
-        flags.DEFINE_integer(
-            "sample_rate", 44_100, "Sample rate of the output, in Hz.", lower_bound=1
-        )
+        flags.DEFINE_string("split", "test", "Split to score.")
+    if action == "prepare":
+        preparation_flags.define_flags()
+        flags.adopt_module_key_flags(preparation_flags)
     if action == "separate":
         flags.DEFINE_string("list", None, "A file with the path of a recording on each line.")
         separation_flags.define_flags()

@@ -76,7 +76,7 @@ def make_data(root: Path, tracks: dict[str, int], seconds: float) -> str:
     musdb = root / "musdb18"
     (musdb / "test").mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source, musdb / "test" / source.name)
-    run("prepare", f"--musdb_dir={musdb}", f"--data_dir={root / _EXCERPT}")
+    run("prepare", f"--input_dir={musdb}", f"--data_dir={root / _EXCERPT}")
     return source.name.removesuffix(".stem.mp4")
 
 

@@ -7,40 +7,36 @@ Output, 16-bit PCM in the layout of MUSDB18-HQ:
   DATA/train/<track>/<stem>.wav
 
 Examples:
-  sccunet prepare --musdb_dir=MUSDB18 --data_dir=DATA
-  sccunet prepare --musdb_dir=PREVIEWS --data_dir=DATA --download
-  sccunet prepare --musdb_dir=MY_STEMS --data_dir=DATA --tracks=one,two --jobs=2
+  sccunet prepare --input_dir=MUSDB18 --data_dir=DATA
+  sccunet prepare --input_dir=PREVIEWS --data_dir=DATA --download
+  sccunet prepare --input_dir=MY_STEMS --data_dir=DATA --tracks=one,two --jobs=2
 
 Each track is written whole or not at all, and finished tracks are skipped: run the program again
-after an interruption. All files are checked before the first is decoded.
+after an interruption. All files are checked before the first is decoded. Several runs at once can
+write into the same folder: each track is written by the run that finishes it first.
 """
 
 from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import cli, preparing
+from experiments import cli
+from experiments.preparing import inputs, preparation_flags, run
 
 
 def main(_: Sequence[str]) -> None:
     """Downloads the previews if wanted, and prepares."""
+    given, input_dir = flags.FLAGS, preparation_flags.input_dir_of_flags()
     if _DOWNLOAD.value:
-        preparing.download(_MUSDB_DIR.value)
-    preparing.prepare(
-        _MUSDB_DIR.value, _DATA_DIR.value, _TRACKS.value, _JOBS.value, _SAMPLE_RATE.value
+        inputs.download(input_dir)
+    run.prepare(
+        input_dir, given.data_dir, _TRACKS.value, _JOBS.value, given.sample_rate, given.trim
     )
 
 
 if __name__ == "__main__":
-    _MUSDB_DIR = flags.DEFINE_string(
-        "musdb_dir",
-        None,
-        "Input: <split>/<track>.stem.mp4 or <split>/<track>/<stem>.*",
-        required=True,
-    )
-    _DATA_DIR = flags.DEFINE_string(
-        "data_dir", None, "Output: <split>/<track>/<stem>.wav, 16-bit PCM.", required=True
-    )
+    preparation_flags.define_flags()
+    flags.adopt_module_key_flags(preparation_flags)
     _TRACKS = cli.define_tracks("Prepare only these tracks, from any split.")
     _JOBS = flags.DEFINE_integer(
         "jobs",
@@ -49,9 +45,6 @@ if __name__ == "__main__":
         lower_bound=0,
     )
     _DOWNLOAD = flags.DEFINE_bool(
-        "download", False, "First download musdb's 7-second previews into --musdb_dir."
-    )
-    _SAMPLE_RATE = flags.DEFINE_integer(
-        "sample_rate", 44_100, "Sample rate of the output, in Hz.", lower_bound=1
+        "download", False, "First download musdb's 7-second previews into --input_dir."
     )
     cli.run(main)

@@ -318,7 +318,7 @@ def test_all_but_bad_tracks_are_prepared(program, tmp_path):
     (music / "train" / "short" / "drums.flac").unlink()
     (music / "valid" / "text" / "drums.flac").write_text("words, no sound")
     soundfile.write(music / "test" / "b" / "vocals.flac", 0 * _noise(5000, 2), 44_100)
-    line = ("catalogue", "prepare", f"--musdb_dir={music}", f"--data_dir={data_dir}", "--workers=2")
+    line = ("catalogue", "prepare", f"--input_dir={music}", f"--data_dir={data_dir}", "--workers=2")
     done = program(*line)
     assert done.returncode == 1, done.stderr
     assert _counts(done.stdout) == (2, 0, 3)
@@ -334,7 +334,7 @@ def test_all_but_bad_tracks_are_prepared(program, tmp_path):
     assert _counts(done.stdout) == (2, 0, 3), done.stderr
     for name in ("train/short", "valid/text", "train/none"):
         shutil.rmtree(music / name)
-    done = program("prepare", f"--musdb_dir={music}", f"--data_dir={expected}", "--jobs=1")
+    done = program("prepare", f"--input_dir={music}", f"--data_dir={expected}", "--jobs=1")
     assert done.returncode == 0, done.stderr
     for folder in (data_dir, portable):
         assert [path for path in _left(folder) if path != "valid"] == _left(expected)
@@ -426,7 +426,7 @@ def test_help_of_an_action_shows_its_flags(program):
     for action, theirs in {
         "separate": ("--list:", "--stems:", "--mask:", "--clip_mode:"),
         "score": ("--split:", "--mask:", "--data_dir:"),
-        "prepare": ("--musdb_dir:", "--sample_rate:"),
+        "prepare": ("--input_dir:", "--musdb_dir:", "--trim:", "--sample_rate:"),
     }.items():
         done = program("catalogue", action, "--help")
         assert done.returncode == 0

@@ -8,7 +8,8 @@ from av.stream import Disposition
 
 from data_pipeline import audio
 from data_pipeline.wav import read_wav
-from experiments.preparing import prepare_track, sources_of
+from experiments.preparing.inputs import sources_of
+from experiments.preparing.track import prepare_track
 from sccunet.config import Config, ModelConfig
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import sys
 import time
+import types
 import zipfile
 from email.message import Message
 from pathlib import Path
@@ -18,8 +19,8 @@ import soundfile
 
 from data_pipeline import audio, sigsep
 from data_pipeline.wav import AudioError, read_wav, wav_info
-from experiments import preparing
-from sccunet.files import folder_written_whole
+from experiments.preparing import inputs, preparation_flags, run, track
+from sccunet.config import ConfigError
 
 _STREAMS = ("mixture", "drums", "bass", "other", "vocals")
 
@@ -30,14 +31,14 @@ def _folders(tmp_path) -> tuple[str, str]:
 
 def _flags(tmp_path) -> list[str]:
     """Returns flags to prepare `tmp_path/in` into `tmp_path/out`."""
-    musdb_dir, data_dir = _folders(tmp_path)
-    return [f"--musdb_dir={musdb_dir}", f"--data_dir={data_dir}"]
+    input_dir, data_dir = _folders(tmp_path)
+    return [f"--input_dir={input_dir}", f"--data_dir={data_dir}"]
 
 
 def _refusal(tmp_path, *args, **kwargs) -> str:
     """Returns the message of `prepare`, which must fail before a worker is started."""
     with pytest.raises(AudioError) as caught:
-        preparing.prepare(*_folders(tmp_path), *args, **kwargs)
+        run.prepare(*_folders(tmp_path), *args, **kwargs)
     return str(caught.value)
 
 
@@ -62,6 +63,13 @@ def _tree(folder: Path) -> list[str]:
 
 def _excerpt() -> Path:
     return Path(sigsep.load("stempeg").example_stem_path())
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Decodes in threads: new processes would first import everything."""
+    threads = concurrent.futures.ThreadPoolExecutor
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", lambda jobs, **_: threads(jobs))
 
 
 def test_musdb_excerpt_beside_a_folder_of_compressed_files(program, refusal, capsys, tmp_path):
@@ -99,7 +107,7 @@ def test_musdb_excerpt_beside_a_folder_of_compressed_files(program, refusal, cap
     np.testing.assert_allclose(tuba, expected, atol=0.51 / 32_768 + 1e-6)
 
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
-    preparing.prepare(*_folders(tmp_path))
+    run.prepare(*_folders(tmp_path))
     assert capsys.readouterr().out.startswith("prepared 0 tracks, skipped 2 finished")
     assert before == {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.wav")}
 
@@ -107,19 +115,19 @@ def test_musdb_excerpt_beside_a_folder_of_compressed_files(program, refusal, cap
     path = tmp_path / "out" / "test" / name / "bass.wav"
     reason = f"{path}: found 44100 Hz, expected 22050 Hz or no file"
     with pytest.raises(AudioError, match=re.escape(reason)):
-        preparing.prepare(*_folders(tmp_path), sample_rate=22_050)
+        run.prepare(*_folders(tmp_path), sample_rate=22_050)
     done = process.run(*line, "--tracks=my song,d")
     assert refusal(done) == (
         f"{tmp_path / 'in'}: found no track named 'd', expected one of {name!r}, 'my song'"
     )
 
 
-def test_named_tracks_another_rate_and_warnings(capsys, tmp_path):
+def test_named_tracks_another_rate_and_warnings(in_threads, capsys, tmp_path):
     silent = _make(tmp_path, "a/silent.wav", np.zeros((4_410, 2)))
     loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
     for name in ("b", "c"):
         _make(tmp_path, f"{name}/x.wav", _noise(0.2))
-    preparing.prepare(*_folders(tmp_path), ["c", "a"], jobs=1, sample_rate=8_000)
+    run.prepare(*_folders(tmp_path), ["c", "a"], jobs=1, sample_rate=8_000)
     out, err = capsys.readouterr()
     assert out.splitlines()[-1].startswith("prepared 2 tracks, skipped 0 finished")
     found = ["train/a/loud.wav", "train/a/silent.wav", "train/c/x.wav"]
@@ -133,7 +141,7 @@ def test_named_tracks_another_rate_and_warnings(capsys, tmp_path):
 def test_clipping_gives_a_warning(tmp_path):
     loud = _make(tmp_path, "a/loud.wav", 4 * _noise(0.1), subtype="FLOAT")
     target = tmp_path / "out" / "train" / "a"
-    warnings = preparing.prepare_track(target, preparing.sources_of(str(loud.parent)), 44_100)
+    warnings = track.prepare_track(target, inputs.sources_of(str(loud.parent)), 44_100)
     assert warnings == [f"{loud}: peaks at 2.00 of full scale, clipped to 16 bits"]
     found = read_wav(target / "loud.wav")
     assert (found.min(), found.max()) == (-1, 32_767 / 32_768)
@@ -184,7 +192,7 @@ def test_killed_midway_it_leaves_whole_tracks_and_continues(capsys, tmp_path):
             assert wav_info(out / name / file).frames == _SECONDS * 44_100
     later = time.time_ns()
 
-    preparing.prepare(*_folders(tmp_path), jobs=2)
+    run.prepare(*_folders(tmp_path), jobs=2)
     end = f"prepared {6 - len(whole)} tracks, skipped {len(whole)} finished"
     assert capsys.readouterr().out.splitlines()[-1].startswith(end)
     assert sorted(os.listdir(out)) == [f"song {number}" for number in range(6)]
@@ -194,16 +202,100 @@ def test_killed_midway_it_leaves_whole_tracks_and_continues(capsys, tmp_path):
         assert again == (f"song {number}" not in whole)
 
 
-def test_two_runs_at_once_write_the_same_whole_track(tmp_path):
+def test_of_two_runs_at_once_the_first_to_finish_writes_the_track(tmp_path, monkeypatch):
     _make(tmp_path, "a/x.wav", _noise(0.1))
-    sources = preparing.sources_of(str(tmp_path / "in" / "train" / "a"))
+    sources = inputs.sources_of(str(tmp_path / "in" / "train" / "a"))
     target = tmp_path / "out" / "train" / "a"
-    with folder_written_whole(target) as other:  # it is still running when ours begins
-        preparing.prepare_track(target, sources, 44_100)
-        written = (target / "x.wav").read_bytes()
-        (other / "x.wav").write_bytes(written)
+    decode, found = audio.recording, []
+
+    def other_run_first(*arguments):
+        monkeypatch.setattr(audio, "recording", decode)
+        found.append(os.listdir(target.parent))
+        assert track.prepare_track(target, sources, 44_100) == []
+        found.append((target / "x.wav").stat().st_mtime_ns)
+        return decode(*arguments)
+
+    monkeypatch.setattr(audio, "recording", other_run_first)
+    assert track.prepare_track(target, sources, 44_100) is None
+    (hidden,), written = found
+    assert hidden.startswith(".a.")  # and the other did not remove it
+    assert (target / "x.wav").stat().st_mtime_ns == written
     assert _tree(tmp_path / "out") == ["train/a/x.wav"]
-    assert (target / "x.wav").read_bytes() == written
+
+    monkeypatch.setattr(audio, "recording", other_run_first)
+    shutil.rmtree(target)
+    with pytest.raises(AudioError, match="found 44100 Hz, expected 8000 Hz or no file"):
+        track.prepare_track(target, sources, 8_000)
+    assert _tree(tmp_path / "out") == ["train/a/x.wav"]
+
+
+def test_two_programs_at_once_share_the_tracks(tmp_path):
+    x = _noise(0.2)
+    for number in range(12):
+        for stem in ("one", "two"):
+            _make(tmp_path, f"song {number}/{stem}.flac", x)
+    runs = [process.start("prepare", "--jobs=1", *_flags(tmp_path)) for _ in range(2)]
+    ends = [done.wait() for done in runs]
+    assert [end.returncode for end in ends] == [0, 0], ends
+    counts = [
+        re.fullmatch(r"prepared (\d+) tracks?, skipped (\d+) finished: .*", end.stdout.strip())
+        for end in ends
+    ]
+    written, skipped = zip(*(map(int, found.groups()) for found in counts), strict=True)
+    assert sum(written) == sum(skipped) == 12
+    found = [f"train/song {number}/{stem}.wav" for number in range(12) for stem in ("one", "two")]
+    assert _tree(tmp_path / "out") == sorted(found)
+    for file in found:
+        assert wav_info(tmp_path / "out" / file).frames == len(x)
+
+
+def test_trim_cuts_to_the_shortest_file(in_threads, capsys, tmp_path):
+    x = _noise(0.5)
+    lengths = {"a": 22_050, "b": 12_050, "c": 22_049}
+    files = {
+        name: _make(tmp_path, f"song/{name}.wav", x[:frames]) for name, frames in lengths.items()
+    }
+    assert _refusal(tmp_path) == f"{files['b']}: found 0.27 s, expected 0.50 s as in a.wav"
+    assert _refusal(tmp_path, trim=9_999) == (
+        f"{files['b']}: found 12050 samples, expected 22050 as in {files['a']};"
+        " --trim=10000 would cut both to the shorter"
+    )
+    assert _tree(tmp_path / "out") == []
+    run.prepare(*_folders(tmp_path), trim=10_000)
+    for name, file in files.items():
+        found = read_wav(tmp_path / "out" / "train" / "song" / f"{name}.wav")
+        np.testing.assert_array_equal(found, read_wav(file)[:12_050])
+    out, err = capsys.readouterr()
+    assert out.startswith("prepared 1 track, skipped 0 finished: ")
+    assert err == (
+        f"warning: {files['b']}: 10000 samples shorter than the longest file of its track; all are"
+        " cut to 12050 samples\n"
+    )
+
+
+def test_names_that_training_would_not_find_give_a_warning(in_threads, capsys, tmp_path):
+    odd = _make(tmp_path, "song/Vocals.ogg", _noise(0.1))
+    _make(tmp_path, "song/drums.wav", _noise(0.1))
+    _make(tmp_path, "song/Tuba.wav", _noise(0.1))
+    for _ in range(2):  # also for finished tracks
+        run.prepare(*_folders(tmp_path))
+        assert capsys.readouterr().err == (
+            f"warning: {odd}: found the name 'Vocals', expected 'vocals', as configs call it:"
+            " training tells capitals from small letters\n"
+        )
+
+
+def test_the_input_is_named_by_one_of_two_flags(monkeypatch):
+    for input_dir, musdb_dir, message in (
+        ("a", "b", "--input_dir: found --musdb_dir too, expected one of them"),
+        (None, None, "--input_dir: not given, expected a value (--help lists all flags)"),
+    ):
+        given = types.SimpleNamespace(input_dir=input_dir, musdb_dir=musdb_dir)
+        monkeypatch.setattr(preparation_flags.flags, "FLAGS", given)
+        with pytest.raises(ConfigError, match=f"^{re.escape(message)}$"):
+            preparation_flags.input_dir_of_flags()
+    given.musdb_dir = "b"
+    assert preparation_flags.input_dir_of_flags() == "b"
 
 
 def test_bad_files_are_all_found_before_anything_is_written(tmp_path):
@@ -262,7 +354,10 @@ def _bad_nan(tmp_path):
 def _bad_length(tmp_path):
     _make(tmp_path, "bad/a.flac", _noise(1))
     path = _make(tmp_path, "bad/b.flac", _noise(1)[:-1])
-    return f"{path}: found 44099 samples, expected 44100 as in {path.with_name('a.flac')}"
+    return (
+        f"{path}: found 44099 samples, expected 44100 as in {path.with_name('a.flac')};"
+        " --trim=1 would cut both to the shorter"
+    )
 
 
 def _bad_middle(tmp_path):
@@ -288,28 +383,25 @@ def _bad_end(tmp_path):
 @pytest.mark.parametrize("make", [_bad_nan, _bad_length, _bad_middle, _bad_end])
 def test_what_only_decoding_finds(tmp_path, make):
     message = make(tmp_path)
-    ((split, name), path), *_ = preparing.find_inputs(str(tmp_path / "in")).items()
+    ((split, name), path), *_ = inputs.find_inputs(str(tmp_path / "in")).items()
     target = tmp_path / "out" / split / name
     with pytest.raises(AudioError) as caught:
-        preparing.prepare_track(target, preparing.sources_of(path), 44_100)
+        track.prepare_track(target, inputs.sources_of(path), 44_100)
     assert str(caught.value) == message
     assert os.listdir(target.parent) == []
 
 
-def test_tracks_that_fail_do_not_stop_the_others(tmp_path, monkeypatch):
+def test_tracks_that_fail_do_not_stop_the_others(in_threads, tmp_path, monkeypatch):
     message = _bad_nan(tmp_path)
     for name in ("a", "odd", "z"):
         _make(tmp_path, f"{name}/x.wav", _noise(0.2))
-    prepare_track = preparing.prepare_track
 
     def prepare(target, *how):
         if target.endswith("odd"):
             raise MemoryError("no\nroom")
-        return prepare_track(target, *how)
+        return track.prepare_track(target, *how)
 
-    monkeypatch.setattr(preparing, "prepare_track", prepare)
-    threads = concurrent.futures.ThreadPoolExecutor
-    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", lambda jobs, **_: threads(jobs))
+    monkeypatch.setattr(run, "prepare_track", prepare)
     out = tmp_path / "out" / "train"
     assert _refusal(tmp_path, jobs=1) == f"{message}\n{out}/odd: MemoryError: no"
     assert sorted(os.listdir(out)) == ["a", "z"]
@@ -336,7 +428,7 @@ def test_a_track_in_both_layouts_and_output_over_input(tmp_path):
     )
     (tmp_path / "out").symlink_to(tmp_path / "in")
     assert _refusal(tmp_path) == (
-        f"--data_dir={tmp_path}/out: found --musdb_dir, expected another folder"
+        f"--data_dir={tmp_path}/out: found the input folder, expected another"
     )
 
 
@@ -367,7 +459,7 @@ def test_download(refusal, monkeypatch, tmp_path):
     archive.info = Message
     monkeypatch.setattr(sigsep.load("musdb"), "urlopen", lambda request: archive)
     folder = str(tmp_path / "in")
-    preparing.download(folder)
-    assert preparing.find_inputs(folder) == {
+    inputs.download(folder)
+    assert inputs.find_inputs(folder) == {
         ("train", "A - B"): str(tmp_path / "in" / "train" / "A - B.stem.mp4")
     }

@@ -124,7 +124,7 @@ def test_compressed_files_are_referred_to_prepare(data_dir):
     _make(data_dir, "train", "a", files=("voice",))
     soundfile.write(data_dir / "train" / "a" / "rest.ogg", np.zeros(_PATCH), 8_000)
     prepare = (
-        f"expected .wav files: run sccunet prepare --musdb_dir={data_dir} --data_dir=ANOTHER_FOLDER"
+        f"expected .wav files: run sccunet prepare --input_dir={data_dir} --data_dir=ANOTHER_FOLDER"
     )
     assert (
         _error(tracks.find_tracks, data_dir, _CONFIG)

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
-from experiments import preparing
 from experiments.baselines.system import System, pick_stems
+from experiments.preparing.inputs import sources_of
 from sccunet.config import Config, ConfigError
 
 
@@ -36,7 +36,7 @@ def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.nd
     if track is None:
         raise ConfigError(f"{tracks[0]}: found no such folder, expected the estimates of {key}")
     estimates = {}
-    for stem, (path, stream) in preparing.sources_of(str(track)).items():
+    for stem, (path, stream) in sources_of(str(track)).items():
         if stem == "mixture":
             continue
         estimates[stem], rate = audio.read(path, stream)

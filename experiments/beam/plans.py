@@ -13,8 +13,10 @@ from absl import flags
 from data_pipeline import audio, tracks
 from data_pipeline.names import lines_of
 from data_pipeline.wav import AudioError
-from experiments import cli, evaluating, preparing, scoring
+from experiments import cli, evaluating, scoring
 from experiments.beam.pipeline import Plan
+from experiments.preparing import inputs, preparation_flags
+from experiments.preparing.track import check_finished, prepare_track
 from experiments.reports.summary import table
 from experiments.score_files import score_file
 from experiments.separating import separation_flags, stem_folders
@@ -187,27 +189,30 @@ def plan_preparation(files: Sequence[str]) -> Plan:
       AudioError: if there are no tracks.
     """
     given = flags.FLAGS
-    musdb_dir, data_dir = os.path.abspath(given.musdb_dir), os.path.abspath(given.data_dir)
-    if os.path.realpath(musdb_dir) == os.path.realpath(data_dir):
-        raise AudioError(f"--data_dir={data_dir}: found --musdb_dir, expected another folder")
+    input_dir = os.path.abspath(preparation_flags.input_dir_of_flags())
+    data_dir = os.path.abspath(given.data_dir)
+    if os.path.realpath(input_dir) == os.path.realpath(data_dir):
+        raise AudioError(f"--data_dir={data_dir}: found the input folder, expected another")
     units, failed, skipped = {}, [], 0
-    for (split, name), path in preparing.find_inputs(musdb_dir).items():
+    for (split, name), path in inputs.find_inputs(input_dir).items():
         target = os.path.join(data_dir, split, name)
         try:
-            sources = preparing.sources_of(path)
+            sources = inputs.sources_of(path)
             if os.path.lexists(target):
-                preparing.check_finished(target, sources, given.sample_rate)
+                check_finished(target, sources, given.sample_rate)
                 skipped += 1
             else:
                 units[path] = (target, sources)
         except AudioError as error:
             failed.append(str(error))
-    work = functools.partial(_prepare, sample_rate=given.sample_rate)
+    work = functools.partial(_prepare, sample_rate=given.sample_rate, trim=given.trim)
     return Plan(Path(data_dir), units, work, skipped=skipped, failed=failed)
 
 
-def _prepare(_, target: str, sources: preparing.Sources, sample_rate: int) -> list[str] | None:
-    if os.path.lexists(target):
-        return None
-    preparing.check_sources(sources)
-    return preparing.prepare_track(target, sources, sample_rate)
+def _prepare(
+    _, target: str, sources: inputs.Sources, sample_rate: int, trim: int
+) -> list[str] | None:
+    if not os.path.lexists(target):
+        inputs.check_sources(sources, trim / sample_rate)
+    warnings = prepare_track(target, sources, sample_rate, trim)
+    return None if warnings is None else inputs.misnamed(sources) + warnings

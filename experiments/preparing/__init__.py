@@ -1,0 +1,1 @@
+"""From audio files of any format to WAVs to train on: shared by prepare and catalogue."""

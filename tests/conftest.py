@@ -148,3 +148,21 @@ def write_track():
         return Path(folder)
 
     return write
+
+
+@pytest.fixture
+def snippet(tmp_path, monkeypatch):
+    """Function that runs the Python block of a page that contains a text; returns its variables.
+
+    It runs in `tmp_path`, for a model that has a stem "a" in place of the page's "vocals".
+    """
+    monkeypatch.chdir(tmp_path)
+
+    def run(page, text):
+        blocks = (Path(__file__).parents[1] / page).read_text().split("```python\n")[1:]
+        [code] = [block.split("```")[0] for block in blocks if text in block.split("```")[0]]
+        variables = {}
+        exec(code.replace('"vocals"', '"a"'), variables)
+        return variables
+
+    return run

@@ -1,37 +1,25 @@
-"""The client of TensorFlow Serving, against substitute servers.
-
-TensorFlow Serving is a separate program that pip does not install. The servers here listen on real
-ports and follow the rules in its source code: models run with the session loader, by the tensor
-names of the SignatureDef; inputs must be those of the SignatureDef; answers have their values in
-`float_val` and `string_val`; REST accepts `{"b64": ...}` and rows or columns, returns bytes if an
-output's name ends in `_bytes`, and leaves out the name of a single output.
-"""
+"""The client of TensorFlow Serving, against substitute servers (tests/model_server.py)."""
 
 import base64
-import concurrent.futures
-import contextlib
-import http.server
 import io
 import json
 import re
 import socket
 import threading
-import types
 import urllib.request
 
 import grpc
+import model_server
 import numpy as np
 import pytest
 import soundfile
 import tensorflow as tf
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from tensorflow_serving.apis import (
-    predict_pb2,
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
 
-from data_pipeline.wav import wav_info
 from experiments import client
 from experiments import serving as tf_serving
 from experiments.serving import ServingError
@@ -47,7 +35,6 @@ _CONFIG = Config(
     model=ModelConfig(stems=("vocals", "rest"), **_TINY), sources={"rest": ("drums", "bass")}
 )
 _SINGLE = Config(model=ModelConfig(stems=("vocals",), **_TINY))
-_HTTP_STATUS = {3: 400, 5: 404, 9: 400}  # INVALID_ARGUMENT, NOT_FOUND, FAILED_PRECONDITION
 _SEPARATE = {"rest": tf_serving.separate_rest, "grpc": tf_serving.separate_grpc}
 _METADATA = {"rest": tf_serving.metadata_rest, "grpc": tf_serving.metadata_grpc}
 _PREDICT = {"rest": tf_serving.predict_rest, "grpc": tf_serving.predict_grpc}
@@ -56,211 +43,6 @@ both = pytest.mark.parametrize("protocol", ["rest", "grpc"])
 both_programs = pytest.mark.parametrize(
     "protocol", ["rest", pytest.param("grpc", marks=pytest.mark.slow)]
 )
-
-
-class _Predictor:
-    """TensorFlow Serving's Predict.
-
-    Attributes:
-      requests: the requests that were received.
-    """
-
-    def __init__(self, **versions):
-        """Loads model name -> folder of its version."""
-        self.requests, self._models = [], {}
-        for name, version in versions.items():
-            session = tf.compat.v1.Session(graph=tf.Graph())
-            with session.graph.as_default():
-                meta = tf.compat.v1.saved_model.load(session, ["serve"], str(version))
-            self._models[name] = session, dict(meta.signature_def), int(version.name)
-
-    def model(self, spec):
-        """Session and name -> SignatureDef."""
-        if spec.name in self._models:
-            session, signatures, version = self._models[spec.name]
-            if not spec.HasField("version") or spec.version.value == version:
-                return session, signatures
-        sought = f"Latest({spec.name})"
-        if spec.HasField("version"):
-            sought = f"Specific({spec.name}, {spec.version.value})"
-        raise tf.errors.NotFoundError(None, None, f"Servable not found for request: {sought}")
-
-    def predict(self, request):
-        self.requests.append(request)
-        session, signatures = self.model(request.model_spec)
-        name = request.model_spec.signature_name or "serving_default"
-        if name not in signatures:
-            raise tf.errors.FailedPreconditionError(
-                None, None, f'Serving signature key "{name}" not found.'
-            )
-        signature = signatures[name]
-        if set(request.inputs) != set(signature.inputs):
-            found, expected = (",".join(sorted(x)) for x in (request.inputs, signature.inputs))
-            raise _invalid(
-                f"input size does not match signature: {len(request.inputs)}!="
-                f"{len(signature.inputs)} len({{{found}}}) != len({{{expected}}})."
-            )
-        for key, info in signature.inputs.items():
-            tensor = request.inputs[key]
-            shape = tf.TensorShape(tensor.tensor_shape)
-            if tensor.dtype != info.dtype or not shape.is_compatible_with(info.tensor_shape):
-                raise _invalid(f"{key}: found {tensor.dtype} {shape}")
-        try:
-            outputs = session.run(
-                {key: info.name for key, info in signature.outputs.items()},
-                {
-                    signature.inputs[key].name: tf.make_ndarray(x)
-                    for key, x in request.inputs.items()
-                },
-            )
-        except tf.errors.OpError as error:
-            # The first line is Python's; TensorFlow Serving has none.
-            message = error.message.removeprefix("Graph execution error:\n\n")
-            raise type(error)(None, None, message) from error
-        response = predict_pb2.PredictResponse()
-        for key, array in outputs.items():
-            info, tensor = signature.outputs[key], response.outputs[key]
-            assert tf.as_dtype(info.dtype) == array.dtype
-            assert tf.TensorShape(info.tensor_shape).is_compatible_with(array.shape)
-            tensor.dtype = info.dtype
-            tensor.tensor_shape.CopyFrom(tf.TensorShape(array.shape).as_proto())
-            strings = info.dtype == tf.string
-            (tensor.string_val if strings else tensor.float_val).extend(array.ravel().tolist())
-        return response
-
-
-def _invalid(message):
-    return tf.errors.InvalidArgumentError(None, None, message)
-
-
-class _Grpc(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, predictor):
-        self._predictor = predictor
-
-    def Predict(self, request, context):  # noqa: N802
-        try:
-            return self._predictor.predict(request)
-        except tf.errors.OpError as error:
-            codes = {code.value[0]: code for code in grpc.StatusCode}
-            context.abort(codes[error.error_code], error.message[:1024])
-
-
-class _Rest(http.server.BaseHTTPRequestHandler):
-    predictor: _Predictor
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        try:
-            status, answer = 200, self._predict(body)
-        except tf.errors.OpError as error:
-            status, answer = _HTTP_STATUS[error.error_code], {"error": error.message}
-        text = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
-
-    def _predict(self, body):
-        path = re.fullmatch(r"/v1/models/([^/:]+)(?:/versions/(\d+))?:predict", self.path)
-        if not path:
-            raise _invalid(f"Malformed request: POST {self.path}")
-        request, content = predict_pb2.PredictRequest(), json.loads(body)
-        request.model_spec.name = urllib.request.unquote(path[1])
-        if path[2]:
-            request.model_spec.version.value = int(path[2])
-        name = content.get("signature_name", "serving_default")
-        request.model_spec.signature_name = name
-        _, signatures = self.predictor.model(request.model_spec)
-        if name not in signatures:
-            raise _invalid(f'Serving signature name: "{name}" not found in signature def')
-        infos = signatures[name].inputs
-        if not infos:
-            raise _invalid(f"Failed to get input map for signature: {name}")
-        rows = "instances" in content
-        if rows == ("inputs" in content):
-            raise _invalid("Missing 'inputs' or 'instances' key")
-        values = content["instances" if rows else "inputs"]
-        if rows and _is_object(values[0]):
-            if any(set(row) != set(infos) for row in values):
-                raise _invalid(f"Failed to process element: must only have keys: {[*infos]}")
-            values = {key: [row[key] for row in values] for key in infos}
-        elif not _is_object(values):
-            [key] = infos
-            values = {key: values}
-        for key, info in infos.items():
-            if key not in values:
-                raise _invalid(f"Missing named input: {key} in 'inputs' object.")
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(_tensor(values[key]), info.dtype))
-        outputs = self.predictor.predict(request).outputs
-        columns = {key: _plain(key, tf.make_ndarray(x).tolist()) for key, x in outputs.items()}
-        if len(columns) == 1:
-            [single] = columns.values()
-            return {"predictions" if rows else "outputs": single}
-        if not rows:
-            return {"outputs": columns}
-        batches = zip(*columns.values(), strict=True)
-        return {"predictions": [dict(zip(columns, row, strict=True)) for row in batches]}
-
-    def log_message(self, *_):
-        pass
-
-
-def _is_object(value):
-    return isinstance(value, dict) and set(value) != {"b64"}
-
-
-def _tensor(value):
-    """Converts a value from JSON for a tensor."""
-    if isinstance(value, list):
-        return [_tensor(entry) for entry in value]
-    if isinstance(value, dict):
-        return base64.b64decode(value["b64"], validate=True)
-    return value
-
-
-def _plain(name, value):
-    """Converts a tensor's value for JSON."""
-    if isinstance(value, list):
-        return [_plain(name, entry) for entry in value]
-    if not isinstance(value, bytes):
-        return value
-    if name.endswith("_bytes"):
-        return {"b64": base64.b64encode(value).decode()}
-    return value.decode()
-
-
-@contextlib.contextmanager
-def _http_server(handler):
-    """Yields host:port of a running server."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-@contextlib.contextmanager
-def _serving(**versions):
-    """Both servers: `rest` and `grpc` are their host:port, `requests` what they received."""
-    predictor = _Predictor(**versions)
-    unlimited = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-    pool = concurrent.futures.ThreadPoolExecutor(2)
-    server = grpc.server(pool, options=unlimited)
-    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(_Grpc(predictor), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        with _http_server(type("Rest", (_Rest,), {"predictor": predictor})) as rest:
-            yield types.SimpleNamespace(
-                rest=rest, grpc=f"127.0.0.1:{port}", requests=predictor.requests
-            )
-    finally:
-        server.stop(None).wait()
 
 
 @pytest.fixture(autouse=True)
@@ -281,7 +63,7 @@ def version(unet, export_unchecked, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def serving(version):
-    with _serving(sccunet=version) as servers:
+    with model_server.serving(sccunet=version) as servers:
         yield servers
 
 
@@ -353,7 +135,7 @@ def test_model_of_one_stem(randomise, export_unchecked, tmp_path):
     """TensorFlow Serving's REST interface does not name a single output."""
     unet, wav = randomise(build_model(_SINGLE)), _wav(5000, 2)
     version = export_unchecked(unet, _SINGLE, tmp_path / "a base", version=7)
-    with _serving(**{"one stem": version}) as servers:
+    with model_server.serving(**{"one stem": version}) as servers:
         for protocol, separate in _SEPARATE.items():
             stems = separate(getattr(servers, protocol), wav, model_name="one stem")
             assert list(stems) == ["vocals"]
@@ -502,15 +284,19 @@ def test_a_server_that_does_not_answer(protocol):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
         server = f"127.0.0.1:{silent.getsockname()[1]}"
-        hang_up = threading.Timer(5, silent.close)  # a client that still waits gets another error
+        hang_up = threading.Timer(60, silent.close)  # a client that still waits gets another error
         hang_up.start()
         assert _refused(protocol, server, timeout=0.2) == "no answer within 0.2 s"
         hang_up.cancel()
 
 
 def test_the_port_of_the_other_protocol(serving):
-    assert _refused("rest", serving.grpc) == "found an answer that is not TensorFlow Serving's"
-    assert _refused("grpc", serving.rest).startswith("UNAVAILABLE: ")
+    assert _refused("rest", serving.grpc) == (
+        "found a gRPC port, expected the REST port (by default 8501), or gRPC"
+    )
+    assert _refused("grpc", serving.rest) == (
+        "found no gRPC, expected the gRPC port (by default 8500), or REST"
+    )
 
 
 @pytest.mark.parametrize(
@@ -533,21 +319,64 @@ def test_the_port_of_the_other_protocol(serving):
     ],
 )
 def test_answers_of_other_servers(status, page, reason):
-    class Page(_Rest):
-        def do_POST(self):
+    class Page(model_server.Rest):
+        def do_POST(self):  # noqa: N802
             self.send_response(status)
             self.end_headers()
             self.wfile.write(page)
 
-    with _http_server(Page) as server:
+    with model_server.http_server(Page) as server:
         assert _refused("rest", server) == reason
 
 
 def test_a_stem_must_not_be_a_path(tmp_path):
     (tmp_path / "song.wav").write_bytes(_wav(9, 1))
     with pytest.raises(ServingError, match=r"song\.wav: found the stem '\.\./x', expected a name"):
-        client.separate_file(lambda wav: {"../x": wav}, tmp_path / "song.wav", tmp_path / "a")
+        client.separate_file(
+            lambda wav: {"../x": wav}, tmp_path / "song.wav", tmp_path / "a", _RATE
+        )
     assert [entry.name for entry in tmp_path.iterdir()] == ["song.wav"]
+
+
+# What is sent.
+
+_ODD = b"note\x03\0\0\0abc\0"  # a chunk of odd length, with the byte behind it that makes it even
+
+
+def _extensible(wav):
+    """A 16-bit WAV with the same samples, as WAVE_FORMAT_EXTENSIBLE, with chunks of odd length."""
+    fmt = b"\xfe\xff" + wav[22:36] + b"\x16\0\x10\0\3\0\0\0" + wav[20:22]
+    fmt += b"\0\0\0\0\x10\0\x80\0\0\xaa\0\x38\x9b\x71"
+    chunks = _ODD + b"fmt " + len(fmt).to_bytes(4, "little") + fmt + _ODD + wav[36:] + _ODD
+    return b"RIFF" + (4 + len(chunks)).to_bytes(4, "little") + b"WAVE" + chunks
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        lambda wav: wav,
+        lambda wav: wav[:36] + _ODD + wav[36:],
+        lambda wav: wav + _ODD,
+        _extensible,
+        lambda wav: wav[:4] + b"\xff" * 4 + wav[8:40] + b"\xff" * 4 + wav[44:],
+    ],
+    ids=["plain", "chunk before", "chunk behind", "extensible", "unknown length"],
+)
+def test_all_16_bit_wavs_are_sent_as_plain_ones_with_the_same_samples(tmp_path, other):
+    wav = _wav(501, 3)
+    (tmp_path / "song.wav").write_bytes(other(wav))
+    assert client.wav_of(tmp_path / "song.wav", _RATE) == wav
+
+
+def test_other_files_are_converted(tmp_path):
+    samples = 1.5 * np.sin(np.arange(4800) / 50)[:, None] * [1, 0.5]
+    soundfile.write(tmp_path / "song.wav", samples, 48_000, "FLOAT")
+    found, rate = soundfile.read(io.BytesIO(client.wav_of(tmp_path / "song.wav", _RATE)))
+    assert rate == _RATE
+    assert found.shape == (4410, 2)
+    expected = np.clip(1.5 * np.sin(np.arange(4410) / 50 * 48_000 / _RATE), -1, 1)
+    np.testing.assert_allclose(found[100:-100, 0], expected[100:-100], atol=1e-3)
+    assert found[:, 0].max() == 32767 / 32768  # clipped
 
 
 # The program, as users run it.
@@ -555,10 +384,9 @@ def test_a_stem_must_not_be_a_path(tmp_path):
 
 @both_programs
 def test_program(program, serving, unet, tmp_path, protocol):
-    wavs = {"song": _wav(9001, 2), "two words.x": _wav(500, 1)}
-    files = [tmp_path / f"{name}.wav" for name in wavs]
-    for file, wav in zip(files, wavs.values(), strict=True):
-        file.write_bytes(wav)
+    files = [tmp_path / "song.wav", tmp_path / "two words.x.flac"]
+    files[0].write_bytes(_extensible(_wav(9001, 2)))
+    soundfile.write(files[1], 0.1 * np.random.default_rng(0).standard_normal(999), 48_000)
     out = tmp_path / "not" / "there"
     line = ("client", f"--protocol={protocol}", f"--server={getattr(serving, protocol)}")
     done = program(*line, f"--output_dir={out}", *files)
@@ -569,10 +397,9 @@ def test_program(program, serving, unet, tmp_path, protocol):
         *("song/rest.wav", "song/vocals.wav"),
         *("two words.x", "two words.x/rest.wav", "two words.x/vocals.wav"),
     ]
-    for name, wav in wavs.items():
-        folder = out / name
-        _check({x: (folder / f"{x}.wav").read_bytes() for x in ("vocals", "rest")}, wav, unet)
-        assert wav_info(folder / "rest.wav").sample_rate == _RATE
+    for file in files:
+        stems = {x: (out / file.stem / f"{x}.wav").read_bytes() for x in ("vocals", "rest")}
+        _check(stems, client.wav_of(file, _RATE), unet)
 
 
 def test_program_overwrites_when_asked_to(program, refusal, serving, tmp_path):
@@ -607,48 +434,30 @@ def test_program_prints_metadata(program, refusal, serving, version):
 
 
 @both_programs
-def test_program_reports_file_server_and_reason_in_one_line(
-    program, refusal, serving, tmp_path, protocol
+def test_program_reports_a_server_that_is_not_there_in_one_line(
+    program, refusal, tmp_path, protocol
 ):
-    path, server = tmp_path / "song.wav", getattr(serving, protocol)
-    path.write_bytes(_wav(100, 1, 48_000))
+    path, dead = tmp_path / "song.wav", _closed_port()
+    path.write_bytes(_wav(100, 1))
     line = ("client", f"--protocol={protocol}", f"--output_dir={tmp_path}/out", path)
-    status = {"rest": "400 Bad Request", "grpc": "INVALID_ARGUMENT"}[protocol]
-    done = program(*line, f"--server={server}")
-    assert refusal(done) == (
-        f"{path}: server {server}: {status}: assertion failed:"
-        " [separate_wav: found a WAV at] [48000] [Hz, expected] [44100]"
-    )
-    dead = _closed_port()
-    done = program(*line, f"--server={dead}")
-    assert refusal(done).startswith(f"{path}: server {dead}: ")
+    assert refusal(program(*line, f"--server={dead}")).startswith(f"server {dead}: ")
     assert [entry.name for entry in tmp_path.iterdir()] == ["song.wav"]
 
 
-@pytest.mark.parametrize(
-    ("content", "reason"),
-    [
-        (None, "found no such file, expected a WAV file"),
-        (b"words, no sound\n", "found no WAV header, expected a WAV file"),
-        (_wav(100, 1)[:-2], "found 99 samples (truncated), expected the 100 samples that its"),
-        (_wav(9, 1, subtype="PCM_24"), "found pcm24, expected a WAV file of 16-bit PCM"),
-    ],
-    ids=["missing", "text", "truncated", "24 bits"],
-)
-def test_program_sends_nothing_if_a_file_is_bad(
-    program, refusal, serving, tmp_path, content, reason
-):
-    (tmp_path / "good.wav").write_bytes(_wav(10, 1))
-    path = tmp_path / "song.wav"
-    if content is not None:
-        path.write_bytes(content)
-    before = sorted(tmp_path.rglob("*"))
-    serving.requests.clear()
-    line = ("client", f"--server={serving.rest}", f"--output_dir={tmp_path}/out")
-    message = refusal(program(*line, tmp_path / "good.wav", path))
-    assert message.startswith(f"{path}: {reason}")
-    assert not serving.requests
-    assert sorted(tmp_path.rglob("*")) == before
+def test_program_separates_all_but_bad_files(program, serving, tmp_path):
+    bad = {"cut": _wav(100, 1)[:-2], "text": b"words, no sound\n"}
+    for name, content in {**bad, "good": _wav(10, 1)}.items():
+        (tmp_path / f"{name}.wav").write_bytes(content)
+    out = tmp_path / "out"
+    files = [tmp_path / f"{name}.wav" for name in ("cut", "missing", "text", "good")]
+    done = program("client", f"--server={serving.rest}", f"--output_dir={out}", *files)
+    assert done.returncode == 1
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 3, done.stderr
+    for error, file in zip(errors, files, strict=False):
+        assert error.startswith(f"error: {file}: found ")
+    assert done.stdout == f"stems of 1 of 4 files: {out}\n"
+    assert [path.name for path in out.iterdir()] == ["good"]
 
 
 def test_program_refuses_invalid_flags(program, refusal, tmp_path):
@@ -660,7 +469,7 @@ def test_program_refuses_invalid_flags(program, refusal, tmp_path):
     server = "--server=127.0.0.1:1"
     for line, message in (
         ((out, "--server=http://x:1"), "--server: found 'http://x:1', expected host:port"),
-        ((out, server), "FILE: found none, expected one or more WAV files"),
+        ((out, server), "FILE: found none, expected recordings, folders of them, or -"),
         ((server, first), "--output_dir: not given, expected a folder for the stems"),
         (
             (out, server, first, second),

@@ -142,6 +142,18 @@ def test_saved_model_alone_equals_the_model_in_memory(exported, unet, tmp_path):
         assert [entry.decode() for entry in metadata["metadata"]] == [text, text]
 
 
+def test_snippet_on_the_page(exported, unet, tmp_path, snippet):
+    (tmp_path / "EXPORT").symlink_to(exported.parent)
+    waveform = _noise(5000, 2)
+    (tmp_path / "song.wav").write_bytes(_wav(waveform))
+    found = snippet("docs/serving.md", "saved_model.load")["stems"]["a"]
+    truth = Separator.from_model(unet, _CONFIG)(waveform, 44_100)["a"]
+    np.testing.assert_allclose(found[0], truth, rtol=0, atol=1e-3)  # 16 bits
+    (tmp_path / "song.wav").write_bytes(_wav(waveform, 48_000))
+    with pytest.raises(AssertionError, match=r"song\.wav: found 48000 Hz, expected the model's"):
+        snippet("docs/serving.md", "saved_model.load")
+
+
 def test_signatures_are_named_and_documented(exported):
     signatures = tf.saved_model.load(str(exported)).signatures
     documented = json.loads((exported / METADATA).read_text())["signatures"]

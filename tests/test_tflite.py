@@ -1,13 +1,15 @@
 """The network as a TFLite file, against the model in memory."""
 
 import dataclasses
+import json
 
 import keras
 import numpy as np
 import pytest
+import soundfile
 import tensorflow as tf
 
-from sccunet import build_model
+from sccunet import build_model, spectral
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.tflite import export_tflite
 
@@ -41,6 +43,22 @@ def test_tflite_equals_the_network_with_only_builtin_operators(unet, tmp_path):
     for i, stem in enumerate(_MODEL.stems):
         assert truth[..., i].std() > 1e-3
         np.testing.assert_allclose(found[stem], truth[..., i], rtol=1e-5, atol=1e-5)
+
+
+def test_snippet_on_the_page(unet, tmp_path, snippet):
+    export_tflite(unet, _CONFIG, tmp_path / "network.tflite")
+    metadata = tmp_path / "EXPORT" / "1" / "assets" / "metadata.json"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text(json.dumps({"config": _CONFIG.to_dict()}))
+    song = 0.1 * np.random.default_rng(6).standard_normal((2 * _MODEL.patch_samples, 2))
+    soundfile.write(tmp_path / "song.wav", song, _MODEL.sample_rate, "FLOAT")
+    found = snippet("docs/serving.md", "network.tflite")["samples"]
+    patch = song[: _MODEL.patch_samples, 0].astype(np.float32)
+    truth = keras.ops.convert_to_numpy(spectral.separate_patches(patch[None], unet, _MODEL))
+    edge = _MODEL.frame_length
+    assert found.shape == patch.shape
+    assert truth[0, 0].std() > 1e-3
+    np.testing.assert_allclose(found[edge:-edge], truth[0, 0, edge:-edge], rtol=0, atol=1e-5)
 
 
 def test_stems_of_any_name(randomise, tmp_path):

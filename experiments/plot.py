@@ -16,7 +16,8 @@ from absl import flags
 
 from data_pipeline import audio
 from data_pipeline.wav import AudioError
-from experiments import cli, preparing
+from experiments import cli
+from experiments.preparing.inputs import sources_of
 from experiments.reports import spectrograms
 from sccunet.config import ConfigError
 
@@ -72,7 +73,7 @@ def files_in(folder: str, part: Part) -> dict[str, Read]:
     Raises:
       AudioError: if the folder holds no audio, or two files for one stem.
     """
-    sources = preparing.sources_of(folder)
+    sources = sources_of(folder)
     return {stem: functools.partial(part, *source) for stem, source in sources.items()}
 
 

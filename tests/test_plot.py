@@ -7,7 +7,7 @@ from PIL import Image
 from data_pipeline import audio
 from data_pipeline.wav import AudioError
 from experiments import plot
-from experiments.reports import spectrograms
+from experiments.reports import pictures, spectrograms
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.pictures import LOWEST_HZ
 
@@ -148,3 +148,12 @@ def test_the_program(program, refusal, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{tmp_path}/new/x.png\n"
     assert Image.open(tmp_path / "new" / "x.png").size[0] > 1000
+
+
+def test_the_users_settings_of_matplotlib_have_no_effect(monkeypatch):
+    """As in a matplotlibrc that asks for LaTeX, which may not be installed."""
+    import matplotlib
+
+    monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)
+    pictures.load_pyplot()
+    assert not matplotlib.rcParams["text.usetex"]

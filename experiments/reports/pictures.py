@@ -97,9 +97,13 @@ def _box(axis, place: int, scores: np.ndarray, colour: str) -> None:
 
 
 def load_pyplot():
-    """Imports matplotlib.pyplot, which takes a second, for use without a screen."""
+    """Imports matplotlib.pyplot, which takes a second, for use without a screen.
+
+    The user's matplotlibrc has no effect: it may ask for LaTeX, for example.
+    """
     import matplotlib
 
+    matplotlib.rcdefaults()
     matplotlib.use("Agg")
     from matplotlib import pyplot
 

@@ -56,11 +56,14 @@ def test_torch_backend_gives_tensorflows_results(tmp_path):
     weights, out = tmp_path / "w.weights.h5", tmp_path / "torch.npz"
     build_model(_CONFIG).save_weights(weights)
     ours = _results(weights)
-    subprocess.run(
-        [sys.executable, __file__, weights, out],
+    changes = {
+        "KERAS_BACKEND": "torch",
         # Threads of small networks wait for each other, above all next to another test worker.
-        env={**os.environ, "KERAS_BACKEND": "torch", "OMP_NUM_THREADS": "1"},
-        check=True,
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),  # these modules, whatever is installed
+    }
+    subprocess.run(
+        [sys.executable, __file__, weights, out], env={**os.environ, **changes}, check=True
     )
     theirs = np.load(out)
     for name, value in ours.items():

@@ -267,9 +267,12 @@ def load_track(
             (info.channels, first.channels, "channel"),
         ):
             if found != expected:
+                trims = unit == "sample" and abs(found - expected) <= info.sample_rate // 10
                 raise AudioError(
                     f"{info.path}: found {counted(found, unit)}, expected {expected} as in"
                     f" {os.path.basename(first.path)}"
+                    + " (sccunet prepare --trim cuts to the shortest)"
+                    * trims
                 )
     if first.frames < min_frames:
         raise AudioError(

@@ -563,7 +563,8 @@ _BAD_FILES = {
     ),
     "length": (
         lambda path: _rewrite(path, keep=17_000),
-        "{path}: found 17000 samples, expected 17640 as in vocals.wav",
+        "{path}: found 17000 samples, expected 17640 as in vocals.wav (sccunet prepare --trim cuts"
+        " to the shortest)",
     ),
     "NaN": (
         lambda path: _rewrite(path, encoding="float32", nan_at=11_025),

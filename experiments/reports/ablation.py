@@ -19,6 +19,12 @@ from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
 
 SETTINGS = "ablation.json"
+# fmt: off
+_FIELDS = (
+    "name", "note", "stems", "weights", "seeds", "config", "epochs", "steps_per_epoch", "levels_db",
+    "excerpt_seconds", "machine",
+)
+# fmt: on
 SCALED = "scaled"  # the baseline of the runs
 
 _READING = "reading.md"
@@ -54,7 +60,7 @@ def write_report(report_dir: str | Path) -> str:
 
 def _section(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the lines of an ablation for README.md, and those for a terminal."""
-    settings = read_json(folder / SETTINGS, "weights", "seeds")
+    settings = read_json(folder / SETTINGS, *_FIELDS)
     runs = {
         loss: [scoring.summarise(folder / slug(loss) / str(seed)) for seed in settings["seeds"]]
         for loss in settings["weights"]

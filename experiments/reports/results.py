@@ -21,6 +21,7 @@ from sccunet.files import name_that_fits, read_json, write_whole
 
 DATA_SET = "dataset.json"
 MEASUREMENTS = "measure.json"
+_FIELDS = ("name", "split", "tracks", "excerpt", "note", "config", "overrides", "systems")
 _LONGEST_END = "_spectrograms.png"
 
 _PUBLISHED = Path(__file__).with_name("published.json")
@@ -136,7 +137,7 @@ def read(report_dir: str | os.PathLike) -> list[DataSet]:
 
 def read_data_set(folder: Path) -> DataSet:
     """Reads one comparison, as `read`."""
-    info = read_json(folder / DATA_SET, "systems")
+    info = read_json(folder / DATA_SET, *_FIELDS)
     entries = []
     for label, what in info["systems"].items():
         path = folder / label / scoring.SETTINGS
@@ -183,7 +184,7 @@ def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict
     """
     before: Mapping[str, Any] = {"systems": {}}
     if path.exists():
-        before = read_json(path, "systems")
+        before = read_json(path, *_FIELDS)
         for field in ("split", "tracks", "excerpt"):
             if before[field] != info[field]:
                 raise ConfigError(

@@ -21,7 +21,7 @@ _ROOT = Path(__file__).parents[1]
 _PAGES = [_ROOT / "README.md", _ROOT / "CONTRIBUTING.md", *sorted((_ROOT / "docs").glob("*.md"))]
 _ROOMS = ("sccunet", "data_pipeline", "experiments", "tests", "docs", "results", ".ci", ".github")
 _COMMANDS = [name for commands in COMMANDS.values() for name in commands]
-# Flags of TensorFlow Serving, Beam's runners, ruff, TensorBoard and tests/kill_training.py.
+# Flags of TensorFlow Serving, Beam's runners, ruff, TensorBoard and of tests/*.py.
 _FOREIGN = {
     "rest_api_timeout_in_ms",
     "enable_batching",
@@ -31,6 +31,7 @@ _FOREIGN = {
     "check",
     "logdir",
     "kills",
+    "minutes",
 }
 _of_each_page = pytest.mark.parametrize("page", _PAGES, ids=lambda page: page.name)
 

@@ -216,7 +216,7 @@ def _files_hash(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
     for path in paths:
         if path.is_file():  # loading reports missing files
-            digest.update(path.name.encode())
+            digest.update(os.fsencode(path.name))
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()

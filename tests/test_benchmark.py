@@ -161,7 +161,7 @@ def test_a_failed_contender_is_not_tried_again_and_stops_no_other(monkeypatch):
 
 
 def test_mistakes_are_one_line(program, refusal, tmp_path):
-    line = ("benchmark", f"--output_dir={tmp_path}/out", f"--work_dir={tmp_path}/work")
+    line = ("benchmark", f"--output_dir={tmp_path}/out")
     for argument, message in (
         ("inputs", "found 'inputs', expected input, train, separate or all"),
         ("--only=ours,theirs", "--only: found 'theirs', expected some of bound, bound_2_threads,"),

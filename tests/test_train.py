@@ -678,7 +678,7 @@ def test_flags_that_are_missing(data_dir, program, refusal, tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        (None, "cannot be read ([Errno 2] No such file or directory: '{path}'), expected"),
+        (None, "found no file '{path}', expected"),
         ("def get_config(:", "found SyntaxError: invalid syntax (mine.py, line 1)"),
         ("import no_such", "found ModuleNotFoundError: No module named 'no_such'"),
         ("def get_config(): return width", "found NameError: name 'width' is not defined"),
@@ -699,3 +699,5 @@ def test_workdir_that_is_a_file(data_dir, program, refusal, tmp_path):
     workdir.write_text("in the way")
     message = refusal(program("train", *flags(data_dir, workdir)))
     assert message == f"{workdir}: cannot be read or written (File exists)"
+    with pytest.raises(ConfigError, match="found a name that is not UTF-8, expected one that"):
+        TrainOptions(data_dir, "lat\udce9")

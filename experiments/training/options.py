@@ -4,6 +4,8 @@ import dataclasses
 import os
 from pathlib import Path
 
+from sccunet.config import ConfigError
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainOptions:
@@ -32,3 +34,10 @@ class TrainOptions:
 
     def __post_init__(self):
         object.__setattr__(self, "workdir", Path(self.workdir))
+        try:
+            os.fspath(self.workdir).encode()
+        except UnicodeEncodeError as error:  # or TensorBoard's writer would fail
+            raise ConfigError(
+                f"{self.workdir}: found a name that is not UTF-8, expected one that TensorFlow can"
+                " write to"
+            ) from error

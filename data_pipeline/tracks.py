@@ -77,6 +77,17 @@ def find_tracks(
       AudioError: if there are no tracks, a name is unknown, or a track's files are missing, broken,
         too short, or don't match each other or the config: one line per bad track, at most 10.
     """
+    return load_tracks(data_dir, chosen_folders(data_dir, split, names), config, min_frames)
+
+
+def chosen_folders(
+    data_dir: str | os.PathLike, split: str | None, names: Sequence[str]
+) -> list[tuple[str, str]]:
+    """Lists `(split, track)` of the folders that `find_tracks` loads, with its arguments.
+
+    Raises:
+      AudioError: if there are no tracks, or a name is unknown.
+    """
     folders = track_folders(data_dir)
     if names:
         folders = named(data_dir, folders, names)
@@ -84,7 +95,7 @@ def find_tracks(
         folders = [folder for folder in folders if folder[0] == split]
     if not folders:
         raise no_tracks(data_dir, (split,) if split else SPLITS)
-    return load_tracks(data_dir, folders, config, min_frames)
+    return folders
 
 
 def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, int]:

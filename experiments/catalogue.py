@@ -23,6 +23,7 @@ after `--` are Apache Beam's. Its other runners need this project on all workers
 system with inputs, model and outputs at the same paths.
 """
 
+import contextlib
 import functools
 import importlib
 import sys
@@ -30,7 +31,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, evaluation_flags
 from experiments.beam import pipeline, plans
 from experiments.preparing import preparation_flags
 from experiments.separating import separation_flags, stem_folders
@@ -76,18 +77,8 @@ def _define_flags(action: str) -> None:
         lower_bound=1,
     )
     if action == "score":
-        flags.DEFINE_string(
-            "model", None, "A training workdir or an exported SavedModel.", required=True
-        )
-        flags.DEFINE_string("output_dir", None, "Folder for the scores.", required=True)
-        cli.define_reconstruction()
-        flags.DEFINE_string(
-            "data_dir",
-            None,
-            "Tracks in the MUSDB18-HQ layout, <split>/<track>/<stem>.wav.",
-            required=True,
-        )
-        flags.DEFINE_string("split", "test", "Split to score.")
+        evaluation_flags.define_flags()
+        flags.adopt_module_key_flags(evaluation_flags)
     if action == "prepare":
         preparation_flags.define_flags()
         flags.adopt_module_key_flags(preparation_flags)
@@ -108,9 +99,23 @@ def _take_arguments(argv: list[str]) -> tuple[str, list[str]]:
     return action, beam_flags
 
 
+def _refuse_beam_flags(argv: Sequence[str]) -> None:
+    """Refuses flags of Apache Beam in front of `--`."""
+    names = [argument[2:].partition("=")[0] for argument in argv[1:] if argument[:2] == "--"]
+    unknown = [name for name in names if not {name, name.removeprefix("no")} & {*flags.FLAGS}]
+    unknown = [name for name in unknown if not name.startswith("config.")]
+    with contextlib.suppress(ModuleNotFoundError):
+        for name in unknown:
+            if name in pipeline.beam_flags():
+                cli.report(f"--{name}: found before --, expected Beam's flags behind it")
+                sys.exit(1)
+
+
 if __name__ == "__main__":
     _ACTION, _BEAM_FLAGS = _take_arguments(sys.argv)
     _define_flags(_ACTION)
-    if _ACTION not in _PLANS:  # then its flags are unknown, too
+    if _ACTION in _PLANS:
+        _refuse_beam_flags(sys.argv)
+    else:  # its flags are unknown, too
         sys.argv[1:] = {"-h", "--help", "--helpfull"} & {*sys.argv}
     cli.run(functools.partial(main, _ACTION, _BEAM_FLAGS), takes_files=True)

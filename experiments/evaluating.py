@@ -86,7 +86,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     config = scored_config(options.system, options.model, options.config)
     output_dir, excerpt = Path(options.output_dir), options.excerpt
     tracks = find_tracks(options.data_dir, config, split=options.split, names=options.names)
-    settings = _settings(options, config)
+    settings = settings_of(options, config)
     check_settings(output_dir, settings)
     keys = {f"{track.split}/{track.name}": track for track in tracks}
     missing = [track for key, track in keys.items() if not score_file(output_dir, key).exists()]
@@ -140,48 +140,29 @@ def scored_config(system: str, model: str | os.PathLike | None, config: Config |
     return config
 
 
-def _settings(options: Options, config: Config) -> dict[str, Any]:
-    """Returns what determines the scores of these options."""
-    settings = settings_of(
-        options.model,
-        config,
-        str(Path(options.data_dir).resolve()),
-        options.split,
-        options.system,
-        options.weights,
-    )
-    if options.excerpt:
-        settings["excerpt_seconds"] = options.excerpt
-    if options.system == "model" and options.reconstruction.mask != "none":
-        settings["reconstruction"] = dataclasses.asdict(options.reconstruction)
-    return settings
-
-
-def settings_of(
-    model: str | os.PathLike | None,
-    config: Config,
-    data_dir: str,
-    split: str,
-    system: str,
-    weights: str | os.PathLike | None,
-) -> dict[str, Any]:
+def settings_of(options: Options, config: Config) -> dict[str, Any]:
     """Returns what determines the scores: runs with equal settings may share an `output_dir`."""
+    system, weights = options.system, options.weights
     settings = {
         "system": system,
-        "split": split,
-        "data_dir": data_dir,
+        "split": options.split,
+        "data_dir": str(Path(options.data_dir).resolve()),
         "stems": {stem: list(config.files_of(stem)) for stem in config.model.stems},
         "sample_rate": config.model.sample_rate,
         "frame_length": config.model.frame_length,
         "hop_length": config.model.hop_length,
     }
     if system == "model":
-        settings["model_sha256"] = _model_hash(Path(model))
+        settings["model_sha256"] = _model_hash(Path(options.model))
     if weights:
         found = Path(weights).exists()
         settings["weights"] = str(Path(weights).resolve() if found else weights)
         if found:
             settings["weights_sha256"] = _weights_hash(system, Path(weights))
+    if options.excerpt:
+        settings["excerpt_seconds"] = options.excerpt
+    if system == "model" and options.reconstruction.mask != "none":
+        settings["reconstruction"] = dataclasses.asdict(options.reconstruction)
     return settings
 
 

@@ -11,7 +11,7 @@ import shutil
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +199,18 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers:
             pipeline.run().wait_until_finish()
         except RuntimeError as error:
             raise ConfigError(f"Beam: {str(error).strip().splitlines()[-1]}") from error
+
+
+def beam_flags() -> Set[str]:
+    """Returns the names of Apache Beam's flags.
+
+    Raises:
+      ModuleNotFoundError: if Beam is not installed.
+    """
+    with without_warnings():
+        from apache_beam.options.pipeline_options import PipelineOptions
+
+        return PipelineOptions([]).get_all_options().keys()
 
 
 @contextlib.contextmanager

@@ -3,17 +3,18 @@
 import dataclasses
 import functools
 import os
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.names import lines_of
 from data_pipeline.wav import AudioError
-from experiments import cli, evaluating, scoring
+from experiments import cli, evaluating, evaluation_flags, quiet, scoring
+from experiments.baselines.system import System
+from experiments.baselines.systems import load_system
 from experiments.beam.pipeline import Plan
 from experiments.preparing import inputs, preparation_flags
 from experiments.preparing.track import check_finished, prepare_track
@@ -24,7 +25,6 @@ from experiments.separating.recording import Output, separate_file
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.reconstruction import Reconstruction
-from sccunet.runs import load_config
 
 # A file beside a damaged recording's stems that says what is missing.
 _DAMAGED = "damaged.txt"
@@ -100,81 +100,84 @@ def plan_scoring(files: Sequence[str]) -> Plan:
       ConfigError: for a model that cannot be read, or a folder that holds other scores.
       AudioError: if there are no tracks.
     """
-    given = flags.FLAGS
-    model, data_dir = os.path.abspath(given.model), os.path.abspath(given.data_dir)
-    output_dir = Path(os.path.abspath(given.output_dir))
-    config, reconstruction = load_config(model), cli.reconstruction_of_flags()
-    keys = _track_keys(data_dir, given.split)
-    settings = evaluating.settings_of(
-        model, config, str(Path(data_dir).resolve()), given.split, "model", None
-    )
-    if reconstruction.mask != "none":
-        settings["reconstruction"] = dataclasses.asdict(reconstruction)
+    options, config = _scoring()
+    output_dir = Path(options.output_dir)
+    settings = evaluating.settings_of(options, config)
     evaluating.check_settings(output_dir, settings)
-    units, failed, skipped = {}, [], 0
-    for key in keys:
+    units, failed, scored = {}, [], []
+    for split, name in tracks.chosen_folders(options.data_dir, options.split, options.names):
+        key = f"{split}/{name}"
         if score_file(output_dir, key).exists():
-            skipped += 1
+            scored.append(key)
             continue
         try:
-            units[key] = (tracks.load_track(data_dir, *key.split("/"), config, 1),)
+            units[key] = (tracks.load_track(options.data_dir, split, name, config, 1),)
         except AudioError as error:
             failed.append(str(error))
+    if options.quiet_db is not None:
+        quiet.check_levels(output_dir, scored)
     plan = Plan(
         output_dir,
         units,
-        functools.partial(_score, output_dir=str(output_dir)),
-        functools.partial(_system, model, reconstruction),
-        skipped,
+        _score,
+        functools.partial(_system, pickle.dumps(options)),
+        len(scored),
         failed,
     )
     if units:
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
-        plan.workers = evaluating.default_jobs([track for (track,) in units.values()], config, None)
+        todo = [track for (track,) in units.values()]
+        plan.workers = evaluating.default_jobs(todo, config, options.excerpt)
     return plan
 
 
-def _track_keys(data_dir: str, split: str) -> list[str]:
-    keys = [f"{of}/{name}" for of, name in tracks.track_folders(data_dir) if of == split]
-    if not keys:
-        raise tracks.no_tracks(data_dir, (split,))
-    return keys
+def _scoring() -> tuple[evaluating.Options, Config]:
+    """Returns what the flags say is scored, with absolute paths, and the config of the stems."""
+    options = evaluation_flags.options_of_flags()
+    paths = {
+        name: os.path.abspath(value)
+        for name in ("data_dir", "output_dir", "model", "weights")
+        if (value := getattr(options, name))
+        if name != "weights" or os.path.exists(value)  # else the name of a download
+    }
+    options = dataclasses.replace(options, **paths)
+    return options, evaluating.scored_config(options.system, options.model, options.config)
 
 
 @functools.lru_cache(1)
-def _system(model: str, reconstruction: Reconstruction) -> tuple[Any, Config]:
-    from experiments.baselines.systems import load_system
+def _system(pickled: bytes) -> tuple[System, evaluating.Options, Config]:
+    """Loads the system of pickled options, which cannot be hashed themselves."""
+    options: evaluating.Options = pickle.loads(pickled)
+    config = evaluating.scored_config(options.system, options.model, options.config)
+    system = load_system(
+        options.system, config, options.model, options.weights, options.reconstruction
+    )
+    return system, options, config
 
-    config = load_config(model)
-    return load_system("model", config, model, reconstruction=reconstruction), config
 
-
-def _score(loaded: tuple[Any, Config], track: tracks.Track, output_dir: str) -> list[str] | None:
-    system, config = loaded
-    key = f"{track.split}/{track.name}"
-    if score_file(output_dir, key).exists():
+def _score(
+    loaded: tuple[System, evaluating.Options, Config], track: tracks.Track
+) -> list[str] | None:
+    system, options, config = loaded
+    if score_file(options.output_dir, f"{track.split}/{track.name}").exists():
         return None
-    tracks.check_finite([track])
-    references = tracks.read_stems(track, config)
-    estimates = system.separate(tracks.read_mixture(track, config), references, key)
-    if not np.isfinite(estimates).all():
-        raise ConfigError(
-            f"track {track.name}: found estimates that are NaN or infinite, expected numbers; the"
-            " model is broken"
-        )
+    found = evaluating.estimate(system, track, config, options.excerpt)
     stems, rate = config.model.stems, config.model.sample_rate
-    scoring.score_track(references, estimates, stems, rate, output_dir, key)
+    scoring.score_track(
+        found.references, found.estimates, stems, rate, options.output_dir, found.key
+    )
     return []
 
 
 def summarise_scores() -> None:
     """Writes and prints the summary of all scored tracks, if there are any."""
-    given = flags.FLAGS
-    output_dir = Path(given.output_dir)
-    keys = _track_keys(given.data_dir, given.split)
+    options, _ = _scoring()
+    output_dir = Path(options.output_dir)
+    folders = tracks.chosen_folders(options.data_dir, options.split, options.names)
+    keys = [f"{split}/{name}" for split, name in folders]
     scored = [key for key in keys if score_file(output_dir, key).exists()]
     if scored:
-        summary = scoring.summarise(output_dir, scored)
+        summary = scoring.summarise(output_dir, scored, options.quiet_db)
         write_whole(output_dir / scoring.SUMMARY, scoring.to_json(summary))
         print(table(summary), end="\n\n")
 

@@ -80,7 +80,7 @@ def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
     try:
         volumes = np.array(read_json(path, "volumes")["volumes"], float)
         whole = volumes.shape == shape and np.isfinite(volumes).all()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, TypeError, ValueError):
         whole = False

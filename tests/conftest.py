@@ -18,6 +18,13 @@ from sccunet import keras_settings
 keras_settings.ignore()  # those of whoever runs the tests
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_the_disk():
+    """The tests write thousands of small files, which need not survive a power cut."""
+    with mock.patch.object(os, "fsync", return_value=None):
+        yield
+
+
 @pytest.fixture(scope="session")
 def randomise():
     """Function that sets every weight of a model to a random value, batch-norm statistics too."""

@@ -214,6 +214,7 @@ def test_folder_that_cannot_be_written_only_costs_the_cache(data_dir, computed, 
         np.testing.assert_array_equal(found, expected)
     assert len(computed) == 3
     assert caplog.text.count("volumes are not kept beside the data") == 2
+    assert "damaged" not in caplog.text
 
 
 def test_stem_that_is_silent_in_one_track_gives_a_warning(data_dir, caplog):

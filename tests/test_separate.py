@@ -585,12 +585,13 @@ def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
     errors = {"odd.wav": RuntimeError("one\ntwo"), "big.wav": MemoryError(), "a.wav": None}
     done = []
 
-    def separate_one(separator, file, folder, output):
+    def separate_one(separator, file, folder, output, **_):
         if error := errors.get(Path(file).name):
             raise error
         done.append(folder.name)
 
     given = {"model": run, "output_dir": tmp_path / "out", "precision": "float32"}
+    given["audio_stream"] = None
     for flag in ("overwrite", "skip_existing", "recursive"):
         given[flag] = False
     monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**given))

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 from unittest import mock
 
@@ -18,7 +19,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
-from experiments.beam import pipeline, worker
+from experiments.beam import pipeline, plans, worker
 from experiments.beam.pipeline import Plan
 from experiments.separating.recording import Output, parse_stems, separate_file
 from sccunet.config import Config, ConfigError, ModelConfig
@@ -481,3 +482,23 @@ def test_an_unexpected_error_fails_only_its_file(tmp_path, capfd):
         '{"status": "skipped", "failed": [], "warnings": []}',
         '{"status": "failed", "failed": ["file 3: KeyError: 3"], "warnings": []}',
     ]
+
+
+def test_a_track_that_cannot_be_looked_at_fails_alone(tmp_path, monkeypatch):
+    for track in ("odd", "song"):
+        audio.write_wav(tmp_path / "in" / "test" / track / "x.wav", np.zeros((10, 1)), 44_100)
+    given = {"input_dir": tmp_path / "in", "data_dir": tmp_path / "out"}
+    given = types.SimpleNamespace(**given, musdb_dir=None, sample_rate=44_100, trim=0)
+    sources_of = plans.inputs.sources_of
+
+    def look(path):
+        if path.endswith("odd"):
+            raise PermissionError(13, "Permission denied")
+        return sources_of(path)
+
+    monkeypatch.setattr("absl.flags.FLAGS", given)
+    monkeypatch.setattr(plans.inputs, "sources_of", look)
+    plan = plans.plan_preparation([])
+    assert [Path(path).name for path in plan.units] == ["song"]
+    odd = tmp_path / "in" / "test" / "odd"
+    assert plan.failed == [f"{odd}: PermissionError: [Errno 13] Permission denied"]

@@ -112,8 +112,8 @@ def plan_scoring(files: Sequence[str]) -> Plan:
             continue
         try:
             units[key] = (tracks.load_track(options.data_dir, split, name, config, 1),)
-        except AudioError as error:
-            failed.append(str(error))
+        except Exception as error:  # may be the system's own
+            failed.append(cli.failure(key, error))
     if options.quiet_db is not None:
         quiet.check_levels(output_dir, scored)
     plan = Plan(
@@ -206,8 +206,8 @@ def plan_preparation(files: Sequence[str]) -> Plan:
                 skipped += 1
             else:
                 units[path] = (target, sources)
-        except AudioError as error:
-            failed.append(str(error))
+        except Exception as error:  # may be a library's own
+            failed.append(cli.failure(path, error))
     work = functools.partial(_prepare, sample_rate=given.sample_rate, trim=given.trim)
     return Plan(Path(data_dir), units, work, skipped=skipped, failed=failed)
 

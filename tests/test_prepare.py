@@ -229,6 +229,7 @@ def test_of_two_runs_at_once_the_first_to_finish_writes_the_track(tmp_path, monk
     assert _tree(tmp_path / "out") == ["train/a/x.wav"]
 
 
+@pytest.mark.slow
 def test_two_programs_at_once_share_the_tracks(tmp_path):
     x = _noise(0.2)
     for number in range(12):

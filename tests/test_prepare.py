@@ -191,6 +191,7 @@ def test_killed_midway_it_leaves_whole_tracks_and_continues(capsys, tmp_path):
         for file in files:
             assert wav_info(out / name / file).frames == _SECONDS * 44_100
     later = time.time_ns()
+    (out / f".{min(whole)}.k1lled.part").mkdir()  # another run has finished it since
 
     run.prepare(*_folders(tmp_path), jobs=2)
     end = f"prepared {6 - len(whole)} tracks, skipped {len(whole)} finished"

@@ -17,7 +17,7 @@ from experiments.baselines.system import System
 from experiments.baselines.systems import load_system
 from experiments.beam.pipeline import Plan
 from experiments.preparing import inputs, preparation_flags
-from experiments.preparing.track import check_finished, prepare_track
+from experiments.preparing.track import check_finished, prepare_track, remove_leftovers
 from experiments.reports.summary import table
 from experiments.score_files import score_file
 from experiments.separating import separation_flags, stem_folders
@@ -196,20 +196,21 @@ def plan_preparation(files: Sequence[str]) -> Plan:
     data_dir = os.path.abspath(given.data_dir)
     if os.path.realpath(input_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found the input folder, expected another")
-    units, failed, skipped = {}, [], 0
+    units, failed, finished = {}, [], []
     for (split, name), path in inputs.find_inputs(input_dir).items():
         target = os.path.join(data_dir, split, name)
         try:
             sources = inputs.sources_of(path)
             if os.path.lexists(target):
                 check_finished(target, sources, given.sample_rate)
-                skipped += 1
+                finished.append(target)
             else:
                 units[path] = (target, sources)
         except Exception as error:  # may be a library's own
             failed.append(cli.failure(path, error))
     work = functools.partial(_prepare, sample_rate=given.sample_rate, trim=given.trim)
-    return Plan(Path(data_dir), units, work, skipped=skipped, failed=failed)
+    remove_leftovers(finished)
+    return Plan(Path(data_dir), units, work, skipped=len(finished), failed=failed)
 
 
 def _prepare(

@@ -13,7 +13,7 @@ from experiments.preparing.inputs import (
     misnamed,
     sources_of,
 )
-from experiments.preparing.track import check_finished, prepare_track
+from experiments.preparing.track import check_finished, prepare_track, remove_leftovers
 from sccunet.checks import counted
 
 
@@ -42,6 +42,7 @@ def prepare(
     from concurrent.futures.process import BrokenProcessPool
 
     todo, finished = _plan(input_dir, data_dir, names, sample_rate, trim)
+    remove_leftovers(finished)
     try:
         written = _decode(todo, jobs, sample_rate, trim)
     except BrokenProcessPool as error:
@@ -49,14 +50,14 @@ def prepare(
             f"{data_dir}: a worker process was killed (out of memory?); finished tracks are kept:"
             " run again with fewer --jobs"
         ) from error
-    finished += len(todo) - written
-    print(f"prepared {counted(written, 'track')}, skipped {finished} finished: {data_dir}")
+    skipped = len(finished) + len(todo) - written
+    print(f"prepared {counted(written, 'track')}, skipped {skipped} finished: {data_dir}")
 
 
 def _plan(
     input_dir: str, data_dir: str, names: Sequence[str], sample_rate: int, trim: int
-) -> tuple[dict[str, Sources], int]:
-    """Returns the sources of each folder to be written, and the number of finished folders."""
+) -> tuple[dict[str, Sources], list[str]]:
+    """Returns the sources of each folder to be written, and the finished folders."""
     from data_pipeline.names import listed
     from data_pipeline.tracks import first_few, one_of
 
@@ -73,7 +74,7 @@ def _plan(
     if names:
         found = {key: path for key, path in found.items() if key[1] in names}
 
-    todo, bad, odd = {}, [], []
+    todo, finished, bad, odd = {}, [], [], []
     for (split, name), path in found.items():
         target = os.path.join(data_dir, split, name)
         try:
@@ -81,6 +82,7 @@ def _plan(
             odd += misnamed(sources)
             if os.path.lexists(target):
                 check_finished(target, sources, sample_rate)
+                finished.append(target)
             else:
                 check_sources(sources, trim / sample_rate)
                 todo[target] = sources
@@ -91,7 +93,7 @@ def _plan(
             cli.warn(line)
     if bad:
         raise AudioError(first_few(bad))
-    return todo, len(found) - len(todo)
+    return todo, finished
 
 
 def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int, trim: int) -> int:

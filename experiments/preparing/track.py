@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from data_pipeline import audio
 from data_pipeline.wav import AudioError, read_wav, wav_info
 from experiments.preparing.inputs import STEM_MP4, Sources
 from sccunet.checks import counted
-from sccunet.files import TakenError, folder_written_whole
+from sccunet.files import TakenError, folder_written_whole, remove_left
 
 # Lossy codecs overshoot full scale slightly and inaudibly; higher peaks deserve a warning.
 _CLIPPED_PEAK = 1.1
@@ -57,6 +58,15 @@ def check_finished(target: str, sources: Sources, sample_rate: int) -> None:
             raise AudioError(
                 f"{info.path}: found {info.sample_rate} Hz, expected {sample_rate} Hz or no file"
             )
+
+
+def remove_leftovers(targets: Iterable[str]) -> None:
+    """Removes what killed runs left beside finished tracks; writing a track does so itself."""
+    names: dict[str, list[str]] = {}
+    for target in targets:
+        names.setdefault(os.path.dirname(target), []).append(os.path.basename(target))
+    for folder, finished in names.items():
+        remove_left(Path(folder), finished)
 
 
 def _write_track(target: str, sources: Sources, sample_rate: int, trim: int) -> list[str]:

@@ -1,8 +1,7 @@
 """Opens, reads, resamples and writes audio files, for the programs.
 
-Audio is float32 `[samples, channels]` with full scale [-1, 1). This module does not import
-TensorFlow, and imports PyAV, soundfile and soxr only where they are used, so that programs show
-their flags at once.
+Audio is float32 `[samples, channels]` with full scale [-1, 1). Modules that take long to import are
+imported only where they are used, so that programs show their flags at once.
 """
 
 import contextlib
@@ -17,16 +16,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from data_pipeline import containers, decode
-from data_pipeline.wav import (
-    AudioError,
-    EncodingError,
-    bad_file,
-    check_whole,
-    file_size,
-    make_riff,
-    wav_blocks,
-    wav_header,
-)
+from data_pipeline.errors import AudioError, EncodingError, NoWavError, bad_file
+from data_pipeline.wav import check_whole, opened, wav_blocks
+from data_pipeline.wav_header import make_riff, wav_header
 from sccunet.files import file_written_whole
 
 # Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
@@ -92,41 +84,69 @@ def recording(
         entering or from `blocks`, if the audio can't be decoded to its end.
       DamagedError: from `blocks` with `salvage`, after the last block, if audio was lost.
     """
-    path, wav, choice = os.fspath(path), None, ""
+    path = os.fspath(path)
     with contextlib.ExitStack() as stack:
-        if path == "-":
-            if sys.stdin is None:
-                raise bad_file("standard input", "none", "a WAV file")
-            file = sys.stdin.buffer
-            wav = wav_header("standard input", file)
-        elif path.lower().endswith((".wav", ".rf64")):
-            # FFmpeg's libraries read a truncated WAV as if it were shorter.
-            size = file_size(path, "an audio file")
-            file = stack.enter_context(open(path, "rb"))
-            with contextlib.suppress(EncodingError):
-                wav = wav_header(path, file, size)
-                if not salvage:
-                    check_whole(wav, size)
-        if wav:
-            if stream:
-                raise containers.too_few_streams(wav.path, 1, stream)
-            blocks = wav_blocks(wav, file, salvage)
-            streams, seconds = 1, wav.seconds or None
-            about = seconds
-        else:
-            container = stack.enter_context(containers.opened(path))
-            index, source = containers.audio_stream(path, container, stream)
-            blocks = decode.decoded(path, container, source, salvage)
-            streams = len(container.streams.audio)
-            if stream is None and streams > 1:
-                choice = f"found {streams} audio streams, read number {index} (from 0)"
-            seconds = containers.stated_seconds(container, source)
-            about = seconds or (container.duration or 0) / 1e6 or None
-        stack.enter_context(contextlib.closing(blocks))
-        first = next(blocks)  # decoder and container may disagree
-        rate = wav.sample_rate if wav else source.codec_context.sample_rate
-        info = AudioInfo(rate, first.shape[1], streams, seconds, about, choice)
-        yield info, itertools.chain([first], blocks)
+        try:
+            found = _wav(path, stream, salvage, stack)
+        except EncodingError as error:
+            if path == "-":
+                raise
+            found = _other(path, stream, salvage, stack, error)
+        yield found
+
+
+def _wav(
+    path: str, stream: int | None, salvage: bool, stack: contextlib.ExitStack
+) -> tuple[AudioInfo, Iterator[np.ndarray]]:
+    """Opens a WAV with our parser: FFmpeg's libraries read a truncated one as if it were shorter.
+
+    Raises:
+      EncodingError: if it has to be read with FFmpeg's libraries.
+    """
+    if path == "-":
+        if sys.stdin is None:
+            raise bad_file("standard input", "none", "a WAV file")
+        file = sys.stdin.buffer
+        wav = wav_header("standard input", file)
+    else:
+        file, size = stack.enter_context(opened(path, "an audio file"))
+        wav = wav_header(path, file, size)
+        if not salvage:
+            check_whole(wav, size)
+    if stream:
+        raise containers.too_few_streams(wav.path, 1, stream)
+    blocks = stack.enter_context(contextlib.closing(wav_blocks(wav, file, salvage)))
+    first = next(blocks)
+    seconds = wav.seconds or None
+    info = AudioInfo(wav.sample_rate, wav.channels, 1, seconds, seconds)
+    return info, itertools.chain([first], blocks)
+
+
+def _other(
+    path: str,
+    stream: int | None,
+    salvage: bool,
+    stack: contextlib.ExitStack,
+    refusal: EncodingError,
+) -> tuple[AudioInfo, Iterator[np.ndarray]]:
+    """Opens a file with FFmpeg's libraries, after our parser refused it."""
+    try:
+        container = stack.enter_context(containers.opened(path))
+    except AudioError as error:
+        # Of a WAV, our parser says more exactly what is wrong.
+        raise (error if isinstance(refusal, NoWavError) else refusal) from error
+    index, source = containers.audio_stream(path, container, stream)
+    blocks = decode.decoded(path, container, source, salvage)
+    stack.enter_context(contextlib.closing(blocks))
+    first = next(blocks)  # decoder and container may disagree
+    streams = len(container.streams.audio)
+    chosen = stream is None and streams > 1
+    choice = f"found {streams} audio streams, read number {index} (from 0)" if chosen else ""
+    seconds = containers.stated_seconds(container, source)
+    about = seconds or (container.duration or 0) / 1e6 or None
+    rate = source.codec_context.sample_rate
+    info = AudioInfo(rate, first.shape[1], streams, seconds, about, choice)
+    return info, itertools.chain([first], blocks)
 
 
 def read(path: str | os.PathLike, stream: int | None = None) -> tuple[np.ndarray, int]:
@@ -221,11 +241,11 @@ def audio_writer(
     try:
         with file_written_whole(path) as part:
             with soundfile.SoundFile(
-                part, "w", sample_rate, channels, subtype, format=kind
+                os.fsencode(part), "w", sample_rate, channels, subtype, format=kind
             ) as file:
                 yield write
             # libsndfile reports no error if it can't write the end of a FLAC file.
-            if written and soundfile.info(part).frames != written:
+            if written and soundfile.info(os.fsencode(part)).frames != written:
                 raise OSError(f"not all of the {written} samples were written")
             if kind == "RF64" and written and os.path.getsize(part) < 2**32:
                 make_riff(part)

@@ -7,7 +7,8 @@ import contextlib
 import os
 from typing import Any
 
-from data_pipeline.wav import AudioError, bad_file, file_size
+from data_pipeline.errors import AudioError, bad_file
+from data_pipeline.wav_header import states_length
 
 # Containers that state the length of a stream; for others (mp3 above all) FFmpeg guesses.
 _STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
@@ -20,15 +21,18 @@ _OGG_END = 1 << 16
 def opened(path: str):
     import av
 
-    file_size(path, "an audio file")
     # Tags in an unknown encoding must not cause a failure; PyAV 19 ignores them by itself.
     kept = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
-    try:
+    with contextlib.ExitStack() as stack:
         # An absolute path is never mistaken for a URL.
-        container = av.open(os.path.abspath(path), **kept)
-    except (av.error.FFmpegError, OSError) as error:
-        raise bad_file(path, f"no readable audio ({error.strerror})", "an audio file") from error
-    with container:
+        source = os.path.abspath(path)
+        if source != source.encode(errors="replace").decode():  # PyAV takes names in UTF-8 only
+            source = stack.enter_context(open(path, "rb"))
+        try:
+            container = stack.enter_context(av.open(source, **kept))
+        except (av.error.FFmpegError, OSError) as error:
+            found = f"no readable audio ({error.strerror})"
+            raise bad_file(path, found, "an audio file") from error
         yield container
 
 
@@ -65,4 +69,6 @@ def stated_seconds(container: Any, stream: Any) -> float | None:
             file.seek(max(os.path.getsize(container.name) - _OGG_END, 0))
             if b"OggS" not in file.read():
                 return None
+    if name == "wav" and not states_length(container.name):
+        return None
     return float(stream.duration * stream.time_base)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from data_pipeline.containers import stated_seconds
+from data_pipeline.errors import AudioError, DamagedError, bad_file, damaged
 from data_pipeline.frames import (
     BARE,
     Failure,
@@ -16,7 +17,6 @@ from data_pipeline.frames import (
     frame_samples,
     frames,
 )
-from data_pipeline.wav import AudioError, DamagedError, bad_file, damaged
 from sccunet.checks import counted
 
 # Seconds by which stated and decoded length may differ in intact files: a coder pads the end, and
@@ -113,7 +113,12 @@ class _Decoding:
 
     def _lost_at_end(self, failure: Failure) -> bool:
         """Whether the bytes behind the last frame are, or replace, audio."""
-        if failure.head is None or not self.good:
+        if not self.good:
+            return True
+        if self.kind == "wav":
+            # Less than a block of the coder is padding: GSM is padded to an even number of bytes.
+            return self.stated is not None and self.count + self.block < self.stated * self.rate
+        if failure.head is None:
             return True
         if failure.head and self.head.startswith(failure.head[:_SYNC]):  # a frame that was cut
             return True

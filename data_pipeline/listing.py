@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from data_pipeline.wav import AudioError, bad_file
+from data_pipeline.errors import AudioError, bad_file
 
 # Endings of the files that are taken for audio.
 # fmt: off

@@ -9,7 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline.augment import MEAN
-from data_pipeline.wav import AudioError, WavInfo, pcm_to_float
+from data_pipeline.errors import AudioError
+from data_pipeline.wav import pcm_to_float
+from data_pipeline.wav_header import WavInfo
 from sccunet.checks import counted
 
 # (file index int64 [n], first sample int64 [n], channels int32 [n, taken] or only MEAN [n, 1],
@@ -37,8 +39,12 @@ def numpy_reader(files: Sequence[WavInfo], samples: int) -> Reader:
         crops = _new_crops((*taken.shape, samples))
         block = _Block(min(samples, _BLOCK), frame_bytes, channels)
         places = zip(indices.tolist(), starts.tolist(), taken.tolist(), gains, strict=True)
-        for (index, *place), out in zip(places, crops, strict=True):
-            block.read_crop(files[index], *place, out)
+        try:
+            for (index, *place), out in zip(places, crops, strict=True):
+                block.read_crop(files[index], *place, out)
+        except AudioError as error:
+            # TensorFlow crashes if a message is not UTF-8, as the name of a file may be.
+            raise AudioError(str(error).encode(errors="backslashreplace").decode()) from None
         return crops
 
     def read(indices, starts, taken, gains):
@@ -82,11 +88,8 @@ class _Block:
         self, raw: np.ndarray, info: WavInfo, taken: list[int], gain: np.float32, out: np.ndarray
     ) -> None:
         kind, full_scale = _DIRECT.get(info.encoding, (None, 1))
-        samples = raw.view(kind) if kind else pcm_to_float(raw, info.encoding)
-        if taken == [MEAN]:
-            full_scale *= info.channels
-        floats = self.floats[: samples.size]
-        np.multiply(samples, np.float32(gain / full_scale), out=floats, dtype=np.float32)
+        floats = self.floats[: out.shape[1] * info.channels]
+        np.copyto(floats, raw.view(kind) if kind else pcm_to_float(raw, info.encoding))
         channels = floats.reshape(-1, info.channels).T
         if taken == [MEAN]:
             # Many times faster than NumPy's sum over such a short axis.
@@ -94,9 +97,10 @@ class _Block:
             out[0] = left if not others else np.add(left, others[0], out=out[0])
             for other in others[1:]:
                 out[0] += other
+            out *= np.float32(gain / (full_scale * info.channels))
         else:
             for channel, row in zip(taken, out, strict=True):
-                row[:] = channels[channel]
+                np.multiply(channels[channel], np.float32(gain / full_scale), out=row)
 
 
 def _cut_short(info: WavInfo, size: int) -> AudioError:

@@ -1,7 +1,7 @@
 """Reads crops of WAV files with tensorflow-io, in the graph, without Python.
 
 The ops of its last release load with TensorFlow 2.16 and 2.17 only. They silently misread some
-encodings; NumPy reads those files.
+encodings and headers; NumPy reads those files.
 """
 
 import os
@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from data_pipeline.augment import MEAN
 from data_pipeline.numpy_reader import Reader, numpy_reader
-from data_pipeline.wav import WavInfo
+from data_pipeline.wav_header import WavInfo
 from sccunet.config import ConfigError
 
 # Encodings that tensorflow-io reads correctly, if asked for the file's own type. It reads 32-bit
@@ -46,7 +46,7 @@ def check_available() -> None:
 def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
     """Makes a reader of crops of `samples` samples with tensorflow-io, without Python.
 
-    `numpy_reader` reads files in an encoding that tensorflow-io misreads.
+    `numpy_reader` reads files with an encoding or a header that tensorflow-io misreads.
     """
     import tensorflow_io as tfio
 
@@ -55,11 +55,10 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
     # 1764): without this lock, parallel calls of a map read from each other's files.
     lock = tf.CriticalSection()
 
-    def branch(encoding: str):
+    def branch(dtype: tf.DType | None):
         """Returns a function: index [], start [], channels [taken], gain [] -> [taken, samples]."""
-        if encoding not in _TFIO_TYPES:
+        if dtype is None:
             return lambda *place: others(*(part[None] for part in place))[0]
-        dtype = _TFIO_TYPES[encoding]
 
         def read(index, start, channels, gain):
             def open_and_read():
@@ -73,10 +72,11 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
 
         return read
 
-    paths = tf.constant([os.fsencode(info.path) for info in files])  # they may not be UTF-8
-    encodings = sorted({info.encoding for info in files})
-    branches = [branch(encoding) for encoding in encodings]
-    which = tf.constant([encodings.index(info.encoding) for info in files], tf.int32)
+    paths = tf.constant([os.fsencode(info.path) for info in files])
+    dtypes = [_TFIO_TYPES.get(info.encoding) if info.plain else None for info in files]
+    kinds = list(dict.fromkeys(dtypes))
+    branches = [branch(dtype) for dtype in kinds]
+    which = tf.constant([kinds.index(dtype) for dtype in dtypes], tf.int32)
 
     def read_one(place):
         if len(branches) == 1:  # the usual case needs no switch in the graph

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipeline.names import listed
-from data_pipeline.wav import AudioError, WavInfo, read_wav, wav_info
+from data_pipeline.wav import AudioError, read_wav, wav_info
+from data_pipeline.wav_header import WavInfo
 from sccunet.checks import counted
 from sccunet.config import Config
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_pipeline import audio
-from data_pipeline.wav import DamagedError
+from data_pipeline.errors import DamagedError
 
 
 def integers(bits: int, samples: int = 9_000, channels: int = 2) -> np.ndarray:

@@ -10,7 +10,7 @@ import soundfile
 from audio_files import integers, salvage
 
 from data_pipeline import audio, sigsep
-from data_pipeline.wav import AudioError, DamagedError
+from data_pipeline.errors import AudioError, DamagedError
 
 
 def _encode(path, x: np.ndarray, rate: int, codec: str, streams: int = 1) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import struct
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from data_pipeline import numpy_reader, readers, tfio_reader
 from data_pipeline.augment import MEAN
+from data_pipeline.errors import AudioError
 from data_pipeline.wav import wav_info
 from sccunet.config import ConfigError
 
@@ -97,6 +99,7 @@ def test_numpy_equals_soundfile(infos, monkeypatch):
 def test_numpy_and_others_are_identical(infos, name):
     for channels, least in (([MEAN], 1), ([0], 1), ([0, 1], 2)):
         files = [info for info in infos if least <= info.channels <= 2]
+        assert all(info.plain for info in files)
         ours, theirs = (
             _crops(readers.reader_named(each)(files, _CROP), _places(files, channels))
             for each in ("numpy", name)
@@ -126,6 +129,24 @@ def test_parallel_reads_do_not_disturb_each_other(tmp_path, name):
     read = np.stack([audio.numpy() for audio in stream])  # [reads, 2, 1, samples]
     expected = values[which][:, None, None, None] * np.array(gains)[:, None, None]
     np.testing.assert_array_equal(read * 32768, np.broadcast_to(expected, read.shape))
+
+
+@each_reader
+def test_headers_that_only_our_parser_reads(tmp_path, name):
+    info = _write(tmp_path / "x.wav", "PCM_16", 2)
+    data, at = (tmp_path / "x.wav").read_bytes(), info.data_offset
+    heads = [data[: at - 4] + struct.pack("<I", n) for n in (0, 0x7FFFF000, 2**31, 2**32 - 1)]
+    heads.append(data[: at - 8] + b"note\1\0\0\0!\0" + data[at - 8 : at])
+    heads.append(b"ID3\4\0\0\0\0\0\5a tag" + data[:at])
+    folder = tmp_path / os.fsdecode(b"lat\xe9")  # not UTF-8
+    folder.mkdir()
+    paths = [folder / f"{i}.wav" for i in range(len(heads))]
+    for path, head in zip(paths, heads, strict=True):
+        path.write_bytes(head + data[at:])
+    reader = readers.reader_named(name)([*map(wav_info, paths), info], _CROP)
+    crops = _crops(reader, [(i, 10_000 + i, [0, 1], 1.0) for i in range(len(heads) + 1)])
+    for i, crop in enumerate(crops):
+        np.testing.assert_array_equal(crop, _truth(info, 10_000 + i))
 
 
 @each_reader
@@ -205,12 +226,14 @@ def test_memory_of_released_crops_is_used_again(tmp_path):
     ],
 )
 def test_a_file_that_vanishes_or_is_cut_short_is_named(tmp_path, spoil, reason):
-    info = _write(tmp_path / "a.wav", "PCM_16", 2)
+    _write(tmp_path / "a.wav", "PCM_16", 2)
+    path = tmp_path / os.fsdecode(b"lat\xe9.wav")  # not UTF-8
+    info = wav_info((tmp_path / "a.wav").rename(path))
     reader = numpy_reader.numpy_reader([info], _CROP)
     for start in (0, _FRAMES - _CROP):
         _read(reader, 0, start, [0])
-    spoil(tmp_path / "a.wav")
+    spoil(path)
     for start in (0, _FRAMES - _CROP):  # the crop's own bytes may still exist
-        with pytest.raises(tf.errors.OpError) as caught:
+        with pytest.raises(AudioError) as caught, readers.plain_errors():
             _read(reader, 0, start, [0])
-        assert f"AudioError: {info.path}: {reason}" in str(caught.value)
+        assert str(caught.value) == f"{tmp_path}/lat\\udce9.wav: {reason}"

@@ -16,7 +16,8 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
+from data_pipeline.errors import AudioError, DamagedError
+from data_pipeline.wav import read_wav, wav_info
 from experiments.separating import recording
 from experiments.separating.recording import Output, parse_stems, separate_file
 from sccunet.config import Config, ConfigError, ModelConfig

@@ -550,7 +550,7 @@ _BAD_FILES = {
     ),
     "unreadable": (
         lambda path: path.write_text("words"),
-        "{path}: found no WAV header, expected a WAV file",
+        "{path}: found no WAV header, expected a WAV file (sccunet prepare converts)",
     ),
     "truncated": (
         _truncate,

@@ -12,7 +12,8 @@ import soundfile
 from audio_files import integers, salvage
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
+from data_pipeline.errors import AudioError, DamagedError
+from data_pipeline.wav import read_wav, wav_info
 
 _SUBTYPES = {
     "pcm8": "PCM_U8",
@@ -94,7 +95,6 @@ def _bad_wavs(tmp_path):
     soundfile.write(alaw, np.zeros(100), 8_000, subtype="ALAW")
     return {
         "empty.wav": (b"", "found an empty file (0 bytes), expected a WAV file"),
-        "text.wav": (b"not audio at all", "found no WAV header, expected a WAV file"),
         "cut.wav": (
             data[:-200],
             "found 50 samples (truncated), expected the 100 samples that its header promises",
@@ -110,14 +110,12 @@ def _bad_wavs(tmp_path):
         "alaw.wav": (
             alaw.read_bytes(),
             "found WAV format 6 with 8 bits, 1 channel and 8000 Hz, expected one of pcm8, pcm16,"
-            " pcm24, pcm32, float32, float64",
+            " pcm24, pcm32, float32, float64 (sccunet prepare converts)",
         ),
     }
 
 
-@pytest.mark.parametrize(
-    "name", ["empty.wav", "text.wav", "cut.wav", "header.wav", "headless.wav", "alaw.wav"]
-)
+@pytest.mark.parametrize("name", ["empty.wav", "cut.wav", "header.wav", "headless.wav", "alaw.wav"])
 def test_bad_wav(tmp_path, name):
     data, message = _bad_wavs(tmp_path)[name]
     path = tmp_path / name

@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
+from data_pipeline.errors import AudioError, DamagedError
 from data_pipeline.names import split_names
-from data_pipeline.wav import AudioError, DamagedError, read_wav, wav_info
+from data_pipeline.wav import read_wav, wav_info
 from sccunet.config import ConfigError
 from sccunet.files import folder_written_whole
 

@@ -19,6 +19,7 @@ from data_pipeline import containers, decode
 from data_pipeline.errors import AudioError, EncodingError, NoWavError, bad_file
 from data_pipeline.wav import check_whole, opened, wav_blocks
 from data_pipeline.wav_header import make_riff, wav_header
+from sccunet.checks import counted
 from sccunet.files import file_written_whole
 
 # Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
@@ -139,9 +140,9 @@ def _other(
     blocks = decode.decoded(path, container, source, salvage)
     stack.enter_context(contextlib.closing(blocks))
     first = next(blocks)  # decoder and container may disagree
-    streams = len(container.streams.audio)
-    chosen = stream is None and streams > 1
-    choice = f"found {streams} audio streams, read number {index} (from 0)" if chosen else ""
+    streams, choice = len(container.streams.audio), ""
+    if stream is None and streams > 1:
+        choice = f"found {counted(streams, 'audio stream')}, read number {index} (from 0)"
     seconds = containers.stated_seconds(container, source)
     about = seconds or (container.duration or 0) / 1e6 or None
     rate = source.codec_context.sample_rate
@@ -276,9 +277,8 @@ def check_format(path: str | os.PathLike, sample_rate: int, channels: int, encod
     encodings = sorted(WRITABLE[f".{kind.lower()}"])
     if encoding not in encodings:
         raise bad_file(path, f"{encoding} samples for a {kind} file", " or ".join(encodings))
-    most = _MOST_CHANNELS[kind]
-    if channels > most:
-        raise bad_file(path, f"{channels} channels for a {kind} file", f"at most {most}")
+    if channels > (most := _MOST_CHANNELS[kind]):
+        raise bad_file(path, f"{counted(channels, 'channel')} for a {kind} file", f"at most {most}")
     tens = sample_rate <= 655_350 and sample_rate % 10 == 0  # as FLAC counts higher rates
     if kind == "FLAC" and sample_rate > 65_535 and not tens:
         raise bad_file(

@@ -149,8 +149,8 @@ class _Decoding:
         elif found != (self.rate, self.channels):
             self.changed = (
                 f"{self.path}: found {found[0]} Hz and {counted(found[1], 'channel')} after"
-                f" {self.count / self.rate:.1f} s, expected {self.rate} Hz and {self.channels}"
-                " channels as at the start"
+                f" {self.count / self.rate:.1f} s, expected {self.rate} Hz and"
+                f" {counted(self.channels, 'channel')} as at the start"
             )
         return not self.changed
 

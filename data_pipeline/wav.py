@@ -63,7 +63,8 @@ def read_wav(
     except OSError as error:
         raise unreadable(info.path, error) from error
     if raw.size != frames * info.frame_bytes:
-        raise bad_file(info.path, "a file that got shorter while in use", f"{info.frames} samples")
+        expected = counted(info.frames, "sample")
+        raise bad_file(info.path, "a file that got shorter while in use", expected)
     return pcm_to_float(raw, info.encoding).reshape(frames, info.channels)
 
 
@@ -116,7 +117,7 @@ def wav_blocks(wav: WavInfo, file: BinaryIO, salvage: bool) -> Iterator[np.ndarr
 
 
 def _truncated(wav: WavInfo, held: int) -> AudioError:
-    promised = f"the {wav.frames} samples that its header promises"
+    promised = f"the {counted(wav.frames, 'sample')} that its header promises"
     return bad_file(wav.path, f"{counted(held, 'sample')} (truncated)", promised)
 
 

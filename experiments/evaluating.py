@@ -341,7 +341,7 @@ def _score(
         collect(until=0)
     except BrokenProcessPool as error:
         raise ConfigError(
-            f"jobs: one of {jobs} scoring processes was killed (out of memory?), expected"
+            f"jobs: found {jobs}, and a scoring process that was killed (out of memory?), expected"
             " fewer; finished scores are kept"
         ) from error
     finally:

@@ -4,6 +4,8 @@ import ast
 import functools
 import graphlib
 import importlib
+import itertools
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -167,6 +169,23 @@ def test_sccunet_reads_no_audio_files_and_knows_no_flags():
         if isinstance(node, (ast.Import, ast.ImportFrom))
         for alias in [getattr(node, "module", node.names[0].name)]
         if alias.partition(".")[0] in ("absl", "av", "ml_collections", "soundfile")
+    ]
+    assert not found, "\n".join(found)
+
+
+def test_counts_in_messages_have_singulars():
+    """`counted` writes "1 track"; constants are never 1."""
+    plural = re.compile(r" (\w+ )?(channels|epochs|files|folders|recordings|streams|tracks)\b")
+    found = [
+        f"{name}:{node.lineno} {ast.unparse(number)}"
+        for name, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.JoinedStr)
+        for number, text in itertools.pairwise(node.values)
+        if isinstance(number, ast.FormattedValue)
+        and isinstance(text, ast.Constant)
+        and plural.match(text.value)
+        and not ast.unparse(number.value).isupper()
     ]
     assert not found, "\n".join(found)
 

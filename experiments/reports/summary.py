@@ -7,6 +7,7 @@ from data_pipeline.tracks import first_few
 from experiments import scoring
 from experiments.reports import tables
 from experiments.reports.results import DataSet
+from sccunet.checks import counted
 
 _PERCENTILES = "25th to 75th percentile over tracks"
 
@@ -63,8 +64,9 @@ def warnings(summary: Mapping[str, Any]) -> list[str]:
     ]
     quiet = summary["quiet"] or {"tracks": {}}
     low = [
-        f"Warning: {track}: in {found['seconds']} of {found['scored']} scored seconds a reference"
-        f" is below {quiet['below_dbfs']:g} dBFS ("
+        f"Warning: {track}: in {found['seconds']} of"
+        f" {counted(found['scored'], 'scored second')} a reference is below"
+        f" {quiet['below_dbfs']:g} dBFS ("
         + ", ".join(f"{stem} in {seconds}" for stem, seconds in found["stems"].items())
         + "), which lowers this track's scores."
         for track, found in quiet["tracks"].items()
@@ -85,7 +87,7 @@ def _what_was_scored(summary: Mapping[str, Any]) -> list[str]:
     if excerpt := summary["excerpt_seconds"]:
         line += f", {excerpt:g} s from the middle of each"
     scored = (
-        f"scored: {scores['tracks']} of {tracks} tracks,"
+        f"scored: {scores['tracks']} of {counted(tracks, 'track')},"
         f" {scores['frames_scored']} of {scores['frames']} s"
     )
     if summary["quiet"]:

@@ -11,6 +11,7 @@ from absl import flags
 from data_pipeline import listing
 from data_pipeline.wav import AudioError
 from experiments import cli
+from sccunet.checks import counted
 from sccunet.config import ConfigError
 from sccunet.files import remove_left
 
@@ -112,7 +113,7 @@ def warn_of_left_out(planned: StemFolders) -> None:
         more = len(planned.left_out) - _SHOWN
         cli.warn(
             f"left out without --recursive: {', '.join(planned.left_out[:_SHOWN])}"
-            + (f", and {more} more folders" if more > 0 else "")
+            + (f", and {counted(more, 'more folder')}" if more > 0 else "")
         )
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 LOWEST_HZ = 20.0
+LOWEST_DB, HIGHEST_DB = -80, -10  # of full scale, as colours
 
 # From silence to the loudest: every 32nd of the 256 colours of Matplotlib's map "magma".
 _COLOURS = np.array(
@@ -42,9 +43,16 @@ def log_frequency_bands(sample_rate: int, frame_length: int, rows: int) -> np.nd
     return (np.diff(below, axis=0) / np.minimum(np.diff(edges), 1)[:, None]).astype(np.float32)
 
 
-def coloured(levels: np.ndarray, lowest: float, highest: float) -> np.ndarray:
-    """Returns uint8 [..., 3]: levels in dB as colours from black to a light yellow."""
-    place = np.clip((levels - lowest) / (highest - lowest), 0, 1) * (len(_COLOURS) - 1)
+def row_of(hertz: float, sample_rate: int, rows: int) -> int:
+    """Returns the band of `log_frequency_bands` with this frequency; `rows` or more if none."""
+    octaves = np.log2([hertz / LOWEST_HZ, sample_rate / 2 / LOWEST_HZ])
+    return int(rows * octaves[0] / octaves[1])
+
+
+def coloured(levels: np.ndarray) -> np.ndarray:
+    """Returns levels in dB of full scale as colours, uint8 [..., 3]: black is `LOWEST_DB`."""
+    place = (levels - LOWEST_DB) / (HIGHEST_DB - LOWEST_DB)
+    place = np.clip(place, 0, 1) * (len(_COLOURS) - 1)
     steps = np.arange(len(_COLOURS))
     channels = [np.interp(place, steps, channel) for channel in _COLOURS.T]
     return np.stack(channels, axis=-1).round().astype(np.uint8)

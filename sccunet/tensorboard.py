@@ -1,4 +1,4 @@
-"""TensorBoard logs: losses, and spectrograms and audio of a few validation crops."""
+"""TensorBoard logs: losses, and pictures and sound of the estimates of an excerpt."""
 
 import contextlib
 import errno
@@ -8,22 +8,31 @@ import keras
 import numpy as np
 from keras import ops
 
-from sccunet import spectral
+from sccunet import pictures, spectral
+from sccunet.config import Config
+from sccunet.separation import Separator
+
+_ROWS, _MOST_COLUMNS = 160, 640  # of each half of a picture
+_LINES_HZ = (100, 1000, 10_000)
 
 
 class TensorBoard(keras.callbacks.TensorBoard):
-    """Logs Keras's scalars, and spectrograms and audio of the estimates for fixed crops.
+    """Logs Keras's scalars, and the estimates of an excerpt beside the truth.
+
+    Each stem and the mixture has a group: a picture with the truth's spectrogram above the
+    estimate's, on logarithmic frequency axes, and the sounds of both. The excerpt is separated as
+    recordings are; the mixture's estimate is the sum of the stems'.
 
     Args:
       log_dir: folder of the logs.
-      crops: stems of validation crops, float32 [crops, stems, patch_samples].
+      excerpt: true stems, float32 [stems, samples].
       epoch: epoch in which the run starts or resumes.
       note: text for the log of a resumed run.
     """
 
-    def __init__(self, log_dir: str, crops: np.ndarray, epoch: int = 0, note: str = ""):
+    def __init__(self, log_dir: str, excerpt: np.ndarray, epoch: int = 0, note: str = ""):
         super().__init__(log_dir, write_graph=False)
-        self._crops = crops
+        self._excerpt = excerpt
         self._epoch = epoch
         self._note = note
 
@@ -36,18 +45,16 @@ class TensorBoard(keras.callbacks.TensorBoard):
             with self._val_writer.as_default():
                 if self._note:
                     tf.summary.text("run", self._note, self._epoch)
-                self._look("truth", self._crops, self._epoch)
+                self._sounds("truth", self._excerpt, self._epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         """Raises OSError if the log cannot be written."""
-        mixtures = ops.convert_to_tensor(self._crops.sum(axis=1))
-        estimates = ops.convert_to_numpy(
-            spectral.separate_patches(mixtures, self.model.unet, self.model.config)
-        )
+        estimates = self._separated()
         with self._explained():
             super().on_epoch_end(epoch, logs)
             with self._val_writer.as_default():
-                self._look("estimate", estimates, epoch + 1)
+                self._pictures(estimates, epoch + 1)
+                self._sounds("estimate", estimates, epoch + 1)
 
     @contextlib.contextmanager
     def _explained(self) -> Iterator[None]:
@@ -60,25 +67,56 @@ class TensorBoard(keras.callbacks.TensorBoard):
             reason = (str(error).splitlines() or [type(error).__name__])[0]
             raise OSError(errno.EIO, reason, self._log_write_dir) from error
 
-    def _look(self, what: str, waveforms: np.ndarray, step: int) -> None:
-        """Logs spectrograms in dB (low frequencies at the bottom) and audio, one entry per stem."""
+    def _separated(self) -> np.ndarray:
+        """Returns the estimates, shaped as the excerpt."""
+        model, unet = self.model.config, self.model.unet
+
+        def separate_patches(mixture):  # [1, patch_samples] -> [1, stems, patch_samples]
+            return ops.convert_to_numpy(spectral.separate_patches(mixture, unet, model))
+
+        separate = Separator(separate_patches, Config(model=model))
+        estimates = separate(self._excerpt.sum(axis=0)[:, None], model.sample_rate)
+        return np.stack([estimates[stem][:, 0] for stem in model.stems])
+
+    def _named(self, stems: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
+        """Yields the name and the samples of the mixture and of each stem."""
+        yield "mixture", stems.sum(axis=0)
+        yield from zip(self.model.config.stems, stems, strict=True)
+
+    def _pictures(self, estimates: np.ndarray, step: int) -> None:
         import tensorflow as tf
 
+        seconds = estimates.shape[1] / self.model.config.sample_rate
+        about = (
+            f"{seconds:.1f} s: above the truth, below the estimate, from {pictures.LOWEST_HZ:g} Hz"
+            f" to {self.model.config.sample_rate / 2000:g} kHz, with lines at 100 Hz, 1 and 10 kHz"
+        )
+        pairs = zip(self._named(self._excerpt), self._named(estimates), strict=True)
+        for (name, truth), (_, estimate) in pairs:
+            halves = self._spectrogram(truth), self._spectrogram(estimate)
+            gap = np.full_like(halves[0][:4], 255)
+            picture = np.concatenate([halves[0], gap, halves[1]])[None]
+            tf.summary.image(f"{name}/spectrogram", picture, step, description=about)
+
+    def _spectrogram(self, waveform: np.ndarray) -> np.ndarray:
+        """Returns a picture of samples [samples]: uint8 [rows, columns, 3]."""
         model = self.model.config
-        magnitudes = ops.convert_to_numpy(
-            spectral.magnitude(*spectral.stft(ops.convert_to_tensor(waveforms), model))
-        )  # [crops, stems, frames, bins]
-        level = 20 * np.log10(np.maximum(magnitudes, 1e-5))
-        # 80 dB below the strongest possible tone of this window is black.
-        shade = np.clip(1 + (level - 20 * np.log10(model.frame_length / 4)) / 80, 0, 1)
-        for i, stem in enumerate(model.stems):
-            image = shade[:, i].transpose(0, 2, 1)[:, ::-1, :, None]  # [crops, bins, frames, 1]
-            # TensorBoard shows one kind of data per name.
-            tf.summary.image(f"{what}/{stem}/spectrogram", image, step, max_outputs=len(image))
-            tf.summary.audio(
-                f"{what}/{stem}/audio",
-                waveforms[:, i, :, None],
-                model.sample_rate,
-                step,
-                max_outputs=len(waveforms),
-            )
+        magnitudes = ops.convert_to_numpy(spectral.magnitude(*spectral.stft(waveform, model)))
+        magnitudes = magnitudes[:: -(-len(magnitudes) // _MOST_COLUMNS)]  # [columns, bins]
+        bands = pictures.log_frequency_bands(model.sample_rate, model.frame_length, _ROWS)
+        # A sine of full scale has the magnitude frame_length / 4.
+        powers = bands @ np.square(magnitudes.T / (model.frame_length / 4))  # [rows, columns]
+        picture = pictures.coloured(10 * np.log10(np.maximum(powers, 1e-20)))
+        for hertz in _LINES_HZ:
+            row = pictures.row_of(hertz, model.sample_rate, _ROWS)
+            if row < _ROWS:
+                picture[row] = picture[row] // 2 + 64
+        return picture[::-1]  # low frequencies at the bottom
+
+    def _sounds(self, what: str, stems: np.ndarray, step: int) -> None:
+        import tensorflow as tf
+
+        for name, waveform in self._named(stems):
+            # TensorBoard shows one kind of data per tag, and tags with one beginning together.
+            sound = waveform[None, :, None]
+            tf.summary.audio(f"{name}/{what}", sound, self.model.config.sample_rate, step)

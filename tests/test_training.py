@@ -25,6 +25,7 @@ from sccunet.checkpoints import (
 )
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
+from sccunet.separation import Separator
 from sccunet.tensorboard import TensorBoard
 from sccunet.training import compile_trainer, learning_rate_schedule
 
@@ -438,20 +439,13 @@ def test_weights_of_a_network_are_not_a_checkpoint(tmp_path):
 
 def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    crops = _batch(_CONFIG)
     model = _CONFIG.model
-    line = 40  # of 257 bins
-    time = np.arange(model.patch_samples) / model.sample_rate
-    crops[:, 0] = np.sin(2 * np.pi * line * model.sample_rate / model.frame_length * time)
+    excerpt = np.concatenate(_batch(_CONFIG, 3), axis=1)  # of three patches
+    time = np.arange(excerpt.shape[1]) / model.sample_rate
+    excerpt[0] = 0.5 * np.sin(2 * np.pi * 1000 * time)
     trainer = _trainer(_CONFIG)
-    _fit(
-        trainer,
-        _CONFIG,
-        tmp_path / "run",
-        0,
-        2,
-        [TensorBoard(str(tmp_path / "logs"), crops)],
-    )
+    board = TensorBoard(str(tmp_path / "logs"), excerpt)
+    _fit(trainer, _CONFIG, tmp_path / "run", 0, 2, [board])
 
     def events(folder):
         found = accumulator.EventAccumulator(
@@ -468,27 +462,39 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     np.testing.assert_allclose(rate, [1e-3, 1e-4], rtol=1e-6)
 
     def shown(tag, plugin):
-        """Returns the encoded pictures or sounds of each step, all from one plugin."""
+        """Returns the encoded picture or sound of each step, all from one plugin."""
         assert validation.SummaryMetadata(tag).plugin_data.plugin_name == plugin
-        return {e.step: tf.make_ndarray(e.tensor_proto) for e in validation.Tensors(tag)}
+        found = {e.step: tf.make_ndarray(e.tensor_proto) for e in validation.Tensors(tag)}
+        place = 2 if plugin == "images" else 0  # after width and height
+        return {step: encoded.ravel()[place] for step, encoded in found.items()}
 
-    for stem in model.stems:
-        assert list(shown(f"truth/{stem}/spectrogram", "images")) == [0]
-        assert list(shown(f"estimate/{stem}/spectrogram", "images")) == [1, 2]
-        assert list(shown(f"estimate/{stem}/audio", "audio")) == [1, 2]
+    # TensorBoard groups tags by their first part.
+    for group in ("mixture", *model.stems):
+        assert list(shown(f"{group}/spectrogram", "images")) == [1, 2]
+        assert list(shown(f"{group}/truth", "audio")) == [0]
+        assert list(shown(f"{group}/estimate", "audio")) == [1, 2]
 
-    width, height, *pictures = shown("truth/a/spectrogram", "images")[0]
-    assert (int(width), int(height)) == (model.frames, model.bins)
-    assert len(pictures) == len(crops)
-    picture = tf.io.decode_png(pictures[0]).numpy()[..., 0]
-    # The tone is one bright line, at this distance from the bottom.
-    assert np.all(picture[:, 5:-5].argmax(axis=0) == model.bins - 1 - line)
+    picture = tf.io.decode_png(shown("a/spectrogram", "images")[2]).numpy().astype(int)
+    rows, columns, _ = picture.shape
+    assert columns == 1 + excerpt.shape[1] // model.hop_length
+    assert np.ptp(picture, axis=2).max() > 50  # not grey
+    truth = picture[: rows // 2 - 2].sum(axis=2)
+    octaves = np.log2([1000 / 20, model.sample_rate / 2 / 20])
+    expected = len(truth) * (1 - octaves[0] / octaves[1])  # from the top
+    assert np.median(truth[:, 5:-5].argmax(axis=0)) == pytest.approx(expected, abs=2)
 
-    sounds = shown("truth/b/audio", "audio")[0]
-    for crop, sound in zip(crops, sounds.reshape(len(crops), -1)[:, 0], strict=True):
-        waveform, rate = tf.audio.decode_wav(sound)
+    def sound(tag, step):
+        waveform, rate = tf.audio.decode_wav(shown(tag, "audio")[step])
         assert int(rate) == model.sample_rate
-        np.testing.assert_allclose(waveform[:, 0], np.clip(crop[1], -1, 1), rtol=0, atol=1e-4)
+        return waveform[:, 0]
+
+    for group, waveform in (("b", excerpt[1]), ("mixture", excerpt.sum(axis=0))):
+        heard = sound(f"{group}/truth", 0)
+        np.testing.assert_allclose(heard, np.clip(waveform, -1, 1), rtol=0, atol=1e-4)
+    separated = Separator.from_model(trainer.unet, _CONFIG)(
+        excerpt.sum(axis=0)[:, None], model.sample_rate
+    )
+    np.testing.assert_allclose(sound("b/estimate", 2), separated["b"][:, 0], rtol=0, atol=1e-3)
 
 
 @pytest.mark.slow
@@ -508,7 +514,7 @@ def test_papers_network_trains_on_one_real_patch():
 
 def test_a_log_that_cannot_be_written(tmp_path):
     (tmp_path / "logs").write_text("a file where the folder should be")
-    board = TensorBoard(str(tmp_path / "logs"), _batch(_CONFIG, 1), note="continued")
+    board = TensorBoard(str(tmp_path / "logs"), _batch(_CONFIG, 1)[0], note="continued")
     board.set_model(_trainer(_CONFIG))
     with pytest.raises(OSError, match=r"logs'$"):
         board.on_train_begin()

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from experiments.reports.pictures import load_pyplot, save
-from sccunet.pictures import LOWEST_HZ, log_frequency_bands
+from sccunet.pictures import HIGHEST_DB, LOWEST_DB, LOWEST_HZ, log_frequency_bands
 
 _FRAME_SECONDS = 0.093  # 11 Hz between bins: the bass has tones of its own
 _ROWS, _MOST_COLUMNS = 240, 1000
-_LOWEST_DB, _HIGHEST_DB = -80, -10
 _TICKS = {20: "20", 50: "50", 100: "100", 200: "200", 500: "500", 1000: "1k", 2000: "2k"}
 _TICKS |= {5000: "5k", 10_000: "10k"}
 
@@ -125,8 +124,8 @@ def _draw(axis, image: np.ndarray, sample_rate: int, start: float, seconds: floa
         extent=(start, start + seconds, np.log2(LOWEST_HZ), np.log2(sample_rate / 2)),
         origin="lower",
         aspect="auto",
-        vmin=_LOWEST_DB,
-        vmax=_HIGHEST_DB,
+        vmin=LOWEST_DB,
+        vmax=HIGHEST_DB,
         cmap="magma",
     )
     ticks = {hertz: label for hertz, label in _TICKS.items() if hertz < sample_rate / 2}

@@ -13,7 +13,7 @@ from absl import logging
 from data_pipeline import dataset, readers
 from data_pipeline.numpy_reader import MakeReader
 from data_pipeline.tracks import Segment
-from experiments.training import records, stopping
+from experiments.training import excerpt, records, stopping
 from experiments.training.options import TrainOptions
 from experiments.training.progress import Progress
 from sccunet import checkpoints, distribution
@@ -25,8 +25,6 @@ from sccunet.runs import CONFIG
 from sccunet.tensorboard import TensorBoard
 from sccunet.training import Trainer, compile_trainer
 from sccunet.unet import build_model
-
-_SHOWN = 3  # validation crops shown in TensorBoard
 
 
 def fit(
@@ -122,15 +120,6 @@ class _Batches:
             self.validation, self.config, self.crops, self.batch_size, self.reader, context=context
         )
 
-    def shown(self) -> np.ndarray:
-        """Returns a few validation crops, float32 [crops, stems, patch_samples]."""
-        spread = np.linspace(0, len(self.crops) - 1, _SHOWN).round().astype(int)
-        crops = [self.crops[i] for i in np.unique(spread)]
-        (batch,) = dataset.fixed_dataset(
-            self.validation, self.config, crops, len(crops), self.reader
-        )
-        return batch.numpy()
-
 
 def _batches(config, strategy, reader, training, validation) -> _Batches:
     """Returns the data sets; raises ConfigError for fewer validation crops than replicas."""
@@ -179,15 +168,20 @@ def _run(
     """Trains from the trainer's current step to the last epoch."""
     epochs, steps = batches.config.epochs, batches.steps_per_epoch
     step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
-    chief, shown = distribution.is_chief(strategy), batches.shown()
+    chief = distribution.is_chief(strategy)
+    if chief:
+        shown = excerpt.liveliest(batches.validation, batches.config, batches.reader)
     crops = f"{counted(batches.config.batch_size, 'crop')} of {batches.seconds:.3g} s"
     whole = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
     print(f"training: {whole}, each with {crops}", flush=True)
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
-        board = TensorBoard(str(checkpoint.workdir / "tensorboard"), shown, epoch, note)
         # The guard comes first, so that nothing it refuses is saved.
-        return [FiniteGuard(), checkpoint, *([board, progress] if chief else [])]
+        found = [FiniteGuard(), checkpoint]
+        if chief:
+            logs = str(checkpoint.workdir / "tensorboard")
+            found += [TensorBoard(logs, shown, epoch, note), progress]
+        return found
 
     several = distribution.is_multiworker(strategy)
     with contextlib.closing(Progress(batches.config.model.stems, epochs, steps, step)) as progress:

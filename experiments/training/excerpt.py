@@ -1,0 +1,37 @@
+"""The excerpt of the validation that TensorBoard shows."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from data_pipeline import dataset
+from data_pipeline.numpy_reader import MakeReader
+from data_pipeline.tracks import Segment
+from sccunet.config import Config
+
+_SECONDS = 6.0
+_LOOKED_AT = 32
+
+
+def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -> np.ndarray:
+    """Returns the excerpt in which the quietest stem is loudest, of a few evenly spread ones.
+
+    Elsewhere a stem may be silent.
+
+    Args:
+      segments: of the validation, each at least one patch long.
+      config: the run's config.
+      reader: reads the segments.
+
+    Returns:
+      float32 [stems, samples]: whole patches, about 6 seconds, or as many as a segment has.
+    """
+    patch = config.model.patch_samples
+    longest = max(segment.frames for segment in segments) // patch
+    patches = max(1, min(round(_SECONDS * config.model.sample_rate / patch), longest))
+    model = dataclasses.replace(config.model, patch_samples=patches * patch)
+    config = dataclasses.replace(config, model=model)
+    crops = dataset.fixed_crops(segments, config, _LOOKED_AT)
+    batches = dataset.fixed_dataset(segments, config, crops, 1, reader).as_numpy_iterator()
+    return max((batch[0] for batch in batches), key=lambda stems: np.square(stems).mean(1).min())

@@ -24,6 +24,9 @@ from sccunet.checks import counted
 _DURATION_SLACK = 0.1
 # Seconds by which timestamps may jump in intact files: in Vorbis, where the block size changes.
 _TIME_SLACK = 0.05
+# Timestamps may be damaged, too: with the silence for gaps, a file has at most so many times the
+# samples that its size suggests, or so many seconds.
+_MOST_GROWTH, _LONGEST_SILENCE = 4, 60
 # Noise may decode to a single frame, but not to this many in a row.
 _NO_NOISE = 10
 # The first MP3 frames may be skipped as a whole, since the coder starts with a delay.
@@ -67,6 +70,7 @@ class _Decoding:
         self.origin = None  # the timestamp of sample 0, in seconds
         self.time = None  # that of the latest frame
         self.count = 0  # samples so far, including silence and padding
+        self.bytes = 0  # of the packets that gave samples
         self.late = []  # samples after the stated end: the coder's padding
         self.head, self.position = b"", None  # how frames begin; where the first one is
         # The first failure since the last frame: damage, or the end of the audio.
@@ -84,7 +88,10 @@ class _Decoding:
                 self.bad, self.row = self.bad + 1, 0
                 self.pending = self.pending or found
                 continue
-            if (self.pending and not self.salvage) or not self._fits(found.frame):
+            if self.pending and not self.salvage:
+                self._note_pending()
+                break
+            if not self._fits(found.frame):
                 break
             try:
                 samples = frame_samples(found.frame)[: found.samples]
@@ -105,8 +112,10 @@ class _Decoding:
             self._note_pending()
             if not self.good:
                 self.head, self.position = found.head, found.position
-            self.good, self.row = self.good + 1, self.row + 1
-            self.is_audio = self.is_audio or self.row >= _NO_NOISE
+            self.good, self.row, self.bytes = self.good + 1, self.row + 1, self.bytes + found.size
+            # The second condition limits the memory that is held meanwhile.
+            audio = self.row >= _NO_NOISE or self.good >= self.bad + _NO_NOISE
+            self.is_audio = self.is_audio or audio
             yield from self._up_to_end(samples)
         if self.pending and self._lost_at_end(self.pending):
             self._note_pending()
@@ -197,13 +206,20 @@ class _Decoding:
         after_error = self.pending is not None
         jump = self.counts and gap > _TIME_SLACK * self.rate
         known = self.kind == "flac" or after_error or jump
-        if not known or not 0 < gap <= (self.limit + _DURATION_SLACK) * self.rate - self.count:
+        if not known or not 0 < gap <= self._room():
             return 0
         if self.salvage:
             self._note_damage()
             self.lost += gap
             self.count += gap
         return gap
+
+    def _room(self) -> float:
+        """Number of samples that may be missing here at most."""
+        decoded = self.count - self.lost
+        suggested = decoded / max(self.bytes, 1) * self.container.size
+        most = max(_MOST_GROWTH * suggested, _LONGEST_SILENCE * self.rate)
+        return min((self.limit + _DURATION_SLACK) * self.rate, most) - self.count
 
     def _up_to_end(self, samples: np.ndarray) -> Iterator[np.ndarray]:
         """Yields the part of a frame before the stated end, or all if the stated end is wrong."""

@@ -3,6 +3,7 @@
 PyAV is imported only where it is used, so that programs show their flags at once.
 """
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator
 from typing import Any
@@ -29,6 +30,7 @@ class Frame:
       time: its timestamp, in seconds, or None.
       head: the first bytes of its packet, or nothing if it is not the first frame of its packet.
       position: of its packet in the file, in bytes, or None.
+      size: of its packet, in bytes; 0 if it is not the first frame of its packet.
       chained: whether a further part of a chained Ogg file begins here.
     """
 
@@ -37,6 +39,7 @@ class Frame:
     time: float | None
     head: bytes
     position: int | None
+    size: int
     chained: bool
 
 
@@ -65,21 +68,23 @@ def frames(container: Any, stream: Any) -> Iterator[Frame | Failure]:
     errors = (av.error.FFmpegError, OSError)
     first, chained = True, False
     try:
-        for packet in container.demux(stream):
+        for packet in _packets(container, stream):
             if kind == "ogg" and not first and _begins_part(packet, context.name):
                 # Else the second part overlaps with the first, and is wrong for a while.
                 context.flush_buffers()
                 chained = True
                 vorbis = vorbis and _OggVorbis(chained=True)
             first = False
-            head, count = bytes(packet)[:_HEAD], 0
+            head, count = bytes(memoryview(packet)[:_HEAD]), 0
             try:
                 for frame in packet.decode():
                     count += 1
                     samples = vorbis.kept(packet, frame) if vorbis else frame.samples
                     if samples:
                         start = head if count == 1 else b""
-                        yield Frame(frame, samples, _time(frame), start, packet.pos, chained)
+                        size = packet.size if count == 1 else 0
+                        time = _time(frame)
+                        yield Frame(frame, samples, time, start, packet.pos, size, chained)
                         chained = False
             except errors as error:
                 yield Failure(error.strerror, head if kind in BARE else None)
@@ -88,6 +93,12 @@ def frames(container: Any, stream: Any) -> Iterator[Frame | Failure]:
                     yield Failure("incomplete frame", head)
     except errors as error:
         yield Failure(error.strerror, b"")
+
+
+def _packets(container: Any, stream: Any) -> Iterator[Any]:
+    """Yields a stream's packets. PyAV ends with IndexError if others begin within the file."""
+    with contextlib.suppress(IndexError):
+        yield from container.demux(stream)
 
 
 def _begins_part(packet: Any, codec: str) -> bool:

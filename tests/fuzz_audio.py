@@ -244,7 +244,9 @@ def decoded(path: Path) -> dict[str, Any]:
                         found["good"] += 1
                 except (av.error.FFmpegError, OSError):
                     found["bad"] += 1
-    except (av.error.FFmpegError, OSError, IndexError, AttributeError):
+    except IndexError:  # no stream, or PyAV's way to end if one begins within the file
+        pass
+    except (av.error.FFmpegError, OSError, AttributeError):
         found["bad"] += 1
     return found
 

@@ -125,7 +125,7 @@ def test_files_without_audio(tmp_path):
         assert str(caught.value) == f"{picture}: found 0 audio streams, expected at least 1"
 
 
-@pytest.mark.parametrize("ending", ["flac", "ogg", "mp4"])
+@pytest.mark.parametrize("ending", ["flac", "ogg", "mp4", "mp3"])
 def test_damage_in_the_middle_is_found(tmp_path, ending):
     path = tmp_path / f"x.{ending}"
     x = np.random.default_rng(0).normal(scale=0.1, size=(3 * 44_100, 2))
@@ -137,14 +137,28 @@ def test_damage_in_the_middle_is_found(tmp_path, ending):
     middle = len(data) // 2
     data[middle : middle + len(data) // 5] = bytes(len(data) // 5)
     path.write_bytes(data)
-    assert audio.probe(path).seconds == pytest.approx(
-        3, abs=0.01
-    )  # the header does not show the damage
+    if ending != "mp3":  # the header does not show the damage
+        assert audio.probe(path).seconds == pytest.approx(3, abs=0.01)
     with pytest.raises(AudioError) as caught:
         audio.read(path)
     message = str(caught.value)
     assert message.startswith(f"{path}: found ")
     assert "audio that cannot be decoded after" in message or "(truncated or damaged)" in message
+
+
+def test_wrong_timestamps_give_little_silence(tmp_path):
+    path = tmp_path / "x.mp4"
+    _encode(path, np.random.default_rng(0).normal(scale=0.1, size=(88_200, 2)), 44_100, "aac")
+    data = bytearray(path.read_bytes().replace(b"edts", b"free"))  # it limits the length, too
+    at = data.index(b"stts") + 16  # the time between two frames
+    data[at : at + 4] = struct.pack(">I", 20 * 44_100)
+    at = data.index(b"mdhd") + 20  # the length
+    data[at : at + 4] = struct.pack(">I", 3_600 * 44_100)
+    path.write_bytes(data)
+    info, found, message = salvage(path)
+    assert info.seconds > 1_000
+    assert 2 * 44_100 < len(found) < 70 * 44_100
+    assert "are silent" in message
 
 
 def test_mp4_that_was_cut_short_is_found(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import soundfile
 from audio_files import salvage
 
-from data_pipeline import audio
+from data_pipeline import audio, frames
 from data_pipeline.wav import AudioError
 
 _ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
@@ -120,13 +120,13 @@ def test_wrong_checksums_in_mp3_are_no_damage(tmp_path):
     plain, path = tmp_path / "plain.mp3", tmp_path / "x.mp3"
     encode(plain, sine, 48_000, "libmp3lame", b="320k", reservoir="0")
     with av.open(str(plain)) as file:
-        frames = [bytes(packet) for packet in file.demux() if packet.size]
-    plain.write_bytes(b"".join(frames))
+        whole = [bytes(packet) for packet in file.demux() if packet.size]
+    plain.write_bytes(b"".join(whole))
     # The bit for a checksum, a wrong one, and two bytes less of the stuffing at the frame's end.
     path.write_bytes(
         b"".join(
             frame[:1] + bytes([frame[1] & 0xFE]) + frame[2:4] + b"\x12\x34" + frame[4:-2]
-            for frame in frames
+            for frame in whole
         )
     )
     _, found, message = salvage(path)
@@ -188,3 +188,24 @@ def test_damage_in_a_later_part_of_a_chained_file_keeps_its_place(tmp_path):
     assert 300_000 < np.flatnonzero(lost).min() < np.flatnonzero(lost).max() < 400_000
     np.testing.assert_allclose(found[-150_000:], expected[-150_000:], atol=1e-5)
     assert "are silent" in message
+
+
+def test_streams_that_begin_within_the_file_are_no_damage(tmp_path):
+    path = tmp_path / "x.ts"
+    encode(path, _noise(48_000), 48_000, "aac")
+    expected = audio.read(path)[0]
+
+    class Container:
+        """As PyAV's, which ends so if a stream begins too late to be known from the start."""
+
+        def __init__(self, real):
+            self.format, self.demuxed = real.format, real.demux
+
+        def demux(self, stream):
+            yield from self.demuxed(stream)
+            raise IndexError("list index out of range")
+
+    with av.open(str(path)) as file:
+        found = list(frames.frames(Container(file), file.streams.audio[0]))
+    assert all(isinstance(each, frames.Frame) for each in found)
+    assert sum(each.samples for each in found) == len(expected)

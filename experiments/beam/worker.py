@@ -86,7 +86,8 @@ def do(
     record, stop = Path(records) / str(number), Path(records) / STOP
     if record.exists() or stop.exists():  # runners may send a unit twice
         return
-    _write_record(record.with_suffix(BEGUN), "")
+    with contextlib.suppress(OSError):
+        record.with_suffix(BEGUN).touch()
     try:
         loaded = load() if load else None
     except UserError as error:

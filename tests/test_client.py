@@ -359,8 +359,9 @@ def _extensible(wav):
         lambda wav: wav + _ODD,
         _extensible,
         lambda wav: wav[:4] + b"\xff" * 4 + wav[8:40] + b"\xff" * 4 + wav[44:],
+        lambda wav: wav[:4] + b"\x24\xf0\xff\x7f" + wav[8:40] + b"\0\xf0\xff\x7f" + wav[44:],
     ],
-    ids=["plain", "chunk before", "chunk behind", "extensible", "unknown length"],
+    ids=["plain", "chunk before", "chunk behind", "extensible", "unknown length", "SoX's"],
 )
 def test_all_16_bit_wavs_are_sent_as_plain_ones_with_the_same_samples(tmp_path, other):
     wav = _wav(501, 3)

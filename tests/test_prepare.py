@@ -53,7 +53,7 @@ def _make(tmp_path, name: str, x: np.ndarray | bytes, rate: int = 44_100, **opti
     if isinstance(x, bytes):
         path.write_bytes(x)
     else:
-        soundfile.write(path, x, rate, **options)
+        soundfile.write(os.fsencode(path), x, rate, **options)
     return path
 
 
@@ -395,8 +395,9 @@ def test_what_only_decoding_finds(tmp_path, make):
 
 def test_tracks_that_fail_do_not_stop_the_others(in_threads, tmp_path, monkeypatch):
     message = _bad_nan(tmp_path)
-    for name in ("a", "odd", "z"):
-        _make(tmp_path, f"{name}/x.wav", _noise(0.2))
+    good = ["a", "lat\udce9"]  # a name that is not UTF-8
+    for name in (*good, "odd"):
+        _make(tmp_path, f"{name}/{name}.flac", _noise(0.2))
 
     def prepare(target, *how):
         if target.endswith("odd"):
@@ -406,9 +407,9 @@ def test_tracks_that_fail_do_not_stop_the_others(in_threads, tmp_path, monkeypat
     monkeypatch.setattr(run, "prepare_track", prepare)
     out = tmp_path / "out" / "train"
     assert _refusal(tmp_path, jobs=1) == f"{message}\n{out}/odd: MemoryError: no"
-    assert sorted(os.listdir(out)) == ["a", "z"]
-    for name in ("a", "z"):
-        assert wav_info(out / name / "x.wav").frames == 8_820
+    assert sorted(os.listdir(out)) == good
+    for name in good:
+        assert wav_info(out / name / f"{name}.wav").frames == 8_820
 
 
 def test_no_input(tmp_path):

@@ -77,6 +77,8 @@ _ODD = {
     "a patch.wav": (44_100, 1, "FLOAT", 8192),
     "größe — 音楽 ♫.wav": (44_100, 2, "PCM_16", 5000),
     " spaces  and 'quotes' \"here\".wav": (44_100, 1, "PCM_16", 5000),
+    "not UTF-8 \udce9.wav": (44_100, 1, "PCM_16", 5000),
+    "nor \udcff.flac": (44_100, 1, "PCM_16", 5000),
     "-dash.wav": (44_100, 1, "PCM_16", 5000),
     "many.dots.in.it.wav": (44_100, 1, "PCM_16", 5000),
     "UPPER.WAV": (44_100, 1, "PCM_16", 5000),
@@ -103,6 +105,7 @@ _BAD = (  # "hidden.wav" has its own test
     "missing.wav",
     "64-bit integers.wav",
     "new\nline.wav",
+    "text \udce9.wav",
 )
 
 
@@ -129,10 +132,11 @@ def _encode_aac(path, samples, with_video):
 
 @pytest.mark.slow
 def test_odd_files_give_the_same_as_the_python_interface(program, run, separator, tmp_path):
-    songs, out = tmp_path / "songs", tmp_path / "out"
+    songs, out = tmp_path / "songs", tmp_path / "not UTF-8 \udce9"
     songs.mkdir()
     for i, (name, (rate, channels, subtype, samples)) in enumerate(_ODD.items()):
-        soundfile.write(songs / name, _noise(samples, channels, i), rate, subtype=subtype)
+        path = os.fsencode(songs / name)
+        soundfile.write(path, _noise(samples, channels, i), rate, subtype=subtype)
     for name in _CODED:
         _encode_aac(songs / name, _noise(30_000), with_video=name.endswith("mp4"))
     (songs / "cover.jpg").write_bytes(b"no audio")
@@ -162,7 +166,7 @@ def _make_bad(path):
     """Makes a bad file; its name says what is wrong."""
     whole = path.parent.parent / "whole.wav"
     soundfile.write(whole, _noise(9000), 44_100)
-    kind = path.stem.rstrip(" 1234")
+    kind = path.stem.rstrip(" 1234\udce9")
     if kind == "zero bytes":
         path.write_bytes(b"")
     elif kind == "header alone":

@@ -186,7 +186,8 @@ def test_ctrl_c_waits_for_the_program_that_was_started(tmp_path):
     )
     code = f"""
 from experiments import cli
-import os, sys
+import os, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a shell's background jobs
 os.environ["PYTHONPATH"] = {str(tmp_path)!r}
 cli.run_program("slow")
 """

@@ -334,7 +334,8 @@ def test_ctrl_c_and_sigterm_save_within_an_epoch_and_the_run_continues(
 
 def test_ctrl_c_before_the_first_step(data_dir, tmp_path, monkeypatch, capsys):
     """In the pass over the data, for example; handlers are as before then."""
-    before = signal.getsignal(signal.SIGINT)
+    # Ignored in a shell's background jobs.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(
         volumes, "training_volumes", lambda *_: os.kill(os.getpid(), signal.SIGINT) or time.sleep(9)
     )
@@ -342,7 +343,7 @@ def test_ctrl_c_before_the_first_step(data_dir, tmp_path, monkeypatch, capsys):
         _train(data_dir, tmp_path / "run")
     told = capsys.readouterr().err
     assert f"stopped before the first step; run again to continue: {tmp_path / 'run'}\n" in told
-    assert signal.getsignal(signal.SIGINT) == before
+    assert signal.signal(signal.SIGINT, before) == signal.default_int_handler
 
 
 # Other tracks and weights.

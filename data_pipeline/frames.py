@@ -68,7 +68,7 @@ def frames(container: Any, stream: Any) -> Iterator[Frame | Failure]:
     errors = (av.error.FFmpegError, OSError)
     first, chained = True, False
     try:
-        for packet in _packets(container, stream):
+        for packet, following in _with_next(_packets(container, stream)):
             if kind == "ogg" and not first and _begins_part(packet, context.name):
                 # Else the second part overlaps with the first, and is wrong for a while.
                 context.flush_buffers()
@@ -79,7 +79,10 @@ def frames(container: Any, stream: Any) -> Iterator[Frame | Failure]:
             try:
                 for frame in packet.decode():
                     count += 1
-                    samples = vorbis.kept(packet, frame) if vorbis else frame.samples
+                    samples = frame.samples
+                    if vorbis:
+                        ends = not following.size or _begins_part(following, context.name)
+                        samples = vorbis.kept(packet, frame, ends)
                     if samples:
                         start = head if count == 1 else b""
                         size = packet.size if count == 1 else 0
@@ -99,6 +102,25 @@ def _packets(container: Any, stream: Any) -> Iterator[Any]:
     """Yields a stream's packets. PyAV ends with IndexError if others begin within the file."""
     with contextlib.suppress(IndexError):
         yield from container.demux(stream)
+
+
+def _with_next(packets: Iterator[Any]) -> Iterator[tuple[Any, Any]]:
+    """Yields each packet with the next one. The last packet, which flushes the decoder, is empty.
+
+    An error of `packets` comes after the packet before it.
+    """
+    before = failure = None
+    try:
+        for packet in packets:
+            if before is not None:
+                yield before, packet
+            before = packet
+    except Exception as error:
+        failure = error
+    if before is not None:
+        yield before, before
+    if failure:
+        raise failure
 
 
 def _begins_part(packet: Any, codec: str) -> bool:
@@ -128,7 +150,8 @@ class _OggVorbis:
         self.one_page = True  # so far
         self.expected = 0  # the timestamp of the next packet
 
-    def kept(self, packet: Any, frame: Any) -> int:
+    def kept(self, packet: Any, frame: Any, ends: bool) -> int:
+        """Returns the number of a frame's samples; `ends` tells whether a part ends with it."""
         first = self.overlap is None
         if first:
             self.overlap = frame.samples
@@ -142,6 +165,8 @@ class _OggVorbis:
         self.expected = packet.pts + duration if packet.pts is not None else None
         if first:
             return 0
+        if not ends:  # durations within a part are sometimes too short
+            return frame.samples
         if duration < frame.samples and self.one_page:
             duration += self.overlap
         return min(max(duration, 0), frame.samples)

@@ -209,3 +209,13 @@ def test_streams_that_begin_within_the_file_are_no_damage(tmp_path):
         found = list(frames.frames(Container(file), file.streams.audio[0]))
     assert all(isinstance(each, frames.Frame) for each in found)
     assert sum(each.samples for each in found) == len(expected)
+
+
+def test_vorbis_with_blocks_of_both_lengths(tmp_path):
+    """FFmpeg's libraries state wrong durations where the lengths change."""
+    samples = 0.03 * np.sin(2 * np.pi * 220 / 44_100 * np.arange(44_100))
+    samples[::3000] = 0.5  # clicks
+    soundfile.write(tmp_path / "x.ogg", samples, 44_100, format="OGG", subtype="VORBIS")
+    expected, _ = soundfile.read(tmp_path / "x.ogg", dtype="float32", always_2d=True)
+    found, _ = audio.read(tmp_path / "x.ogg")
+    np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -363,15 +363,17 @@ def test_an_error_that_stops_every_unit_is_reported_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         pipeline.run(plan)
     assert str(caught.value).startswith(f"{missing}: found no such folder, expected")
-    for option, message in (
-        ("--runner=NoRunner", "Beam's flags: Unexpected pipeline runner: NoRunner."),
+    for option, workers, message in (
+        ("--runner=NoRunner", None, "Beam's flags: Unexpected pipeline runner: NoRunner."),
+        ("--runner=FlinkRunner", 2, "--workers: given, expected none beside --runner=FlinkRunner"),
         (
             "--direct_num_workers=two",
+            None,
             "Beam's flags: argument --direct_num_workers: invalid int value: 'two'",
         ),
     ):
         with pytest.raises(ConfigError) as caught:
-            pipeline.run(plan, [option])
+            pipeline.run(plan, [option], workers)
         assert str(caught.value).startswith(message)
         assert _left(out) == []
 

@@ -83,18 +83,18 @@ def run(plan: Plan, beam_flags: Sequence[str] = (), workers: int | None = None) 
     Args:
       plan: what is left to do.
       beam_flags: flags of Apache Beam; without a --runner, the workers are local processes.
-      workers: number of workers; None: the plan's.
+      workers: number of local processes; None: the plan's.
 
     Raises:
-      ConfigError: for flags that Beam refuses, if `plan.load` fails, or if another catalogue is
-        running in the same folder.
+      ConfigError: for flags that Beam refuses, for `workers` beside another runner, if `plan.load`
+        fails, or if another catalogue is running in the same folder.
     """
     outcome = Outcome(0, plan.skipped, list(plan.failed), [])
     if not plan.units:
         return outcome
     with _empty_records(plan.output_dir) as records:
         with _progress(records, len(plan.units)):
-            _run_pipeline(plan, records, beam_flags, min(workers or plan.workers, len(plan.units)))
+            _run_pipeline(plan, records, beam_flags, workers)
         if (records / worker.STOP).exists():
             raise ConfigError((records / worker.STOP).read_text(errors="surrogateescape"))
         for number, name in enumerate(plan.units):
@@ -158,7 +158,8 @@ def _ended(records: Path) -> int:
     return sum(name.isdigit() for name in os.listdir(records))
 
 
-def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers: int) -> None:
+def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], wanted: int | None) -> None:
+    workers = min(wanted or plan.workers, len(plan.units))
     with without_warnings():
         import apache_beam as beam
         from apache_beam.options import pipeline_options
@@ -184,6 +185,10 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], workers:
             code = _WORKER.format(launcher=os.getpid())
             command = f"trap '' INT; exec {shlex.quote(sys.executable)} -c {shlex.quote(code)}"
             runner = FnApiRunner(SubprocessSDKEnvironment.from_command_string(command))
+        elif wanted:
+            raise ConfigError(
+                f"--workers: given, expected none beside --runner={runner}, which has its own"
+            )
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:

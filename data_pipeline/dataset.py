@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
-from data_pipeline.numpy_reader import MakeReader, numpy_reader
+from data_pipeline.mmap_reader import MakeReader, mmap_reader
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 
@@ -24,7 +24,7 @@ def training_dataset(
     segments: Sequence[Segment],
     config: Config,
     first_step: int = 0,
-    reader: MakeReader = numpy_reader,
+    reader: MakeReader = mmap_reader,
     stereo: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:
@@ -65,7 +65,7 @@ def training_batch(
       Waveforms, float32 [batch, stems, patch_samples], and for each crop and file the path and the
       first sample.
     """
-    stems = _Stems(segments, config, numpy_reader, stereo=False)
+    stems = _Stems(segments, config, mmap_reader, stereo=False)
     ((numbers, *places),) = _training_places(segments, config, stems, step).take(1)
     index, start = places[0].numpy(), places[1].numpy()  # [batch, files]
     origins = [
@@ -157,7 +157,7 @@ def fixed_dataset(
     config: Config,
     crops: Sequence[tuple[int, int]],
     batch_size: int,
-    reader: MakeReader = numpy_reader,
+    reader: MakeReader = mmap_reader,
     stereo: bool = False,
     context: tf.distribute.InputContext | None = None,
 ) -> tf.data.Dataset:

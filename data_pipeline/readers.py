@@ -1,10 +1,10 @@
 """Readers of crops of WAV files in a tf.data graph, by name.
 
-NumPy is the default. It is several times faster (results/benchmark) and works with every TensorFlow
-version. It needs one Python call per batch, whose reads and loops let other threads run.
+Memory maps are the default. They are several times faster (results/benchmark) and work with every
+TensorFlow version; they make one Python call per batch, whose NumPy loops let other threads run.
 tensorflow-io runs in the graph without Python. A reader reads only the crop's bytes.
 
-To add a reader, write a module beside `numpy_reader` and name it here.
+To add a reader, write a module beside `mmap_reader` and name it here.
 """
 
 import contextlib
@@ -17,10 +17,10 @@ from sccunet.config import ConfigError
 if TYPE_CHECKING:  # so that programs show the readers' names at once
     import tensorflow as tf
 
-    from data_pipeline.numpy_reader import MakeReader
+    from data_pipeline.mmap_reader import MakeReader
     from data_pipeline.wav import AudioError
 
-READERS = ("numpy", "tfio")
+READERS = ("mmap", "tfio")
 
 
 def reader_named(name: str) -> "MakeReader":
@@ -32,10 +32,10 @@ def reader_named(name: str) -> "MakeReader":
     Raises:
       ConfigError: if the name is unknown, or a package that the reader needs is not installed.
     """
-    if name == "numpy":
-        from data_pipeline.numpy_reader import numpy_reader
+    if name == "mmap":
+        from data_pipeline.mmap_reader import mmap_reader
 
-        return numpy_reader
+        return mmap_reader
     if name == "tfio":
         from data_pipeline import tfio_reader
 

@@ -1,7 +1,7 @@
 """Reads crops of WAV files with tensorflow-io, in the graph, without Python.
 
 The ops of its last release load with TensorFlow 2.16 and 2.17 only. They silently misread some
-encodings and headers; NumPy reads those files.
+encodings and headers; memory maps read those files.
 """
 
 import os
@@ -11,7 +11,7 @@ from functools import cache
 import tensorflow as tf
 
 from data_pipeline.augment import MEAN
-from data_pipeline.numpy_reader import Reader, numpy_reader
+from data_pipeline.mmap_reader import Reader, mmap_reader
 from data_pipeline.wav_header import WavInfo
 from sccunet.config import ConfigError
 
@@ -39,18 +39,18 @@ def check_available() -> None:
         raise ConfigError(
             f"--reader=tfio: found TensorFlow {tf.__version__} without a tensorflow-io that loads,"
             " expected TensorFlow 2.17 (Python 3.11 or 3.12) with"
-            " pip install 'tensorflow==2.17.*' tensorflow-io==0.37.1, or --reader=numpy"
+            " pip install 'tensorflow==2.17.*' tensorflow-io==0.37.1, or --reader=mmap"
         )
 
 
 def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
     """Makes a reader of crops of `samples` samples with tensorflow-io, without Python.
 
-    `numpy_reader` reads files with an encoding or a header that tensorflow-io misreads.
+    `mmap_reader` reads files with an encoding or a header that tensorflow-io misreads.
     """
     import tensorflow_io as tfio
 
-    others = numpy_reader(files, samples)
+    maps = mmap_reader(files, samples)
     # An opened file belongs to the graph's node, not to the call (tensorflow/io issues 1647 and
     # 1764): without this lock, parallel calls of a map read from each other's files.
     lock = tf.CriticalSection()
@@ -58,7 +58,7 @@ def tfio_reader(files: Sequence[WavInfo], samples: int) -> Reader:
     def branch(dtype: tf.DType | None):
         """Returns a function: index [], start [], channels [taken], gain [] -> [taken, samples]."""
         if dtype is None:
-            return lambda *place: others(*(part[None] for part in place))[0]
+            return lambda *place: maps(*(part[None] for part in place))[0]
 
         def read(index, start, channels, gain):
             def open_and_read():

@@ -72,9 +72,9 @@ if __name__ == "__main__":
     _TPU = flags.DEFINE_string("tpu", None, "Name or address of a TPU; local on a TPU VM.")
     _READER = flags.DEFINE_enum(
         "reader",
-        "numpy",
+        "mmap",
         READERS,
-        "Reader of WAV files. numpy: NumPy. tfio: tensorflow-io, which needs TensorFlow 2.17"
+        "Reader of WAV files. mmap: memory maps. tfio: tensorflow-io, which needs TensorFlow 2.17"
         " and runs in the graph without Python. Both give the same samples.",
     )
     _DETERMINISTIC = flags.DEFINE_boolean(

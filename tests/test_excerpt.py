@@ -3,7 +3,7 @@
 import numpy as np
 
 from data_pipeline.audio import write_wav
-from data_pipeline.numpy_reader import numpy_reader
+from data_pipeline.mmap_reader import mmap_reader
 from data_pipeline.tracks import Segment, find_tracks
 from experiments.training import excerpt
 from sccunet.config import Config, ModelConfig
@@ -26,11 +26,11 @@ def _segments(folder, seconds):
 
 def test_six_seconds_in_which_every_stem_sounds(tmp_path):
     segments = _segments(tmp_path, {"a": 7, "b": 40})
-    found = excerpt.liveliest(segments, Config(model=_MODEL), numpy_reader)
+    found = excerpt.liveliest(segments, Config(model=_MODEL), mmap_reader)
     assert found.shape == (2, 6 * RATE)
     assert (found.std(axis=1) > 0.09).all()
 
 
 def test_as_much_as_there_is(tmp_path):
-    found = excerpt.liveliest(_segments(tmp_path, {"a": 5}), Config(model=_MODEL), numpy_reader)
+    found = excerpt.liveliest(_segments(tmp_path, {"a": 5}), Config(model=_MODEL), mmap_reader)
     assert found.shape == (2, 4 * RATE)  # whole patches

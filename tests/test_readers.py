@@ -1,5 +1,6 @@
 """Both readers against soundfile and against each other."""
 
+import functools
 import os
 import resource
 import struct
@@ -9,7 +10,7 @@ import pytest
 import soundfile
 import tensorflow as tf
 
-from data_pipeline import numpy_reader, readers, tfio_reader
+from data_pipeline import mmap_reader, readers, tfio_reader
 from data_pipeline.augment import MEAN
 from data_pipeline.errors import AudioError
 from data_pipeline.wav import wav_info
@@ -83,26 +84,26 @@ def _check(reader, infos, channels, expected, rtol=0.0, atol=0.0, gain=1.0):
         )
 
 
-def test_numpy_equals_soundfile(infos, monkeypatch):
-    monkeypatch.setattr(numpy_reader, "_BLOCK", 1_000)  # several in a crop, the last one shorter
-    reader = numpy_reader.numpy_reader(infos, _CROP)
+def test_memory_map_equals_soundfile(infos, monkeypatch):
+    monkeypatch.setattr(mmap_reader, "_BLOCK", 1_000)  # several in a crop, the last one shorter
+    reader = mmap_reader.mmap_reader(infos, _CROP)
     _check(reader, infos, [0], lambda truth: truth[:, :1])
     _check(reader, infos, [MEAN], lambda x: x.mean(1, np.float32)[:, None], 1e-7, 1e-7)
     _check(reader, infos, [0, 0], lambda x: 1.7 * x[:, [0, 0]], rtol=2e-7, gain=1.7)
     several = [info for info in infos if info.channels > 1]
-    _check(numpy_reader.numpy_reader(several, _CROP), several, [1, 0], lambda x: x[:, [1, 0]])
+    _check(mmap_reader.mmap_reader(several, _CROP), several, [1, 0], lambda x: x[:, [1, 0]])
     three = [info for info in infos if info.channels == 3]
-    _check(numpy_reader.numpy_reader(three, _CROP), three, [0, 1, 2], lambda x: x)
+    _check(mmap_reader.mmap_reader(three, _CROP), three, [0, 1, 2], lambda x: x)
 
 
 @each_other_reader
-def test_numpy_and_others_are_identical(infos, name):
+def test_memory_map_and_others_are_identical(infos, name):
     for channels, least in (([MEAN], 1), ([0], 1), ([0, 1], 2)):
         files = [info for info in infos if least <= info.channels <= 2]
         assert all(info.plain for info in files)
         ours, theirs = (
             _crops(readers.reader_named(each)(files, _CROP), _places(files, channels))
-            for each in ("numpy", name)
+            for each in ("mmap", name)
         )
         np.testing.assert_array_equal(theirs, ours)
 
@@ -149,29 +150,44 @@ def test_headers_that_only_our_parser_reads(tmp_path, name):
         np.testing.assert_array_equal(crop, _truth(info, 10_000 + i))
 
 
+@pytest.fixture
+def few_descriptors():
+    """Lets this process open few files; returns how many."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    few = 2 * len(os.listdir("/proc/self/fd")) + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (few, hard))
+    yield few
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @each_reader
-def test_more_files_than_a_process_may_open(tmp_path, name):
+def test_more_files_than_a_process_may_open(tmp_path, monkeypatch, few_descriptors, name):
+    make = functools.lru_cache(mmap_reader._most_maps())
+    monkeypatch.setattr(mmap_reader, "_mapped", make(mmap_reader._mapped.__wrapped__))
     info = _write(tmp_path / "0.wav", "PCM_16", 1)
-    paths = [tmp_path / f"{i}.wav" for i in range(200)]
+    paths = [tmp_path / f"{i}.wav" for i in range(few_descriptors + 50)]
     for path in paths[1:]:
         os.link(paths[0], path)
     reader = readers.reader_named(name)([wav_info(path) for path in paths], _CROP)
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = len(os.listdir("/proc/self/fd")) + 50
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-    try:
-        crops = _crops(reader, [(i, i, [0], 1.0) for i in range(len(paths))])
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    crops = _crops(reader, [(i, i, [0], 1.0) for i in range(len(paths))])
     truth = soundfile.read(info.path, dtype="float32", always_2d=True)[0]
     for start, crop in enumerate(crops):
         np.testing.assert_array_equal(crop, truth[start : start + _CROP])
 
 
+def test_a_file_that_is_replaced_is_mapped_again(tmp_path):
+    path = tmp_path / "a.wav"
+    for value in (1, 2):
+        soundfile.write(tmp_path / "new.wav", np.full(_CROP, value, np.int16), 44_100)
+        os.replace(tmp_path / "new.wav", path)
+        crop = _read(mmap_reader.mmap_reader([wav_info(path)], _CROP), 0, 0, [0])
+        np.testing.assert_array_equal(crop, value / 2**15)
+
+
 def test_crops_stay_unchanged_when_others_are_read(tmp_path):
     """Arrays that became tensors without a copy are not used again."""
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
-    reader = numpy_reader.numpy_reader([info], _CROP)
+    reader = mmap_reader.mmap_reader([info], _CROP)
     starts = range(0, _FRAMES - _CROP, 1000)
     stream = tf.data.Dataset.from_tensor_slices(np.array(starts, np.int64)).map(
         lambda start: reader(
@@ -186,7 +202,7 @@ def test_crops_stay_unchanged_when_others_are_read(tmp_path):
 
 
 def test_readers_by_name(monkeypatch):
-    assert readers.reader_named("numpy") is numpy_reader.numpy_reader
+    assert readers.reader_named("mmap") is mmap_reader.mmap_reader
     with pytest.raises(ConfigError) as caught:
         readers.reader_named("scipy")
     names = ", ".join(readers.READERS)
@@ -197,13 +213,13 @@ def test_readers_by_name(monkeypatch):
     assert str(caught.value) == (
         f"--reader=tfio: found TensorFlow {tf.__version__} without a tensorflow-io that loads,"
         " expected TensorFlow 2.17 (Python 3.11 or 3.12) with"
-        " pip install 'tensorflow==2.17.*' tensorflow-io==0.37.1, or --reader=numpy"
+        " pip install 'tensorflow==2.17.*' tensorflow-io==0.37.1, or --reader=mmap"
     )
 
 
 def test_memory_of_released_crops_is_used_again(tmp_path):
     info = _write(tmp_path / "a.wav", "PCM_16", 2)
-    reader = numpy_reader.numpy_reader([info], _CROP)
+    reader = mmap_reader.mmap_reader([info], _CROP)
     stream = tf.data.Dataset.range(100).map(
         lambda start: reader(
             tf.zeros([1], tf.int64), start[None], tf.constant([[0, 1]]), tf.ones([1])
@@ -212,7 +228,7 @@ def test_memory_of_released_crops_is_used_again(tmp_path):
     )
     addresses = [crop.numpy().ctypes.data for crop in stream.prefetch(2)]
     assert len(set(addresses)) < 20
-    assert len(numpy_reader._memories) < 20
+    assert len(mmap_reader._memories) < 20
 
 
 @pytest.mark.parametrize(
@@ -229,7 +245,7 @@ def test_a_file_that_vanishes_or_is_cut_short_is_named(tmp_path, spoil, reason):
     _write(tmp_path / "a.wav", "PCM_16", 2)
     path = tmp_path / os.fsdecode(b"lat\xe9.wav")  # not UTF-8
     info = wav_info((tmp_path / "a.wav").rename(path))
-    reader = numpy_reader.numpy_reader([info], _CROP)
+    reader = mmap_reader.mmap_reader([info], _CROP)
     for start in (0, _FRAMES - _CROP):
         _read(reader, 0, start, [0])
     spoil(path)

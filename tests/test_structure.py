@@ -105,7 +105,7 @@ def test_the_tree_is_read_as_python_does():
     assert {"experiments.train", "experiments.benchmarks.worker"} <= programs()
     assert "experiments.configs.__main__" in programs()
     assert "experiments.configs" not in programs()
-    assert {"sccunet.unet", "sccunet.files", "data_pipeline.numpy_reader"} <= main_path()
+    assert {"sccunet.unet", "sccunet.files", "data_pipeline.mmap_reader"} <= main_path()
     assert not {"experiments.benchmark", "experiments.command"} & main_path()
     assert "sccunet.unet" in imports("experiments.benchmarks.models")  # sccunet.build_model
     assert "sccunet.unet" not in imports_at_once("experiments.benchmarks.models")

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 from kill_training import CHANGES, EPOCHS, STEPS, arrays, differences, flags, kill
 
-from data_pipeline import dataset, numpy_reader, readers, splits, tracks, volumes
+from data_pipeline import dataset, mmap_reader, readers, splits, tracks, volumes
 from data_pipeline.wav import AudioError, read_wav
 from experiments.training import fit as training_fit
 from experiments.training import run
@@ -189,7 +189,7 @@ def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, ca
 
     def reader_named(name):
         asked.append(name)
-        return lambda files, samples: opened.append(1) or numpy_reader.numpy_reader(files, samples)
+        return lambda files, samples: opened.append(1) or mmap_reader.mmap_reader(files, samples)
 
     monkeypatch.setattr(readers, "reader_named", reader_named)
     _train(data_dir, copy, _config(epochs=EPOCHS + 1), reader="tfio")
@@ -657,7 +657,7 @@ def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tm
         (["--config.model.patience=3"], "--config.model.patience: found no such field"),
         (["--strategy=cloud"], "flag --strategy=cloud: value should be one of"),
         (["--strategy=tpu"], "--strategy=tpu: found no TPU 'local' ("),
-        (["--reader=soundfile"], "flag --reader=soundfile: value should be one of <numpy|tfio>"),
+        (["--reader=soundfile"], "flag --reader=soundfile: value should be one of <mmap|tfio>"),
         (["--trakcs=one"], "Unknown command line flag 'trakcs'"),
         (["one"], "found the argument 'one', expected only --flags"),
     ],

@@ -364,11 +364,9 @@ def test_wav_without_any_sample_is_not_salvaged(tmp_path):
 
 
 def test_neither_a_pipe_by_name_nor_a_closed_standard_input(tmp_path, monkeypatch):
-    os.mkfifo(tmp_path / "pipe.wav")
-    descriptor = os.open(tmp_path / "pipe.wav", os.O_RDWR)
+    os.mkfifo(tmp_path / "pipe.wav")  # nobody writes into it: opening it would never end
     with pytest.raises(AudioError, match=r"found a pipe or a device, expected .* or - for a WAV"):
         audio.probe(tmp_path / "pipe.wav")
-    os.close(descriptor)
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(AudioError, match=r"^standard input: found none, expected a WAV file$"):
         audio.probe("-")

@@ -54,7 +54,7 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     stream = training_dataset(
         training_segments(settings, config),
         config,
-        reader=reader_named(settings.get("reader", "numpy")),
+        reader=reader_named(settings.get("reader", "mmap")),
         stereo=settings.get("stereo", False),
     )
     ready()

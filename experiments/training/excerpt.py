@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from data_pipeline import dataset
-from data_pipeline.numpy_reader import MakeReader
+from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 

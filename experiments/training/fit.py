@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 
 from data_pipeline import dataset, readers
-from data_pipeline.numpy_reader import MakeReader
+from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
 from experiments.training import excerpt, records, stopping
 from experiments.training.options import TrainOptions

@@ -28,7 +28,7 @@ class TrainOptions:
     init_from: str | os.PathLike | None = None
     strategy: str = "auto"
     tpu: str | None = None
-    reader: str = "numpy"
+    reader: str = "mmap"
     deterministic: bool = False
     checkpoint_minutes: float | None = None
 

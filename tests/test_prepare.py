@@ -260,7 +260,7 @@ def test_trim_cuts_to_the_shortest_file(in_threads, capsys, tmp_path):
     assert _refusal(tmp_path) == f"{files['b']}: found 0.27 s, expected 0.50 s as in a.wav"
     assert _refusal(tmp_path, trim=9_999) == (
         f"{files['b']}: found 12050 samples, expected 22050 as in {files['a']};"
-        " --trim=10000 would cut both to the shorter"
+        " --trim=10000 or more cuts to the shortest"
     )
     assert _tree(tmp_path / "out") == []
     run.prepare(*_folders(tmp_path), trim=10_000)
@@ -358,7 +358,7 @@ def _bad_length(tmp_path):
     path = _make(tmp_path, "bad/b.flac", _noise(1)[:-1])
     return (
         f"{path}: found 44099 samples, expected 44100 as in {path.with_name('a.flac')};"
-        " --trim=1 would cut both to the shorter"
+        " --trim=1 or more cuts to the shortest"
     )
 
 

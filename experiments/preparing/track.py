@@ -87,7 +87,7 @@ def _write_track(target: str, sources: Sources, sample_rate: int, trim: int) -> 
                 if abs(frames - length) > trim:
                     raise AudioError(
                         f"{what}: found {counted(frames, 'sample')}, expected {length} as in"
-                        f" {other}; --trim={abs(frames - length)} would cut both to the shorter"
+                        f" {other}; --trim={abs(frames - length)} or more cuts to the shortest"
                     )
             lengths[what] = frames
             audio.write_wav(part / f"{stem}.wav", samples, sample_rate)

@@ -68,7 +68,7 @@ def warnings(summary: Mapping[str, Any]) -> list[str]:
         f" {counted(found['scored'], 'scored second')} a reference is below"
         f" {quiet['below_dbfs']:g} dBFS ("
         + ", ".join(f"{stem} in {seconds}" for stem, seconds in found["stems"].items())
-        + "), which lowers this track's scores."
+        + "), where its scores mean little."
         for track, found in quiet["tracks"].items()
     ]
     empty = [

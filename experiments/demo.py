@@ -18,6 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import cli
+from experiments.reports import tables
 from sccunet.checks import counted
 from sccunet.files import read_json, write_whole
 
@@ -163,21 +164,26 @@ def _medians(summaries: dict[str, dict]) -> dict[str, dict[str, dict[str, float]
 
 def report(result: dict, summary: dict) -> str:
     """Returns the figures as a table, and what they mean."""
+    tracks = counted(len(summary["tracks"]), "unseen synthetic track")
     lines = [
         "",
-        f"{counted(len(summary['tracks']), 'unseen synthetic track')}; {summary['metric']}",
+        *tables.wrapped(f"{tracks}; {summary['metric']}"),
         "stem".ljust(10) + "".join(f"{system:^16}" for system in _SYSTEMS),
         " " * 10 + "     SDR     SIR" * len(_SYSTEMS),
     ]
     for stem, scores in result["stems"].items():
         cells = [scores[system][metric] for system in _SYSTEMS for metric in ("sdr", "sir")]
-        row = ("    none" if cell is None else f"{cell:z8.2f}" for cell in cells)
+        row = (f"{tables.decibels(cell, none='none', over='>'):>8}" for cell in cells)
         lines.append(stem.ljust(10) + "".join(row))
     lines += [
-        "mixture: the mixture as every stem; scaled: the mixture times the best constant for each",
-        "stem of each track; irm: the ideal ratio mask, an oracle.",
-        "The model was trained only on synthetic audio, for a few minutes. Its stems of real music",
-        "show that the chain works, not how well the method separates.",
+        *tables.wrapped(
+            "mixture: the mixture as every stem; scaled: the mixture times the best constant for"
+            " each stem of each track; irm: the ideal ratio mask, an oracle."
+        ),
+        *tables.wrapped(
+            "The model was trained only on synthetic audio, for a few minutes. Its stems of real"
+            " music show that the chain works, not how well the method separates."
+        ),
         "",
     ]
     return "\n".join(lines)

@@ -8,9 +8,20 @@ import process
 import pytest
 
 from data_pipeline.wav import wav_info
-from experiments import cli, demo
+from experiments import cli, demo, scoring
 
 _STEMS = {"vocals", "drums", "bass", "other"}
+
+
+def test_figures_fit_a_terminal():
+    scores = {"mixture": -0.001, "scaled": -12.3, "model": 150.0, "irm": None}
+    systems = {system: {"sdr": value, "sir": value} for system, value in scores.items()}
+    summary = {"tracks": ["test/a"], "metric": scoring.MUSEVAL}
+    text = demo.report({"stems": {"vocals": systems}}, summary)
+    assert max(map(len, text.splitlines())) <= 80
+    row = next(line for line in text.splitlines() if line.startswith("vocals"))
+    values = ("0.00", "-12.30", ">100", "none")
+    assert row.split()[1:] == [value for value in values for _ in range(2)]
 
 
 @pytest.mark.slow

@@ -111,6 +111,7 @@ _SMALL = "--config=small_4stems"
 _SOME = f"expected a config file, or one of {', '.join(configs.names())}"
 
 
+@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # of ml_collections
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

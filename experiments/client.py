@@ -49,8 +49,11 @@ def wav_of(path: str | os.PathLike, rate: int) -> bytes:
     Raises:
       AudioError: as `audio.recording`.
     """
-    samples, found = audio.read(path)
-    scaled = np.rint(audio.resample(samples, found, rate) * 32768)
+    with audio.recording(path) as (info, blocks):
+        samples = np.concatenate(list(blocks))
+    if info.choice:
+        cli.warn(f"{path}: {info.choice}")
+    scaled = np.rint(audio.resample(samples, info.sample_rate, rate) * 32768)
     file = io.BytesIO()
     with wave.open(file, "wb") as writer:
         writer.setparams((scaled.shape[1], 2, rate, len(scaled), "NONE", ""))

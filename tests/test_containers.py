@@ -1,5 +1,7 @@
 """Files with several audio streams: which one is read, and that users are told."""
 
+import io
+
 import av
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ from av.stream import Disposition
 
 from data_pipeline import audio
 from data_pipeline.wav import read_wav
+from experiments import client
 from experiments.preparing.inputs import sources_of
 from experiments.preparing.track import prepare_track
 from sccunet.config import Config, ModelConfig
@@ -47,6 +50,16 @@ def test_prepare_reads_the_same_stream_and_says_so(tmp_path):
     warnings = prepare_track(str(tmp_path / "out"), sources_of(str(track)), 44_100)
     assert warnings == [f"{track}/vocals.mka: found 2 audio streams, read number 1 (from 0)"]
     assert (read_wav(tmp_path / "out" / "vocals.wav") == 0.25).all()
+
+
+def test_client_sends_the_same_stream_and_says_so(tmp_path, capsys):
+    path = tmp_path / "x.mka"
+    _write_streams(path, (0.125, 0.25), 1)
+    samples, _ = soundfile.read(io.BytesIO(client.wav_of(path, 44_100)))
+    assert samples.shape == (8_000, 2)
+    assert (samples == 0.25).all()
+    warning = f"warning: {path}: found 2 audio streams, read number 1 (from 0)\n"
+    assert capsys.readouterr().err == warning
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ MakeReader = Callable[[Sequence[WavInfo], int], Reader]
 
 # Encodings that NumPy converts directly from the file: type, and full scale.
 _DIRECT = {"pcm16": ("<i2", 2**15), "pcm32": ("<i4", 2**31), "float32": ("<f4", 1)}
-_BLOCK = 2**15  # samples per channel that are converted at once, in the processor's cache
+_BLOCK = 44_100  # samples per channel that are converted at once, in the processor's cache
 _ALIGNMENT = 64  # bytes; TensorFlow turns an array of this alignment into a tensor without a copy
 
 

@@ -25,8 +25,7 @@ from sccunet.files import file_written_whole
 # Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
 # being the default.
 WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
-# FLAC's own limit, and libsndfile's.
-_MOST_CHANNELS = {"FLAC": 8, "WAV": 1_024}
+_MOST_CHANNELS = {"FLAC": 8, "WAV": 1_024}  # the latter is libsndfile's
 # Encoding -> libsndfile's name for it, and bits per sample.
 _SUBTYPES = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}
 
@@ -93,6 +92,7 @@ def recording(
             if path == "-":
                 raise
             found = _other(path, stream, salvage, stack, error)
+        containers.check_plausible(path, found[0].sample_rate, found[0].channels)
         yield found
 
 
@@ -261,7 +261,7 @@ def audio_writer(
 
 def _reason(error: Exception) -> str:
     """An error of the system or of libsndfile without the name of a file."""
-    text = getattr(error, "strerror", None) or getattr(error, "error_string", None) or str(error)
+    text = getattr(error, "strerror", getattr(error, "error_string", "")) or str(error)
     return text.removeprefix("Error : ").rstrip(".")
 
 

@@ -9,12 +9,15 @@ from typing import Any
 
 from data_pipeline.errors import AudioError, bad_file
 from data_pipeline.wav_header import states_length
+from sccunet.checks import counted
 
 # Containers that state the length of a stream; for others (mp3 above all) FFmpeg guesses.
 _STATES_DURATION = ("wav", "flac", "ogg", "mov,mp4,m4a,3gp,3g2,mj2", "aiff", "au")
 # FFmpeg's libraries look for the last page of an Ogg file, which tells the length, in this many
 # bytes at its end. If there is none, they guess.
 _OGG_END = 1 << 16
+# Sample rates in Hz, and channels, of files that are read: beyond all that is recorded.
+_RATES, _MOST_CHANNELS = (1_000, 10_000_000), 128
 
 
 @contextlib.contextmanager
@@ -72,3 +75,12 @@ def stated_seconds(container: Any, stream: Any) -> float | None:
     if name == "wav" and not states_length(container.name):
         return None
     return float(stream.duration * stream.time_base)
+
+
+def check_plausible(path: str, sample_rate: int, channels: int) -> None:
+    """Refuses what only a damaged header says, and would take hours and all memory to separate."""
+    low, high = _RATES
+    if not low <= sample_rate <= high:
+        raise bad_file(path, f"a sample rate of {sample_rate} Hz", f"{low} to {high} Hz")
+    if channels > _MOST_CHANNELS:
+        raise bad_file(path, counted(channels, "channel"), f"at most {_MOST_CHANNELS}")

@@ -14,7 +14,7 @@ padded bytes, separated by one run of `sccunet separate` with a tiny network. Wh
   and the silence that the program reports. With lossy codecs two frames more or less are allowed,
   since FFmpeg's libraries do not always know the coder's padding; without loss, none.
 
-Files that break a rule are kept. `test_fuzz.py` runs two small rounds.
+Files that break a rule are kept. `test_fuzz.py` runs one round.
 """
 
 import argparse

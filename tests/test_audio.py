@@ -333,3 +333,20 @@ def test_compressed_samples_in_wav(tmp_path, subtype, samples):
     _, found, message = salvage(path)
     assert "truncated or damaged" in message
     np.testing.assert_array_equal(found, truth[: len(found)])
+
+
+@pytest.mark.parametrize(
+    ("ending", "rate", "channels", "message"),
+    [
+        ("wav", 1, 1, "a sample rate of 1 Hz, expected 1000 to 10000000 Hz"),
+        ("wav", 2**31 - 1, 1, "a sample rate of 2147483647 Hz, expected 1000 to 10000000 Hz"),
+        ("aiff", 999, 1, "a sample rate of 999 Hz, expected 1000 to 10000000 Hz"),
+        ("wav", 44_100, 129, "129 channels, expected at most 128"),
+    ],
+)
+def test_what_only_a_damaged_header_says_is_refused(tmp_path, ending, rate, channels, message):
+    path = tmp_path / f"x.{ending}"
+    soundfile.write(path, np.zeros((100, channels)), rate)
+    with pytest.raises(AudioError) as caught:
+        audio.probe(path)
+    assert str(caught.value) == f"{path}: found {message}"

@@ -30,9 +30,9 @@ each_reader = pytest.mark.parametrize("name", _MARKED)
 each_other_reader = pytest.mark.parametrize("name", _MARKED[1:])
 
 
-def _write(path, subtype, channels):
+def _write(path, subtype, channels, endian="FILE"):
     signal = np.random.default_rng(channels).uniform(-1, 1, (_FRAMES, channels))
-    soundfile.write(path, signal, 44_100, subtype)
+    soundfile.write(path, signal, 44_100, subtype, endian)
     return wav_info(path)
 
 
@@ -144,8 +144,9 @@ def test_headers_that_only_our_parser_reads(tmp_path, name):
     paths = [folder / f"{i}.wav" for i in range(len(heads))]
     for path, head in zip(paths, heads, strict=True):
         path.write_bytes(head + data[at:])
-    reader = readers.reader_named(name)([*map(wav_info, paths), info], _CROP)
-    crops = _crops(reader, [(i, 10_000 + i, [0, 1], 1.0) for i in range(len(heads) + 1)])
+    infos = [*map(wav_info, paths), _write(tmp_path / "rifx.wav", "PCM_16", 2, "BIG"), info]
+    reader = readers.reader_named(name)(infos, _CROP)
+    crops = _crops(reader, [(i, 10_000 + i, [0, 1], 1.0) for i in range(len(infos))])
     for i, crop in enumerate(crops):
         np.testing.assert_array_equal(crop, _truth(info, 10_000 + i))
 

@@ -62,13 +62,15 @@ def test_integers_are_divided_by_full_scale_exactly(tmp_path, encoding, channels
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("order", ["", "be"])
 @pytest.mark.parametrize("encoding", list(_SUBTYPES))
-def test_both_readers_agree_with_soundfile_on_wav(tmp_path, encoding):
+def test_both_readers_agree_with_soundfile_on_wav(tmp_path, encoding, order):
     path = tmp_path / "x.wav"
     x = np.random.default_rng(0).uniform(-1, 1, (5_000, 3))
-    soundfile.write(path, x, 48_000, subtype=_SUBTYPES[encoding])
+    endian = "BIG" if order else "LITTLE"  # RIFX or RIFF
+    soundfile.write(path, x, 48_000, _SUBTYPES[encoding], endian)
     expected, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    assert wav_info(path).encoding == encoding
+    assert wav_info(path).encoding == encoding + order
     np.testing.assert_array_equal(read_wav(path), expected)
     found, rate = audio.read(path)
     assert rate == 48_000

@@ -22,7 +22,7 @@ _ENCODINGS = {
 }
 BYTES = {name: bits // 8 for (_, bits), name in _ENCODINGS.items()}
 _EXTENSIBLE = 0xFFFE
-_MOST_CHUNKS = 1_000  # before the samples; gigabytes of zeros would be millions of empty chunks
+_MOST_CHUNKS = 10_000  # before the samples; gigabytes of zeros would be millions of empty chunks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,10 @@ def wav_header(path: str, file: BinaryIO, size: int | None = None) -> WavInfo:
         raise unreadable(path, error) from error
     layout = head.chunks.get(b"fmt ", b"")
     if len(layout) < 14:
-        raise bad_file(path, "a WAV header without a format chunk", "a whole WAV header")
+        # The chunk may be behind the samples, where FFmpeg's libraries find it.
+        raise EncodingError(
+            f"{path}: found no format chunk before the samples, expected a whole WAV header"
+        )
     tag, channels, rate, _, frame_bytes, bits = struct.unpack_from(
         f"{head.order}HHIIHH", layout.ljust(16, b"\0")
     )

@@ -3,12 +3,13 @@
 Only `load_unet` imports TensorFlow, and only when called.
 """
 
-import json
 import os
 from pathlib import Path
 
 from sccunet import keras_settings
-from sccunet.config import Config, ConfigError
+from sccunet.checks import ConfigError, UserError
+from sccunet.config import Config
+from sccunet.files import read_json
 
 CONFIG = "config.json"
 # The description inside an export; it includes the config.
@@ -25,16 +26,18 @@ def load_config(path: str | os.PathLike) -> Config:
     run, export = path / CONFIG, exported_version(path) / METADATA
     found = run if run.is_file() else export
     try:
-        if found == run:
-            return Config.from_json(run.read_text())
-        return Config.from_dict(json.loads(export.read_text())["config"])
+        values = read_json(run) if found == run else read_json(export, "config")["config"]
     except (FileNotFoundError, NotADirectoryError) as error:
         there = "no config.json" if path.is_dir() else "a file" if path.exists() else None
         raise ConfigError(
             f"{path}: found {there or 'no such folder'},"
             " expected a training workdir or an exported SavedModel"
         ) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except UserError as error:
+        raise ConfigError(str(error)) from error
+    try:
+        return Config.from_dict(values)
+    except UserError as error:
         raise ConfigError(f"{found}: {error}") from error
 
 

@@ -267,6 +267,13 @@ def _in_riff(mp3: bytes) -> bytes:
     return b"RIFF" + struct.pack("<I", len(mp3) + 12) + b"RMP3data" + size + mp3
 
 
+def _format_behind(wav: bytes) -> bytes:
+    """Moves the format chunk behind the samples."""
+    start = wav.index(b"fmt ")
+    end = start + 8 + struct.unpack("<I", wav[start + 4 : start + 8])[0]
+    return wav[:start] + wav[end:] + wav[start:end]
+
+
 _SINE = 0.5 * np.sin(np.arange(9_000, dtype=np.float32) / 20)[:, None]
 _CONTENTS = {
     "flac": lambda: _written("FLAC"),
@@ -279,6 +286,7 @@ _CONTENTS = {
     "rifx": lambda: _written("WAV", "BIG"),
     "rmp3": lambda: _in_riff(_written("MP3")),
     "wav": lambda: _written("WAV"),
+    "wav with its format behind": lambda: _format_behind(_written("WAV")),
 }
 
 

@@ -66,8 +66,8 @@ def test_load_config_names_what_it_did_not_find(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "found text that is not JSON"),
-        ('{"seed": 1', "found text that is not JSON"),
+        ("", "found an empty file, expected the JSON"),
+        ('{"seed": 1', "found no JSON ("),
         ("[]", "expected a dict of fields"),
         ('{"model": {"dropout": 2}}', "config.model.dropout: found 2"),
     ],

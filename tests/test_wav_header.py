@@ -44,6 +44,7 @@ def _cases() -> dict[str, bytes]:
         "a tag in front": _ID3 + _wav(),
         "a chunk of odd length": _wav(before=b"note\3\0\0\0odd\0"),
         "ds64 in RIFF": _wav(before=_long(0)),
+        "2 000 chunks": _wav(before=b"JUNK\1\0\0\0\0\0" * 2_000),
     }
     for stated in _PLACEHOLDERS:
         cases[f"{stated:#x}, RIFF right"] = _wav(stated)
@@ -139,8 +140,8 @@ def test_a_header_without_samples_is_refused_at_once(rest):
     with pytest.raises(AudioError, match="found a WAV header without a data chunk") as caught:
         wav_header("x.wav", file, len(data))
     assert not isinstance(caught.value, EncodingError)  # FFmpeg's libraries need not try
-    assert file.reads < 3_000
-    assert file.count < 10_000
+    assert file.reads < 30_000
+    assert file.count < 100_000
 
 
 def test_formats_for_other_decoders():

@@ -35,7 +35,7 @@ def load(config: Config, weights: str | os.PathLike) -> System:
     targets = _trained_targets(folder) if folder.exists() else None
     if targets is None and str(weights) not in OPEN_UNMIX_WEIGHTS:
         raise ConfigError(
-            f"weights: found {str(weights)!r}, expected a directory of trained weights or one of"
+            f"--weights: found {str(weights)!r}, expected a directory of trained weights or one of"
             f" {', '.join(OPEN_UNMIX_WEIGHTS)}"
         )
     # The filter needs at least two targets.

@@ -104,9 +104,9 @@ def load_system(
     """
     kind = SYSTEMS[system]
     if kind.weights and not weights:
-        raise ConfigError(f"weights: not given, expected the weights of {system}")
+        raise ConfigError(f"--weights: not given, expected the weights of {system}")
     if weights and not kind.weights:
-        raise ConfigError(f"weights: found {str(weights)!r}, expected none for {system}")
+        raise ConfigError(f"--weights: found {str(weights)!r}, expected none for {system}")
     if system == "model":
         return kind.load(config, model, reconstruction)
     return kind.load(config, weights) if kind.weights else kind.load(config)

@@ -56,7 +56,7 @@ def loading(weights: str | os.PathLike, expected: str) -> Iterator[None]:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
         raise ConfigError(
-            f"weights: {weights}: cannot be loaded ({reason}), expected {expected}"
+            f"--weights: {weights}: cannot be loaded ({reason}), expected {expected}"
         ) from error
 
 

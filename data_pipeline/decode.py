@@ -72,7 +72,7 @@ class _Decoding:
         self.count = 0  # samples so far, including silence and padding
         self.bytes = 0  # of the packets that gave samples
         self.late = []  # samples after the stated end: the coder's padding
-        self.head, self.position = b"", None  # how frames begin; where the first one is
+        self.head, self.promised = b"", 0  # how frames begin; their number, if an MP3 states it
         # The first failure since the last frame: damage, or the end of the audio.
         self.pending: Failure | None = None
         self.reason, self.changed = None, None  # of the first damage; how the format changed
@@ -111,7 +111,7 @@ class _Decoding:
                 gap -= 4096
             self._note_pending()
             if not self.good:
-                self.head, self.position = found.head, found.position
+                self._note_first(found)
             self.good, self.row, self.bytes = self.good + 1, self.row + 1, self.bytes + found.size
             # The second condition limits the memory that is held meanwhile.
             audio = self.row >= _NO_NOISE or self.good >= self.bad + _NO_NOISE
@@ -119,6 +119,12 @@ class _Decoding:
             yield from self._up_to_end(samples)
         if self.pending and self._lost_at_end(self.pending):
             self._note_pending()
+
+    def _note_first(self, found: Frame) -> None:
+        self.head = found.head
+        if self.kind == "mp3" and found.position:
+            counted = counted_by_encoder(self.path, found.position, self.rate)
+            self.promised, self.end = counted or (0, math.inf)
 
     def _lost_at_end(self, failure: Failure) -> bool:
         """Whether the bytes behind the last frame are, or replace, audio."""
@@ -132,8 +138,7 @@ class _Decoding:
         if failure.head and self.head.startswith(failure.head[:_SYNC]):  # a frame that was cut
             return True
         if self.kind == "mp3":
-            counted = self.position and counted_by_encoder(self.path, self.position)
-            return bool(counted) and self.good < counted - _MP3_SKIPPED
+            return self.good < self.promised - _MP3_SKIPPED
         # Of these containers FFmpeg's libraries do not know the length.
         guessed = self.kind in (*BARE, "ogg")
         return not guessed and self.count / self.rate < self.limit - _DURATION_SLACK

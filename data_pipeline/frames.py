@@ -31,7 +31,7 @@ class Frame:
       head: the first bytes of its packet, or nothing if it is not the first frame of its packet.
       position: of its packet in the file, in bytes, or None.
       size: of its packet, in bytes; 0 if it is not the first frame of its packet.
-      chained: whether a further part of a chained Ogg file begins here.
+      chained: whether a further part of a chained Ogg file, or of joined MP3 files, begins here.
     """
 
     frame: Any
@@ -90,7 +90,10 @@ def frames(container: Any, stream: Any) -> Iterator[Frame | Failure]:
                         yield Frame(frame, samples, time, start, packet.pos, size, chained)
                         chained = False
             except errors as error:
-                yield Failure(error.strerror, head if kind in BARE else None)
+                # A tag between frames is what the next of several joined files begins with.
+                chained = chained or (kind == "mp3" and head.startswith(b"ID3"))
+                if not (chained and kind == "mp3"):
+                    yield Failure(error.strerror, head if kind in BARE else None)
             else:
                 if kind == "flac" and head and not count:
                     yield Failure("incomplete frame", head)
@@ -215,15 +218,25 @@ def frame_samples(frame: Any) -> np.ndarray:
     return np.ascontiguousarray(data, np.float32)
 
 
-def counted_by_encoder(path: str, position: int) -> int | None:
-    """Returns the number of MP3 frames that the encoder noted in front of the first one, or None.
+def counted_by_encoder(path: str, position: int, rate: int) -> tuple[int, int] | None:
+    """Returns what an MP3's encoder noted in front of the first frame, or None.
 
     Args:
       path: an MP3 file.
       position: of its first frame of audio, in bytes.
+      rate: sample rate, in Hz.
+
+    Returns:
+      The number of frames, and of the samples in them without the encoder's delay and padding.
     """
     with open(path, "rb") as file:
         front = file.read(position)
     at = max(front.rfind(b"Xing"), front.rfind(b"Info"))
-    counted = at >= 0 and len(front) >= at + 12 and front[at + 7] & 1
-    return int.from_bytes(front[at + 8 : at + 12], "big") if counted else None
+    if at < 0 or len(front) < at + 12 or not front[at + 7] & 1:
+        return None
+    frames = int.from_bytes(front[at + 8 : at + 12], "big")
+    # Behind the optional fields, LAME and FFmpeg's libraries write 12 bits for each of the two.
+    fields = sum(size for bit, size in enumerate((4, 4, 100, 4)) if front[at + 7] >> bit & 1)
+    delays = front[at + 8 + fields + 21 :][:3].ljust(3, b"\0")
+    delay, padding = int.from_bytes(delays, "big") >> 12, int.from_bytes(delays, "big") & 0xFFF
+    return frames, frames * (1152 if rate >= 32_000 else 576) - delay - padding

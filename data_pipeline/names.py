@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 
 # Windows programs put one of these in front of a text file.
 _MARKS = {
@@ -66,10 +66,8 @@ def lines_of(path: str | os.PathLike) -> list[str]:
         ) from error
     mark = next((mark for mark in _MARKS if content.startswith(mark)), b"")
     text = content[len(mark) :].decode(_MARKS.get(mark, "utf-8"), "surrogateescape")
-    *lines, last = text.split("\n")
-    if all(line.endswith("\r") for line in lines):  # the line ends of Windows
-        lines = [line.removesuffix("\r") for line in lines]
-    lines = [line for line in (*lines, last) if line.strip()]
+    lines = [line.removesuffix("\r") for line in text.split("\n")]  # also the line ends of Windows
+    lines = [line for line in lines if line.strip()]
     if not lines:
         raise AudioError(f"{path}: found no names, expected one on each line")
     return lines

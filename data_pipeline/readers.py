@@ -17,8 +17,8 @@ from sccunet.config import ConfigError
 if TYPE_CHECKING:  # so that programs show the readers' names at once
     import tensorflow as tf
 
+    from data_pipeline.errors import AudioError
     from data_pipeline.mmap_reader import MakeReader
-    from data_pipeline.wav import AudioError
 
 READERS = ("mmap", "tfio")
 
@@ -46,7 +46,7 @@ def reader_named(name: str) -> "MakeReader":
 
 def error_of(error: "tf.errors.OpError") -> "AudioError | None":
     """Returns the reader's AudioError inside a TensorFlow error; None if there is none."""
-    from data_pipeline.wav import AudioError
+    from data_pipeline.errors import AudioError
 
     found = re.search(r"AudioError: (.+)", str(error))
     return AudioError(found[1]) if found else None

@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from data_pipeline.errors import AudioError
 from data_pipeline.names import listed
-from data_pipeline.wav import AudioError, read_wav, wav_info
+from data_pipeline.wav import read_wav, wav_info
 from data_pipeline.wav_header import WavInfo
 from sccunet.checks import counted
 from sccunet.config import Config

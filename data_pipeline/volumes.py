@@ -12,8 +12,8 @@ from absl import logging
 from tqdm import tqdm
 
 from data_pipeline import dataset, readers
+from data_pipeline.errors import AudioError
 from data_pipeline.tracks import Segment
-from data_pipeline.wav import AudioError
 from sccunet import spectral
 from sccunet.checks import counted
 from sccunet.config import Config

@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from experiments import cli
 from experiments.preparing.inputs import sources_of
 from experiments.reports import spectrograms

@@ -75,7 +75,7 @@ def predict_rest(
     except (http.client.HTTPException, ValueError, KeyError, TypeError) as error:
         # A gRPC server sends HTTP/2's settings first: their length in 3 bytes, then their type, 4.
         if isinstance(error, http.client.BadStatusLine) and error.line[3:4] == "\4":
-            expected = "expected the REST port (by default 8501), or gRPC"
+            expected = "expected the REST port (by default 8501), or --protocol=grpc"
             raise _error(server, f"found a gRPC port, {expected}") from error
         raise _error(server, "found an answer that is not TensorFlow Serving's") from error
 
@@ -156,7 +156,7 @@ def predict_grpc(
                 raise _error(server, f"no answer within {timeout:g} s") from error
             details = error.details() or ""
             if re.search("parsing HTTP/2|http1", details):
-                expected = "expected the gRPC port (by default 8500), or REST"
+                expected = "expected the gRPC port (by default 8500), or --protocol=rest"
                 raise _error(server, f"found no gRPC, {expected}") from error
             raise _error(server, error.code().name, details) from error
     return {name: tf.make_ndarray(tensor) for name, tensor in outputs.items()}

@@ -13,7 +13,8 @@ import soundfile
 from audio_files import integers, salvage
 
 from data_pipeline import audio, listing
-from data_pipeline.wav import AudioError, read_wav, wav_info
+from data_pipeline.errors import AudioError
+from data_pipeline.wav import read_wav, wav_info
 
 
 @pytest.mark.parametrize(("encoding", "bits"), [("pcm16", 16), ("pcm24", 24)])

@@ -292,10 +292,10 @@ def test_a_server_that_does_not_answer(protocol):
 
 def test_the_port_of_the_other_protocol(serving):
     assert _refused("rest", serving.grpc) == (
-        "found a gRPC port, expected the REST port (by default 8501), or gRPC"
+        "found a gRPC port, expected the REST port (by default 8501), or --protocol=grpc"
     )
     assert _refused("grpc", serving.rest) == (
-        "found no gRPC, expected the gRPC port (by default 8500), or REST"
+        "found no gRPC, expected the gRPC port (by default 8500), or --protocol=rest"
     )
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio, sigsep
-from data_pipeline.wav import AudioError, read_wav
+from data_pipeline.errors import AudioError
+from data_pipeline.wav import read_wav
 from experiments import evaluating, scoring
 from experiments.baselines.system import System
 from experiments.references import as_16_bit, empty_band

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from sccunet.config import UserError
 from sccunet.files import (
     TakenError,

@@ -7,7 +7,7 @@ import soundfile
 from audio_files import salvage
 
 from data_pipeline import audio, frames
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 
 _ID3V1 = b"TAG" + b"title".ljust(125, b"\0")
 _APEV2 = b"".join(

@@ -3,8 +3,8 @@
 import pytest
 from absl import flags
 
+from data_pipeline.errors import AudioError
 from data_pipeline.names import lines_of, listed, split_names
-from data_pipeline.wav import AudioError
 from experiments import cli
 
 _SONG = "Jokers, Jacks & Kings - Sea Of Leaves"
@@ -35,7 +35,7 @@ def test_names_with_commas_and_spaces(given, names):
     [
         f"one\n{_SONG}\n\n both ends \nlat\udce9".encode(errors="surrogateescape"),
         b"\xef\xbb\xbf"
-        + f"one\r\n{_SONG}\r\n both ends \r\nlat\udce9\r\n".encode(errors="surrogateescape"),
+        + f"one\r\n{_SONG}\n both ends \r\nlat\udce9\r\n".encode(errors="surrogateescape"),
     ],
 )
 def test_a_file_has_a_name_on_each_line(tmp_path, content):

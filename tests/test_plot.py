@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from experiments import plot
 from experiments.reports import pictures, spectrograms
 from sccunet.config import Config, ConfigError, ModelConfig

@@ -18,7 +18,8 @@ import pytest
 import soundfile
 
 from data_pipeline import audio, sigsep
-from data_pipeline.wav import AudioError, read_wav, wav_info
+from data_pipeline.errors import AudioError
+from data_pipeline.wav import read_wav, wav_info
 from experiments.preparing import inputs, preparation_flags, run, track
 from sccunet.config import ConfigError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio, sigsep, splits
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from sccunet.config import Config, ModelConfig
 
 _PATCH = 1_000

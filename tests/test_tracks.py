@@ -7,7 +7,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio, splits, tracks
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from sccunet.config import Config, ModelConfig
 
 _PATCH = 1_000

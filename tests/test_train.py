@@ -19,7 +19,8 @@ import soundfile
 from kill_training import CHANGES, EPOCHS, STEPS, arrays, differences, flags, kill
 
 from data_pipeline import dataset, mmap_reader, readers, splits, tracks, volumes
-from data_pipeline.wav import AudioError, read_wav
+from data_pipeline.errors import AudioError
+from data_pipeline.wav import read_wav
 from experiments.training import fit as training_fit
 from experiments.training import run
 from experiments.training.options import TrainOptions

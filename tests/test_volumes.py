@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio, tracks, volumes
+from data_pipeline.errors import AudioError
 from data_pipeline.tracks import Segment
-from data_pipeline.wav import AudioError, read_wav
+from data_pipeline.wav import read_wav
 from sccunet.config import Config, ModelConfig
 
 _PATCH, _FRAME, _HOP = 1024, 256, 64

@@ -10,8 +10,8 @@ from pathlib import Path
 from absl import flags
 
 from data_pipeline import audio, tracks
+from data_pipeline.errors import AudioError
 from data_pipeline.names import lines_of
-from data_pipeline.wav import AudioError
 from experiments import cli, evaluating, evaluation_flags, quiet, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import load_system

@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 
 from data_pipeline import audio, listing
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from sccunet.checks import counted
 
 MUSDB_STREAMS = ("mixture", "drums", "bass", "other", "vocals")

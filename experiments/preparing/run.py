@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from experiments import cli
 from experiments.preparing.inputs import (
     Sources,

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
-from data_pipeline.wav import AudioError, read_wav, wav_info
+from data_pipeline.errors import AudioError
+from data_pipeline.wav import read_wav, wav_info
 from experiments.preparing.inputs import STEM_MP4, Sources
 from sccunet.checks import counted
 from sccunet.files import TakenError, folder_written_whole, remove_left

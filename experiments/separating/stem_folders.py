@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from data_pipeline import listing
-from data_pipeline.wav import AudioError
+from data_pipeline.errors import AudioError
 from experiments import cli
 from sccunet.checks import counted
 from sccunet.config import ConfigError

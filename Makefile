@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.test_installed
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile $(PYTEST)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST)
 
 setup: $(VENV)/.installed
 	@echo "installed sccunet in $(VENV); to use its commands: source $(VENV)/bin/activate"

@@ -24,6 +24,14 @@ def no_waiting_for_the_disk():
     with mock.patch.object(os, "fsync", return_value=None):
         yield
 
+# A worker runs a whole file, so those that take longest come first.
+_LONGEST = ("training", "train", "demo", "distribution", "export", "catalogue", "ablate")
+
+
+def pytest_collection_modifyitems(items):
+    names = [f"test_{name}.py" for name in _LONGEST]
+    items.sort(key=lambda item: names.index(item.path.name) if item.path.name in names else 99)
+
 
 @pytest.fixture(scope="session")
 def randomise():

@@ -468,7 +468,7 @@ def test_a_file_that_is_cut_short_while_training_is_named(data_dir, copy, refusa
 def test_a_full_disk_is_one_line_and_the_run_goes_on(data_dir, refusal, tmp_path):
     workdir = tmp_path / "run"
     # A network whose checkpoint is larger than the logs, which would fail first.
-    changes = {"model.filters": (32, 64, 96), "epochs": 1, "steps_per_epoch": 1}
+    changes = {"model.filters": (2, 2, 160), "epochs": 1, "steps_per_epoch": 1}
     _train(data_dir, workdir, _config(**changes))
     before = arrays(workdir / "last.weights.h5")
     size = (workdir / "last.weights.h5").stat().st_size - 100

@@ -24,6 +24,7 @@ def no_waiting_for_the_disk():
     with mock.patch.object(os, "fsync", return_value=None):
         yield
 
+
 # A worker runs a whole file, so those that take longest come first.
 _LONGEST = ("training", "train", "demo", "distribution", "export", "catalogue", "ablate")
 

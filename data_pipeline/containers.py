@@ -59,8 +59,7 @@ def audio_stream(path: str, container: Any, index: int | None) -> tuple[int, Any
 
 def too_few_streams(path: str, found: int, index: int) -> AudioError:
     """The error for a stream that is not there."""
-    plural = "" if found == 1 else "s"
-    return bad_file(path, f"{found} audio stream{plural}", f"at least {index + 1}")
+    return bad_file(path, counted(found, "audio stream"), f"at least {index + 1}")
 
 
 def stated_seconds(container: Any, stream: Any) -> float | None:

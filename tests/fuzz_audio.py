@@ -34,6 +34,7 @@ import av
 import numpy as np
 import process
 import soundfile
+from encoding import encode
 
 RATE = 48_000
 SECONDS_PER_FILE, MEMORY = 20, 10**9
@@ -109,19 +110,8 @@ def _writes(name: str) -> bool:
 def _encode(path: Path, name: str, codec: str, sounds: np.ndarray) -> bool:
     """Writes a file, if the container can hold the codec."""
     try:
-        with av.open(str(path), "w", format=name) as file:
-            stream = file.add_stream(codec, rate=RATE, layout="stereo")
-            context = stream.codec_context
-            context.open()
-            size = context.frame_size or 4_096
-            resampler = av.AudioResampler(context.format.name, "stereo", RATE, size)
-            frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(sounds.T), "fltp", "stereo")
-            frame.sample_rate, frame.pts = RATE, 0
-            for source in (frame, None):
-                for piece in resampler.resample(source):
-                    file.mux(stream.encode(piece))
-            file.mux(stream.encode(None))
-    except (av.error.FFmpegError, ValueError, NotImplementedError):
+        encode(path, sounds, RATE, codec, name)
+    except (av.error.FFmpegError, ValueError):
         return False
     return path.is_file()
 

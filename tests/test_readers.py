@@ -176,6 +176,12 @@ def test_more_files_than_a_process_may_open(tmp_path, monkeypatch, few_descripto
         np.testing.assert_array_equal(crop, truth[start : start + _CROP])
 
 
+def test_most_descriptors_are_left_to_others():
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = 2**15 if soft == resource.RLIM_INFINITY else soft
+    assert 0 < mmap_reader._mapped.cache_info().maxsize <= limit // 2
+
+
 def test_a_file_that_is_replaced_is_mapped_again(tmp_path):
     path = tmp_path / "a.wav"
     for value in (1, 2):

@@ -37,6 +37,16 @@ def is_number(value: Any, least: float, below: float = math.inf) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < below
 
 
+def is_chance(value: Any) -> bool:
+    """Whether a value is a number from 0 to 1."""
+    return is_number(value, 0) and value <= 1
+
+
+def is_numbers(value: Any) -> bool:
+    """Whether a value is a list, perhaps empty, of finite numbers, each 0 or more."""
+    return isinstance(value, list | tuple) and all(is_number(number, 0) for number in value)
+
+
 def is_names(value: Any) -> bool:
     """Whether a value is a list of one or more strings, none of them empty."""
     return (

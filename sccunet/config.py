@@ -10,76 +10,23 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from sccunet.checks import ConfigError, check_value, checks_of, is_names, is_number, is_whole
+from sccunet.checks import (
+    ConfigError,
+    check_value,
+    checks_of,
+    is_chance,
+    is_names,
+    is_number,
+    is_numbers,
+    is_whole,
+)
 from sccunet.checks import UserError as UserError
+from sccunet.model_config import ModelConfig as ModelConfig
 
+LOSSES = ("magnitude", "complex")  # for Config
 LOSS_BALANCES = ("volume", "equal")  # for Config
 PRECISIONS = ("float32", "mixed_bfloat16")  # for Config and Separator
 STRATEGIES = ("auto", "cpu", "gpu", "mirrored", "multiworker", "tpu")  # for sccunet.distribution
-
-# One centred frame must fit on both sides of a patch: reflection needs more than half a frame.
-_MIN_PATCH_FRAMES = 4
-
-
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
-    """Settings of a model: everything that separation and serving need to know.
-
-    Attributes:
-      stems: names of the separated sources, in the order of the network's output channels.
-      sample_rate: sample rate of the network's audio, in Hz.
-      frame_length: length of STFT window and FFT, in samples (paper: 2048).
-      hop_length: distance between STFT frames, in samples (paper: 512).
-      patch_samples: length of one patch, in samples (paper: 2 s = 88 200).
-      filters: number of channels at each encoder level from the top, then at the bottom.
-      dropout: dropout rate after each up-convolution of the decoder.
-    """
-
-    stems: tuple[str, ...] = ("vocals", "drums", "bass", "other")
-    sample_rate: int = 44_100
-    frame_length: int = 2048
-    hop_length: int = 512
-    patch_samples: int = 88_200
-    filters: tuple[int, ...] = (32, 64, 128, 256, 512)
-    dropout: float = 0.4
-
-    def __post_init__(self):
-        check = checks_of(self, "model.")
-        for field in ("stems", "filters"):
-            check(field, isinstance(getattr(self, field), list | tuple), "a list")
-            object.__setattr__(self, field, tuple(getattr(self, field)))
-        different = is_names(self.stems) and len(set(self.stems)) == len(self.stems)
-        check("stems", different, "one or more different names")
-        for name in self.stems:
-            is_file = "/" not in name and "\\" not in name and name not in ("mixture", ".", "..")
-            check_value(is_file, "model.stems", name, "a valid file name other than 'mixture'")
-        check("sample_rate", is_whole(self.sample_rate, 1), "a whole number of Hz over 0")
-        even = is_whole(self.frame_length, 4) and self.frame_length % 2 == 0
-        check("frame_length", even, "an even number of samples, 4 or more")
-        length, hop = f"model.frame_length = {self.frame_length}", self.hop_length
-        divides = is_whole(hop, 1) and self.frame_length % hop == 0
-        check("hop_length", divides, f"a divisor of {length}")
-        invertible = f"at most a quarter of {length}, so that the Hann window can be inverted"
-        check("hop_length", self.frame_length // hop >= 4, invertible)
-        least = _MIN_PATCH_FRAMES * self.frame_length
-        long_enough = f"at least {_MIN_PATCH_FRAMES} frames = {least} samples"
-        check("patch_samples", is_whole(self.patch_samples, least), long_enough)
-        check(
-            "filters",
-            len(self.filters) >= 2 and all(is_whole(n, 1) for n in self.filters),
-            "two or more whole numbers over 0 (each encoder level, then the bottom)",
-        )
-        check("dropout", is_number(self.dropout, 0, 1), "0 <= dropout < 1")
-
-    @property
-    def bins(self) -> int:
-        """Frequency bins of a spectrogram."""
-        return self.frame_length // 2 + 1
-
-    @property
-    def frames(self) -> int:
-        """Frames of one patch's centred STFT."""
-        return 1 + self.patch_samples // self.hop_length
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +37,37 @@ class AugmentConfig:
       gain_db: largest random change of each stem's level, up or down, in dB.
       channel_swap: swap left and right of each stem at random. Needs `downmix = False`.
       mix_tracks: probability that each stem of a crop comes from a different track and place.
+      silent_share: largest share of a stem's mixed crops that are taken where the stem is silent;
+        1 takes them as they come. Needs `mix_tracks`.
+      speed: largest random change of each stem's speed, up or down, with pitch and formants: 0.1
+        plays it 1 / 1.1 to 1.1 times as fast.
+      tilt_db: largest random tilt of each stem's spectrum, up or down, in dB per octave.
+      stem_dropout: probability of silence in place of a stem, for each stem in the order of
+        `model.stems`; at least one stem of each crop sounds. If empty, no stem is dropped.
     """
 
     gain_db: float = 0.0
     channel_swap: bool = False
     mix_tracks: float = 0.0
+    silent_share: float = 1.0
+    speed: float = 0.0
+    tilt_db: float = 0.0
+    stem_dropout: tuple[float, ...] = ()
 
     def __post_init__(self):
         check = checks_of(self, "augment.")
         check("gain_db", is_number(self.gain_db, 0), "a number of dB, 0 or more")
         check("channel_swap", isinstance(self.channel_swap, bool), "True or False")
-        is_chance = is_number(self.mix_tracks, 0) and self.mix_tracks <= 1
-        check("mix_tracks", is_chance, "a probability between 0 and 1")
+        check("mix_tracks", is_chance(self.mix_tracks), "a probability between 0 and 1")
+        check("silent_share", is_chance(self.silent_share), "a share between 0 and 1")
+        needs = "1, or mix_tracks over 0: only mixed crops are chosen by their loudness"
+        check("silent_share", self.silent_share == 1 or self.mix_tracks > 0, needs)
+        check("speed", is_number(self.speed, 0, 1), "0 <= speed < 1")
+        check("tilt_db", is_number(self.tilt_db, 0), "a number of dB per octave, 0 or more")
+        chances = self.stem_dropout
+        fit = is_numbers(chances) and all(is_chance(chance) for chance in chances)
+        check("stem_dropout", fit, "a list of probabilities between 0 and 1")
+        object.__setattr__(self, "stem_dropout", tuple(float(chance) for chance in chances))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +79,9 @@ class Config:
       augment: augmentation of training crops.
       sources: the files that make up a stem, unless it is a single file with the stem's name:
         `{"accompaniment": ("drums", "bass", "other")}` sums three files.
+      data_weights: share of the training crops from each data directory, in the order of
+        --data_dir; only their ratios matter. If empty, every patch of all directories is equally
+        likely.
       seed: determines initial weights, crops, their order, augmentation and dropout.
       batch_size: patches per step, over all replicas of all workers. Steps, epochs and the learning
         rate's schedule therefore do not depend on the number of replicas.
@@ -125,7 +94,18 @@ class Config:
       learning_rate: Adam's initial learning rate.
       decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
         then 1e-4 for 20); "cosine" lowers it to 0 over all epochs.
+      warmup_steps: steps in which the learning rate rises from 0, before the cosine begins.
       weight_decay: decoupled weight decay per step, multiplied by the learning rate.
+      clip_norm: largest global 2-norm of a step's gradients; longer ones are scaled down. 0 does
+        not limit it.
+      accumulation_steps: batches whose gradients are averaged for one update of the weights.
+      ema_momentum: momentum of the weights' exponential moving average over the updates. The
+        averaged weights are validated and saved as the best; 0 takes the weights as they are.
+      patience: epochs without a better validation after which the run ends early; 0 never does.
+      best_by: what makes a validation the best: the lowest "loss", or the highest "sdr", the mean
+        of the stems' SDRs.
+      loss: "magnitude" is the L1 distance of magnitudes (paper); "complex" is the squared error of
+        the complex spectrograms over the mixture's energy, the estimate having the mixture's phase.
       loss_weights: alpha of each stem, in the order of `model.stems`; if empty, `loss_balance`
         determines them.
       loss_balance: rule for loss weights if `loss_weights` is empty: "volume" computes them from
@@ -136,9 +116,10 @@ class Config:
         False computes them for each replica, which is faster.
     """
 
-    model: ModelConfig = ModelConfig()
+    model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     augment: AugmentConfig = AugmentConfig()
     sources: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    data_weights: tuple[float, ...] = ()
     seed: int = 0
     batch_size: int = 8
     epochs: int = 40
@@ -148,7 +129,14 @@ class Config:
     downmix: bool = True
     learning_rate: float = 1e-3
     decay: str = "step"
+    warmup_steps: int = 0
     weight_decay: float = 1e-6
+    clip_norm: float = 0.0
+    accumulation_steps: int = 1
+    ema_momentum: float = 0.0
+    patience: int = 0
+    best_by: str = "loss"
+    loss: str = "magnitude"
     loss_weights: tuple[float, ...] = ()
     loss_balance: str = "volume"
     precision: str = "float32"
@@ -164,6 +152,9 @@ class Config:
             ("epochs", 1),
             ("steps_per_epoch", 0),
             ("validation_crops", 0),
+            ("warmup_steps", 0),
+            ("accumulation_steps", 1),
+            ("patience", 0),
         ):
             whole = is_whole(getattr(self, field), least)
             check(field, whole, f"a whole number, {least} or more")
@@ -173,21 +164,42 @@ class Config:
         positive = is_number(self.learning_rate, 0) and self.learning_rate > 0
         check("learning_rate", positive, "a number over 0")
         check("decay", self.decay in ("step", "cosine"), "'step' or 'cosine'")
+        falls = self.decay == "cosine" or not self.warmup_steps
+        check("warmup_steps", falls, "0, or decay = 'cosine'")
         check("weight_decay", is_number(self.weight_decay, 0), "a number, 0 or more")
-        check_value(
-            not (self.downmix and self.augment.channel_swap),
-            "augment.channel_swap",
-            True,
-            "False, or downmix = False: the mean of two channels has no left and right",
-        )
-        weights, stems = self.loss_weights, self.model.stems
-        numbers = isinstance(weights, list | tuple) and all(is_number(a, 0) for a in weights)
-        fit = numbers and len(weights) == len(stems) and abs(sum(weights) - 1) < 0.005
-        expected = f"nothing, or one weight for each of {stems}, with sum 1"
-        check("loss_weights", fit or (numbers and not weights), expected)
-        object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
+        check("clip_norm", is_number(self.clip_norm, 0), "a number, 0 or more")
+        check("ema_momentum", is_number(self.ema_momentum, 0, 1), "0 <= ema_momentum < 1")
+        check("best_by", self.best_by in ("loss", "sdr"), "'loss' or 'sdr'")
+        self._check_channels()
+        self._check_lists()
+        check("loss", self.loss in LOSSES, f"one of {LOSSES}")
         check("loss_balance", self.loss_balance in LOSS_BALANCES, f"one of {LOSS_BALANCES}")
         check("precision", self.precision in PRECISIONS, "'float32' or 'mixed_bfloat16'")
+
+    def _check_channels(self) -> None:
+        for field, given in (
+            ("augment.channel_swap", self.augment.channel_swap),
+            ("model.channels", self.model.channels > 1 and self.model.channels),
+        ):
+            expected = "downmix = False beside it: the mean of two channels has no left and right"
+            check_value(not (self.downmix and given), field, given, expected)
+
+    def _check_lists(self) -> None:
+        """Checks lists with one number for each stem or data directory; makes them tuples."""
+        check, stems = checks_of(self, ""), self.model.stems
+        weights = self.loss_weights
+        fit = is_numbers(weights) and len(weights) == len(stems) and abs(sum(weights) - 1) < 0.005
+        expected = f"nothing, or one weight for each of {stems}, with sum 1"
+        check("loss_weights", fit or (is_numbers(weights) and not weights), expected)
+        object.__setattr__(self, "loss_weights", tuple(float(alpha) for alpha in weights))
+        shares = self.data_weights
+        fit = is_numbers(shares) and all(share > 0 for share in shares)
+        check("data_weights", fit, "nothing, or one number over 0 for each data directory")
+        object.__setattr__(self, "data_weights", tuple(float(share) for share in shares))
+        chances = self.augment.stem_dropout
+        fit = len(chances) in (0, len(stems))
+        expected = f"nothing, or one probability for each of {stems}"
+        check_value(fit, "augment.stem_dropout", chances, expected)
 
     def _check_sources(self) -> None:
         sources = self.sources

@@ -74,7 +74,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         def separate_patches(mixture):  # [1, patch_samples] -> [1, stems, patch_samples]
             return ops.convert_to_numpy(spectral.separate_patches(mixture, unet, model))
 
-        separate = Separator(separate_patches, Config(model=model))
+        separate = Separator(separate_patches, Config(model=model, downmix=False))
         estimates = separate(self._excerpt.sum(axis=0)[:, None], model.sample_rate)
         return np.stack([estimates[stem][:, 0] for stem in model.stems])
 

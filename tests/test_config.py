@@ -48,6 +48,24 @@ _BAD = [
     ("model.dropout", -0.1, "0 <= dropout < 1"),
     ("model.dropout", 1, "0 <= dropout < 1"),
     ("model.dropout", "0.4", "0 <= dropout < 1"),
+    ("model.channels", 3, "1 or 2"),
+    ("model.channels", 2, "downmix = False"),
+    ("model.input_power", 2.0, "1.0 or 0.5"),
+    ("model.output", "waveform", "one of ('magnitude', 'mask')"),
+    ("augment.silent_share", 1.5, "a share between 0 and 1"),
+    ("augment.silent_share", 0.5, "mix_tracks over 0"),
+    ("augment.speed", 1.0, "0 <= speed < 1"),
+    ("augment.tilt_db", -1, "a number of dB per octave, 0 or more"),
+    ("augment.stem_dropout", (0.5, 2), "a list of probabilities between 0 and 1"),
+    ("augment.stem_dropout", (0.5,), "one probability for each of"),
+    ("data_weights", (1.0, 0.0), "one number over 0 for each data directory"),
+    ("warmup_steps", 10, "0, or decay = 'cosine'"),
+    ("clip_norm", -1, "a number, 0 or more"),
+    ("accumulation_steps", 0, "a whole number, 1 or more"),
+    ("ema_momentum", 1.0, "0 <= ema_momentum < 1"),
+    ("patience", -1, "a whole number, 0 or more"),
+    ("best_by", "sir", "'loss' or 'sdr'"),
+    ("loss", "l2", "one of ('magnitude', 'complex')"),
     ("augment.gain_db", -1.0, "a number of dB, 0 or more"),
     ("augment.gain_db", math.inf, "a number of dB, 0 or more"),
     ("augment.channel_swap", 1, "True or False"),
@@ -152,9 +170,13 @@ def _unusual():
             patch_samples=4096,
             filters=(3, 5, 7),
             dropout=0.1,
+            channels=2,
+            input_power=0.5,
+            output="mask",
         ),
-        augment=AugmentConfig(gain_db=3.0, channel_swap=True, mix_tracks=0.25),
+        augment=AugmentConfig(3.0, True, 0.25, 0.5, 0.1, 2.0, (0.25, 0.5)),
         sources={"rest": ("drums", "bass")},
+        data_weights=(1.0, 2.0),
         seed=5,
         batch_size=3,
         epochs=7,
@@ -164,7 +186,14 @@ def _unusual():
         downmix=False,
         learning_rate=0.02,
         decay="cosine",
+        warmup_steps=5,
         weight_decay=0.0,
+        clip_norm=1.0,
+        accumulation_steps=2,
+        ema_momentum=0.99,
+        patience=3,
+        best_by="sdr",
+        loss="complex",
         loss_weights=(0.25, 0.75),
         loss_balance="equal",
         precision="mixed_bfloat16",
@@ -174,7 +203,9 @@ def _unusual():
 
 
 def test_unusual_config_has_no_default_left():
-    for kind, values in ((Config, _unusual()), (ModelConfig, _unusual().model)):
+    config = _unusual()
+    parts = ((Config, config), (ModelConfig, config.model), (AugmentConfig, config.augment))
+    for kind, values in parts:
         for field in dataclasses.fields(kind):
             assert getattr(values, field.name) != getattr(kind(), field.name), field.name
 
@@ -184,7 +215,8 @@ def test_round_trips(config):
     assert Config.from_json(config.to_json()) == config
     assert Config.from_dict(config.to_dict()) == config
     assert Config.from_dict(ml_collections.ConfigDict(config.to_dict())) == config
-    assert Config.from_dict({"model": config.model}).model is config.model
+    named = {"model": config.model, "downmix": config.downmix}
+    assert Config.from_dict(named).model is config.model
 
 
 def test_missing_fields_have_the_papers_values():

@@ -19,7 +19,9 @@ PACKAGES = ("sccunet", "data_pipeline", "experiments")
 MAIN_PATH = ("prepare", "train", "separate", "export")
 # Runs programs by their names and imports none; others may read its table of commands.
 DISPATCHER = "experiments.command"
-FOR_DATA_PIPELINE = {"sccunet.checks", "sccunet.config", "sccunet.files", "sccunet.spectral"}
+FOR_DATA_PIPELINE = {
+    f"sccunet.{name}" for name in ("checks", "config", "model_config", "files", "spectral")
+}
 
 
 @functools.cache

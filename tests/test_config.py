@@ -274,10 +274,16 @@ def test_paper_4stems_has_the_papers_numbers_which_are_the_defaults():
         "patch_samples": 2 * 44_100,
         "filters": (32, 64, 128, 256, 512),
         "dropout": 0.4,
+        "channels": 1,
+        "input_power": 1.0,
+        "output": "magnitude",
     }
-    assert not any(values.pop("augment").values())  # all off
+    augment = values.pop("augment")
+    assert augment.pop("silent_share") == 1  # crops are taken as they come
+    assert not any(augment.values())  # all off
     assert values == {
         "sources": {},
+        "data_weights": (),
         "seed": 0,
         "batch_size": 8,
         "epochs": 40,
@@ -287,7 +293,14 @@ def test_paper_4stems_has_the_papers_numbers_which_are_the_defaults():
         "downmix": True,
         "learning_rate": 1e-3,
         "decay": "step",
+        "warmup_steps": 0,
         "weight_decay": 1e-6,
+        "clip_norm": 0.0,
+        "accumulation_steps": 1,
+        "ema_momentum": 0.0,
+        "patience": 0,
+        "best_by": "loss",
+        "loss": "magnitude",
         "loss_weights": (),
         "loss_balance": "volume",
         "precision": "float32",

@@ -26,12 +26,16 @@ def get_config() -> ml_collections.ConfigDict:
             # Network [agree]: four encoder levels, the bottom; dropout in the decoder.
             filters=(32, 64, 128, 256, 512),
             dropout=0.4,
+            channels=1,  # mono [agree]
+            input_power=1.0,  # the magnitudes themselves [agree]
+            output="magnitude",  # of each source, with no mask [paper]
         ),
         downmix=True,  # one channel [agree]; that it is the mean of the file's [open]
         random_crops=True,  # "consecutive or at random places" [open]
         augment=AugmentConfig(gain_db=0.0, channel_swap=False, mix_tracks=0.0),  # none [open]
         # Loss [agree]: weights from the volumes of the training split. On MUSDB18 the paper has
         # 0.297, 0.262, 0.232, 0.209 in the order of the stems above.
+        loss="magnitude",  # L1 [agree]
         loss_weights=(),
         loss_balance="volume",
         # Training [agree]: Adam, 1e-3 for 20 epochs, then 1e-4 for 20.

@@ -36,7 +36,7 @@ def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor
     field of `config.augment` is on. It draws for each crop with `seed(config, number, purpose)`.
 
     Args:
-      crops: the stems' waveforms, float32 [batch, stems, samples], or [batch, stems, 2, samples].
+      crops: the stems' waveforms, float32 [batch, stems, channels, samples].
       numbers: numbers of the crops in the run, int64 [batch].
       config: the run's config.
 

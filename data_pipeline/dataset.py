@@ -1,4 +1,4 @@
-"""tf.data graphs: waveforms [batch, stems, samples] of crops for training, validation and volumes.
+"""tf.data graphs: waveforms [batch, stems, channels, samples] of crops.
 
 Crop number i of a run is a pure function of (seed, i): stateless random ops determine where it is
 cut and how it is augmented. The stream is therefore reproducible, does not depend on the number of
@@ -39,14 +39,15 @@ def training_dataset(
       config: the run's config.
       first_step: number of batches to skip, for a resumed run.
       reader: from `data_pipeline.readers.reader_named`.
-      stereo: return left and right whatever `config.downmix` is, for networks of other projects.
+      stereo: return left and right whatever the config says, for networks of other projects.
       context: index and number of workers and number of replicas, from
         `distribute_datasets_from_function`. Together the replicas receive the batches of a single
         device.
 
     Returns:
-      float32 [batch, stems, patch_samples], or [batch, stems, 2, patch_samples] with `stereo`, of
-      static shape. `batch` is `config.batch_size`, or a replica's part of it.
+      float32 [batch, stems, channels, patch_samples] of static shape: left and right with `stereo`
+      or if `config.model.channels` is 2, otherwise one channel. `batch` is `config.batch_size`, or
+      a replica's part of it.
     """
     stems = _Stems(segments, config, reader, stereo)
     return (
@@ -62,8 +63,8 @@ def training_batch(
     """Returns the whole batch of one step, for inspection, and the places of its crops.
 
     Returns:
-      Waveforms, float32 [batch, stems, patch_samples], and for each crop and file the path and the
-      first sample.
+      Waveforms, float32 [batch, stems, channels, patch_samples], and for each crop and file the
+      path and the first sample.
     """
     stems = _Stems(segments, config, mmap_reader, stereo=False)
     ((numbers, *places),) = _training_places(segments, config, stems, step).take(1)
@@ -231,7 +232,7 @@ class _Stems:
     def __init__(
         self, segments: Sequence[Segment], config: Config, reader: MakeReader, stereo: bool
     ):
-        self.config, self.stereo = config, stereo
+        self.config, self.stereo = config, stereo or config.model.channels == 2
         names = [name for stem in config.model.stems for name in config.files_of(stem)]
         self.files = [segment.track.files[name] for segment in segments for name in names]
         self.read_files = reader(self.files, config.model.patch_samples)
@@ -266,17 +267,16 @@ class _Stems:
         return index, start, channels, gains
 
     def read(self, *places):
-        """Reads batched places: [batch, stems, samples], or [batch, stems, 2, samples]."""
+        """Reads batched places: [batch, stems, channels, samples]."""
         batch, files, taken = places[2].shape
         # One list of files: [batch, files, ...] -> [batch * files, ...]
         flat = [tf.reshape(x, [-1, *x.shape[2:]]) for x in places]
         samples = self.config.model.patch_samples
-        channels = [taken] if self.stereo else []
-        crops = tf.reshape(self.read_files(*flat), [-1, files, *channels, samples])
+        crops = tf.reshape(self.read_files(*flat), [-1, files, taken, samples])
         if max(self.sources) > 1:  # [batch, files, ...] -> [batch, stems, ...]
             parts = tf.split(crops, self.sources, axis=1)
             crops = tf.concat([tf.reduce_sum(x, axis=1, keepdims=True) for x in parts], axis=1)
-        return tf.ensure_shape(crops, [batch, len(self.sources), *channels, samples])
+        return tf.ensure_shape(crops, [batch, len(self.sources), taken, samples])
 
     def read_augmented(self, numbers, *places):
         """Reads the crops with these numbers and augments them by `augment.waveforms`."""

@@ -108,7 +108,7 @@ def _per_segment(segments: Sequence[Segment], config: Config) -> np.ndarray:
     bar = tqdm(total=len(crops), desc="volumes", unit="patch", disable=None)
     with bar, readers.plain_errors():
         for first, waveforms in enumerate(batches):
-            volumes = batch_volumes(waveforms[:, :, None] if config.downmix else waveforms).numpy()
+            volumes = batch_volumes(waveforms).numpy()
             for (index, _), row in zip(crops[first * _BATCH :], volumes, strict=False):
                 totals[index] += row
                 counts[index] += 1

@@ -25,7 +25,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     Args:
       log_dir: folder of the logs.
-      excerpt: true stems, float32 [stems, samples].
+      excerpt: true stems, float32 [stems, samples, channels].
       epoch: epoch in which the run starts or resumes.
       note: text for the log of a resumed run.
     """
@@ -75,11 +75,11 @@ class TensorBoard(keras.callbacks.TensorBoard):
             return ops.convert_to_numpy(spectral.separate_patches(mixture, unet, model))
 
         separate = Separator(separate_patches, Config(model=model, downmix=False))
-        estimates = separate(self._excerpt.sum(axis=0)[:, None], model.sample_rate)
-        return np.stack([estimates[stem][:, 0] for stem in model.stems])
+        estimates = separate(self._excerpt.sum(axis=0), model.sample_rate)
+        return np.stack([estimates[stem] for stem in model.stems])
 
     def _named(self, stems: np.ndarray) -> Iterator[tuple[str, np.ndarray]]:
-        """Yields the name and the samples of the mixture and of each stem."""
+        """Yields the name and the samples [samples, channels] of the mixture and of each stem."""
         yield "mixture", stems.sum(axis=0)
         yield from zip(self.model.config.stems, stems, strict=True)
 
@@ -99,9 +99,11 @@ class TensorBoard(keras.callbacks.TensorBoard):
             tf.summary.image(f"{name}/spectrogram", picture, step, description=about)
 
     def _spectrogram(self, waveform: np.ndarray) -> np.ndarray:
-        """Returns a picture of samples [samples]: uint8 [rows, columns, 3]."""
+        """Returns a picture of samples [samples, channels]: uint8 [rows, columns, 3]."""
         model = self.model.config
-        magnitudes = ops.convert_to_numpy(spectral.magnitude(*spectral.stft(waveform, model)))
+        channels = np.ascontiguousarray(waveform.T)
+        magnitudes = ops.convert_to_numpy(spectral.magnitude(*spectral.stft(channels, model)))
+        magnitudes = np.sqrt(np.square(magnitudes).mean(axis=0))  # of both channels
         magnitudes = magnitudes[:: -(-len(magnitudes) // _MOST_COLUMNS)]  # [columns, bins]
         bands = pictures.log_frequency_bands(model.sample_rate, model.frame_length, _ROWS)
         # A sine of full scale has the magnitude frame_length / 4.
@@ -118,5 +120,5 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
         for name, waveform in self._named(stems):
             # TensorBoard shows one kind of data per tag, and tags with one beginning together.
-            sound = waveform[None, :, None]
+            sound = waveform[None]
             tf.summary.audio(f"{name}/{what}", sound, self.model.config.sample_rate, step)

@@ -64,6 +64,8 @@ class Trainer(keras.Model):
 
     def call(self, waveforms, training=False):
         """Returns estimates and targets, each [batch, bins, frames, stems]."""
+        if len(waveforms.shape) == 4:
+            waveforms = waveforms[:, :, 0]  # datasets have a channel axis
         mixture, targets = spectral.training_magnitudes(waveforms, self.config)
         estimates = self.unet(mixture, training=training)
         return estimates, targets

@@ -40,8 +40,10 @@ def _with(**changes):
 
 
 def _take(segments, config, batches, **kwargs):
+    """Returns the crops of batches: [crops, stems, samples], or with `stereo` as they come."""
     stream = dataset.training_dataset(segments, config, **kwargs).take(batches)
-    return np.concatenate([batch.numpy() for batch in stream])
+    crops = np.concatenate([batch.numpy() for batch in stream])
+    return crops if kwargs.get("stereo") else crops.squeeze(axis=2)
 
 
 def _origin(crop, level=0.5, downmixed=True):
@@ -124,7 +126,7 @@ def test_waveforms_are_augmented_after_reading(segments, monkeypatch, stereo):
     np.testing.assert_allclose(second, (plain + shift)[1::2], 1e-6)
     if not stereo:
         batch, _ = dataset.training_batch(segments, _CONFIG, 3)
-        np.testing.assert_allclose(batch, (plain + shift)[6:], 1e-6)
+        np.testing.assert_allclose(batch[:, :, 0], (plain + shift)[6:], 1e-6)
     fixed.append(next(iter(dataset.fixed_dataset(segments, _CONFIG, [(0, 0)], 1))).numpy())
     np.testing.assert_array_equal(*fixed)
 
@@ -197,6 +199,11 @@ def test_stereo_gives_both_channels_of_the_same_crops(segments, swap):
     is_left = (stereo[:, :, 0] == mono).all(axis=-1)
     is_right = (stereo[:, :, 1] == mono).all(axis=-1)
     assert (is_left | is_right).all()
+    model = dataclasses.replace(_MODEL, channels=2)  # the same for a network of two channels
+    of_network = next(
+        iter(dataset.training_dataset(segments, dataclasses.replace(config, model=model)))
+    )
+    np.testing.assert_array_equal(of_network, stereo[: _CONFIG.batch_size])
     swapped = stereo[:, :, 0, -1] < 0  # right is -left / 2
     np.testing.assert_allclose(
         np.where(swapped[..., None], stereo[:, :, 1], stereo[:, :, 0]) / -2,
@@ -229,7 +236,7 @@ def test_fixed_crops_are_consecutive_whole_and_evenly_spread(segments):
     assert dataset.fixed_crops(segments, _CONFIG, most=3) == [every[0], every[4], every[8]]
     batches = [b.numpy() for b in dataset.fixed_dataset(segments, _CONFIG, every, 4)]
     assert [len(b) for b in batches] == [4, 4, 1]
-    starts = [(_origin(vocals)) for b in batches for vocals, _ in b]
+    starts = [_origin(vocals) for b in batches for vocals, _ in b[:, :, 0]]
     assert starts == every
 
 
@@ -258,7 +265,7 @@ def test_workers_together_get_the_crops_of_one(segments, workers, replicas):
     np.testing.assert_array_equal(np.concatenate(shares, axis=1).reshape(whole.shape), whole)
     assert dataset.training_dataset(
         segments, config, context=_context(workers, 0, replicas)
-    ).element_spec.shape == (part, 2, _PATCH)
+    ).element_spec.shape == (part, 2, 1, _PATCH)
 
 
 def test_workers_share_the_fixed_crops(segments):
@@ -282,8 +289,8 @@ def test_workers_share_the_fixed_crops(segments):
 def test_the_batch_of_a_step_and_its_origins(segments):
     config = _with(batch_size=3, augment=AugmentConfig(mix_tracks=1.0))
     waveforms, origins = dataset.training_batch(segments, config, 4)
-    np.testing.assert_array_equal(waveforms, _take(segments, config, 1, first_step=4))
-    for (vocals, _), files in zip(waveforms, origins, strict=True):
+    np.testing.assert_array_equal(waveforms[:, :, 0], _take(segments, config, 1, first_step=4))
+    for (vocals, _), files in zip(waveforms[:, :, 0], origins, strict=True):
         assert [path.name for path in (Path(p) for p, _ in files)] == [
             *("vocals.wav", "drums.wav", "bass.wav"),
         ]

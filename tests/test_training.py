@@ -444,7 +444,7 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     time = np.arange(excerpt.shape[1]) / model.sample_rate
     excerpt[0] = 0.5 * np.sin(2 * np.pi * 1000 * time)
     trainer = _trainer(_CONFIG)
-    board = TensorBoard(str(tmp_path / "logs"), excerpt)
+    board = TensorBoard(str(tmp_path / "logs"), excerpt[..., None])
     _fit(trainer, _CONFIG, tmp_path / "run", 0, 2, [board])
 
     def events(folder):

@@ -101,7 +101,7 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     def step() -> float:
         waveforms = batch.to(device_name)  # in each step, as ours come from the host
         spectrum = torch.stft(
-            waveforms.flatten(0, 1),
+            waveforms.flatten(0, 2),
             config.model.frame_length,
             config.model.hop_length,
             window=window,
@@ -125,10 +125,10 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def _waveforms(config: Config):
-    """Returns random waveforms of a batch's stems, float32 [batch, stems, patch_samples]."""
+    """Returns random waveforms of a batch's stems, float32 [batch, stems, 1, patch_samples]."""
     import numpy as np
 
-    shape = (config.batch_size, len(config.model.stems), config.model.patch_samples)
+    shape = (config.batch_size, len(config.model.stems), 1, config.model.patch_samples)
     return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 

@@ -25,7 +25,8 @@ def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -
       reader: reads the segments.
 
     Returns:
-      float32 [stems, samples]: whole patches, about 6 seconds, or as many as a segment has.
+      float32 [stems, samples, channels]: whole patches, about 6 seconds, or as many as a segment
+      has.
     """
     patch = config.model.patch_samples
     longest = max(segment.frames for segment in segments) // patch
@@ -34,4 +35,5 @@ def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -
     config = dataclasses.replace(config, model=model)
     crops = dataset.fixed_crops(segments, config, _LOOKED_AT)
     batches = dataset.fixed_dataset(segments, config, crops, 1, reader).as_numpy_iterator()
-    return max((batch[0] for batch in batches), key=lambda stems: np.square(stems).mean(1).min())
+    crops = (batch[0] for batch in batches)  # [stems, channels, samples]
+    return max(crops, key=lambda stems: np.square(stems).mean((1, 2)).min()).transpose(0, 2, 1)

@@ -1,11 +1,10 @@
 """Scores a track's estimates, and summarises scores from their JSON files only."""
 
 import contextlib
-import dataclasses
 import json
 import os
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -15,6 +14,7 @@ import numpy as np
 from experiments import quiet
 from experiments.references import as_16_bit, empty_band
 from experiments.score_files import note_of_track, score_file, scored_tracks
+from experiments.track_metrics import TRACK_METRICS, TrackMetric
 from sccunet.files import read_json, write_whole
 
 # museval's metrics in the order of tables; two share a cell. Ablations show the first pair.
@@ -67,60 +67,6 @@ def museval_scores(
     return {"SDR": sdr, "SIR": sir, "SAR": sar, "ISR": isr}
 
 
-def whole_track_sdr(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
-    """Computes the SDR of the Music Demixing Challenge 2021 (Mitsufuji et al., arXiv:2108.13559).
-
-    10 log10((sum r^2 + 1e-7) / (sum (r - e)^2 + 1e-7)), the sums over all samples and channels.
-
-    Args:
-      references: [stems, samples, channels].
-      estimates: [stems, samples, channels].
-
-    Returns:
-      float [stems], dB.
-    """
-    signal = np.sum(np.square(references), axis=(1, 2), dtype=np.float64)
-    error = np.sum(np.square(references - estimates), axis=(1, 2), dtype=np.float64)
-    return 10 * np.log10((signal + 1e-7) / (error + 1e-7))
-
-
-@dataclasses.dataclass(frozen=True)
-class TrackMetric:
-    """A metric with one value for each stem of a track.
-
-    Attributes:
-      folder: folder of its JSON files, next to museval's; also its key in summaries.
-      title: heading in reports; {parts} stands for "whole tracks" or "the excerpts".
-      short: name in column headings, after the stem.
-      what: exact definition, aggregation over tracks, and unit; {parts} as in `title`.
-      compute: (references, estimates), both [stems, samples, channels] -> float [stems].
-    """
-
-    folder: str
-    title: str
-    short: str
-    what: str
-    compute: Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-    def of(self, excerpt_seconds: float | None) -> "TrackMetric":
-        """Returns the metric with the texts for scores of excerpts, or of whole tracks."""
-        parts = "the excerpts" if excerpt_seconds else "whole tracks"
-        title, what = (text.format(parts=parts) for text in (self.title, self.what))
-        return dataclasses.replace(self, title=title, what=what)
-
-
-# In the order of reports; a picture of an ablation shows the first.
-TRACK_METRICS = (
-    TrackMetric(
-        "whole_track_sdr",
-        "SDR over {parts}",
-        "SDR",
-        "SDR of the Music Demixing Challenge over {parts}; median over tracks, dB",
-        whole_track_sdr,
-    ),
-)
-
-
 def score_track(
     references: np.ndarray,
     estimates: np.ndarray,
@@ -160,7 +106,8 @@ def score_track(
     write_whole(score_file(output_dir / _EMPTY_BANDS_DIR, key), to_json(empty))
     write_whole(score_file(output_dir / quiet.LEVELS_DIR, key), to_json(levels))
     for metric in TRACK_METRICS:
-        values = metric.compute(references, estimates).tolist()
+        values = metric.compute(references, estimates)
+        values = [float(value) if np.isfinite(value) else None for value in values]
         path = score_file(output_dir / metric.folder, key)
         write_whole(path, to_json(dict(zip(stems, values, strict=True))))
     write_whole(score_file(output_dir, key), store.json)
@@ -266,7 +213,7 @@ def _is_scored(scores: np.ndarray) -> np.ndarray:
 
 
 def _metrics_of(output_dir: Path, tracks: Sequence[str]) -> list[TrackMetric]:
-    """Returns those of `TRACK_METRICS` that all tracks have; old scores may lack new metrics."""
+    """Returns those of `TRACK_METRICS` that all tracks have; older scores lack newer metrics."""
     return [
         metric
         for metric in TRACK_METRICS
@@ -281,8 +228,9 @@ def _per_track(
     scores = [read_json(score_file(folder, track), *stems) for track in tracks]
     found = {}
     for stem in stems:
-        values = np.array([score[stem] for score in scores])
-        found[stem] = _spread(values) | {"mean": float(values.mean())}
+        values = np.array([score[stem] for score in scores], float)  # None becomes NaN
+        scored = values[np.isfinite(values)]
+        found[stem] = _spread(values) | {"mean": float(scored.mean()) if scored.size else None}
     return found
 
 

@@ -23,6 +23,7 @@ from experiments.baselines.system import System
 from experiments.references import as_16_bit, empty_band
 from experiments.reports import results, tables
 from experiments.reports.summary import table
+from experiments.track_metrics import TRACK_METRICS
 from sccunet.config import Config, ConfigError, ModelConfig, UserError
 
 RATE = 8000  # museval's time is proportional to it
@@ -199,6 +200,7 @@ def test_references_of_equal_energy(tmp_path):
             assert summary["stems"][stem]["SDR"]["median"] == pytest.approx(expected, abs=1e-3)
             whole = summary["whole_track_sdr"]["stems"][stem]["median"]
             assert whole == pytest.approx(expected, abs=1e-3)
+        assert summary["si_sdr"]["stems"][stem]["median"] == pytest.approx(0, abs=1e-3)
         assert summary["tracks"] == ["test/a"]
 
 
@@ -211,8 +213,8 @@ def test_ideal_ratio_mask_beats_scaled(data_dir, run, scaled, tmp_path):
 
 def test_measures_of_whole_tracks():
     """Each metric of the table, against values worked out by hand."""
-    tests = {"whole_track_sdr": whole_track_sdr}
-    for metric in scoring.TRACK_METRICS:
+    tests = {"whole_track_sdr": whole_track_sdr, "si_sdr": si_sdr}
+    for metric in TRACK_METRICS:
         tests[metric.folder](metric.compute)
 
 
@@ -223,6 +225,34 @@ def whole_track_sdr(compute):
     estimates = np.stack([0.9 * references[0], references[1] + [[0.0, 0.1]], references[2]])
     # 20 dB: a tenth of the amplitude is missing; 20 dB: a tenth of it in the other channel.
     np.testing.assert_allclose(compute(references, estimates), [20, 20, 0], atol=1e-4)
+
+
+def si_sdr(compute):
+    one, other = (np.repeat(stem, 2, axis=1) for stem in equal_stems(0).values())  # orthogonal
+    even = np.ones_like(one)
+    even[1::2] = -1
+    pairs = {
+        20.0: (one, -3 * (one + 0.1 * other)),  # its scale and sign have no effect
+        0.0: (one, one * (1, 0)),  # one factor for both channels: half of one, minus half of it
+        40.0: (np.ones_like(one), 1 + 0.01 * even),  # means are not removed
+        150.0: (one, one),
+        -150.0: (one, other),
+    }
+    references, estimates = (np.float32(signals) for signals in zip(*pairs.values(), strict=True))
+    found = compute(references, estimates)
+    np.testing.assert_allclose(found, list(pairs), atol=1e-4)
+    silent = compute(references[:2] * [[[0]], [[1]]], estimates[:2] * [[[1]], [[0]]])
+    assert np.isnan(silent).all()
+
+    # BSSEval v3 projects onto the reference times one factor if its filters have one coefficient
+    # and all samples of all channels are one signal.
+    references = np.stack([noise(i, 1, 2) for i in range(3)])
+    estimates = 0.3 * references + np.stack([0.1 * noise(9 + i, 1, 2) for i in range(3)])
+    estimates += 0.1 * references[::-1]
+    bss_eval = sigsep.load("museval").metrics.bss_eval
+    flat = (signals.reshape(3, -1, 1).astype(float) for signals in (references, estimates))
+    sdr = bss_eval(*flat, window=np.inf, filters_len=1, bsseval_sources_version=True)[0]
+    np.testing.assert_allclose(compute(references, estimates), sdr[:, 0], atol=1e-9)
 
 
 def test_references_are_rounded_to_16_bit():
@@ -286,7 +316,11 @@ def test_silent_seconds_are_counted(odd_scores):
 def test_no_scores_at_all_are_reported_not_raised(odd_scores):
     summary = scoring.summarise(odd_scores, ["test/silent"])
     assert summary["stems"]["other"]["SDR"]["median"] is None
-    assert re.search("^other +none +none", table(summary), re.MULTILINE)
+    text = table(summary)
+    assert re.search("^other +none +none", text, re.MULTILINE)
+    assert summary["si_sdr"]["stems"]["vocals"] == dict.fromkeys(("median", "p25", "p75", "mean"))
+    assert summary["si_sdr"]["stems"]["other"]["mean"] == 150  # the mixture is the other stem
+    assert re.search("SI-SDR\nvocals +none\nother +>100$", text, re.MULTILINE)
 
 
 def test_empty_bands_are_reported(odd_scores):
@@ -338,12 +372,16 @@ def test_nearly_silent_seconds_are_left_out_in_columns_of_their_own(odd_scores, 
     assert without["SDR"]["median"] > plain["SDR"]["median"] + 0.01
 
 
-def test_older_scores_have_no_levels(odd_scores, run, tmp_path):
+def test_older_scores_have_no_levels_and_fewer_metrics(odd_scores, run, tmp_path):
+    assert "SI-SDR" in table(scoring.summarise(odd_scores))
     shutil.copytree(odd_scores, tmp_path / "scores")
-    shutil.rmtree(tmp_path / "scores" / "reference_levels")
+    for folder in ("reference_levels", "si_sdr"):
+        shutil.rmtree(tmp_path / "scores" / folder)
     summary = scoring.summarise(tmp_path / "scores")
     assert summary["quiet"] is None
     assert "dBFS" not in table(summary)
+    assert "si_sdr" not in summary
+    assert "SI-SDR" not in table(summary)
     with pytest.raises(ConfigError, match=r"^--quiet_db: found scores without reference_levels in"):
         evaluate(run, odd_scores.parent, tmp_path / "scores", system="scaled", quiet_db=-60.0)
 
@@ -365,7 +403,7 @@ def many(count, stems=("vocals", "accompaniment"), **changes):
         "excerpt_seconds": None,
         "stems": dict.fromkeys(stems, scores),
         "whole_track_sdr": {
-            "metric": scoring.TRACK_METRICS[0].of(None).what,
+            "metric": TRACK_METRICS[0].of(None).what,
             "stems": dict.fromkeys(stems, spread),
         },
         "never_scored": {},

@@ -14,6 +14,7 @@ import numpy as np
 from experiments import scoring
 from experiments.reports import pictures, tables
 from experiments.reports.results import slug
+from experiments.track_metrics import TrackMetric
 from sccunet.checks import counted
 from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
@@ -125,9 +126,14 @@ def _museval(summary: Mapping[str, Any], stem: str, metric: str) -> float | None
     return summary["stems"][stem][metric]["median"]
 
 
-def _of_tracks(metric: scoring.TrackMetric) -> Callable[..., float | None]:
-    """Returns a function like `_museval` for one of `TRACK_METRICS`."""
-    return lambda summary, stem, _=None: summary[metric.folder]["stems"][stem]["median"]
+def _of_tracks(metric: TrackMetric) -> Callable[..., float | None]:
+    """Returns a function like `_museval` for one of `TRACK_METRICS`; older scores may lack it."""
+
+    def value(summary, stem, _=None):
+        found = summary.get(metric.folder)
+        return found and found["stems"][stem]["median"]
+
+    return value
 
 
 def _table(settings, runs, scaled, value, metrics) -> tuple[list[str], list[list[str]]]:

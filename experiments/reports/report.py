@@ -14,6 +14,7 @@ from experiments.baselines.systems import GROUPS
 from experiments.reports import pictures, tables
 from experiments.reports.results import DataSet, published, read
 from experiments.reports.summary import warnings
+from experiments.track_metrics import TrackMetric
 from sccunet.checks import counted
 from sccunet.files import write_whole
 
@@ -57,7 +58,7 @@ def render(report_dir: str | os.PathLike) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _how_to_read(metrics: Sequence[scoring.TrackMetric]) -> list[str]:
+def _how_to_read(metrics: Sequence[TrackMetric]) -> list[str]:
     return [
         "## How to read this",
         "",
@@ -182,7 +183,7 @@ def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
     return tables.markdown(header, rows)
 
 
-def _track_table(data_set: DataSet, metric: scoring.TrackMetric) -> list[str]:
+def _track_table(data_set: DataSet, metric: TrackMetric) -> list[str]:
     rows = []
     for entry in data_set.entries:
         cells = [_NOT_RUN] * len(data_set.stems)

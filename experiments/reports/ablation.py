@@ -5,7 +5,7 @@
 <name>/reading.md             interpretation, written by hand; shown above the tables
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -149,22 +149,15 @@ def _table(settings, runs, scaled, value, metrics) -> tuple[list[str], list[list
 
     def cells(summaries):
         for stem, metric in columns:
-            yield _cell([value(summary, stem, metric) for summary in summaries])
+            yield tables.over_runs([value(summary, stem, metric) for summary in summaries])
         means = [[value(summary, stem, metrics[0]) for stem in stems] for summary in summaries]
-        yield _cell([None if None in row else float(np.mean(row)) for row in means])
+        yield tables.over_runs([None if None in row else float(np.mean(row)) for row in means])
 
     for loss, summaries in runs.items():
         weights = ", ".join(f"{alpha:.3g}" for alpha in settings["weights"][loss])
         rows.append([loss, weights, *cells(summaries)])
     rows.append([SCALED, "", *cells([scaled])])
     return head, rows
-
-
-def _cell(values: Sequence[float | None]) -> str:
-    if None in values:
-        return "no score"
-    mean = tables.decibels(float(np.mean(values)))
-    return mean if len(values) == 1 else f"{mean} ± {np.std(values, ddof=1):.2f}"
 
 
 def _draw(settings, runs, scaled, path: Path) -> None:

@@ -1,5 +1,6 @@
 """Numbers and tables as text: Markdown for reports, aligned columns for terminals."""
 
+import statistics
 import textwrap
 from collections.abc import Sequence
 
@@ -17,6 +18,20 @@ def decibels(value: float | None, none: str = "no score", over: str = "over ") -
     if value is None:
         return none
     return f"{over}{_TOLD_DB}" if value > _TOLD_DB else f"{value:z.2f}"
+
+
+def over_runs(values: Sequence[float | None], none: str = "no score", over: str = "over ") -> str:
+    """Formats the scores of runs that differ by their seeds: mean ± standard deviation, in dB.
+
+    Args:
+      values: a score for each run. One alone is formatted as `decibels` does.
+      none: text for runs of which one has no score.
+      over: as in `decibels`.
+    """
+    if None in values:
+        return none
+    mean = decibels(statistics.fmean(values), over=over)
+    return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from data_pipeline import augment
 from data_pipeline.mmap_reader import MakeReader, mmap_reader
+from data_pipeline.places import TrainingPlaces
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 
@@ -87,7 +88,7 @@ def _training_places(
 
     The arguments are those of `training_dataset`.
     """
-    table = _SlotTable(segments, config)
+    places = TrainingPlaces(segments, config)
     worker, workers, replicas = (
         (context.input_pipeline_id, context.num_input_pipelines, context.num_replicas_in_sync)
         if context
@@ -97,27 +98,11 @@ def _training_places(
 
     def place(i):
         i = i // ours * config.batch_size + worker * ours + i % ours
-        number, place = i // table.slots, i % table.slots
-        slot = tf.random.experimental.index_shuffle(
-            place, tf.stack([config.seed, number]), table.slots - 1
-        )
-        segment, start = table.place(slot, augment.seed(config, i, augment.PLACE))
-        count = len(config.model.stems)
-        segment, start = tf.repeat(segment, count), tf.repeat(start, count)
-        if config.augment.mix_tracks:
-            slots = tf.random.stateless_uniform(
-                [count], augment.seed(config, i, augment.MIX_SLOT), 0, table.slots, tf.int64
-            )
-            elsewhere = table.place(slots, augment.seed(config, i, augment.MIX_PLACE))
-            mix = (
-                tf.random.stateless_uniform([], augment.seed(config, i, augment.MIX_WHETHER))
-                < config.augment.mix_tracks
-            )
-            segment, start = (
-                tf.where(mix, *pair) for pair in zip(elsewhere, (segment, start), strict=True)
-            )
+        segment, start = places.of_crop(i)
         swap_seed = augment.seed(config, i, augment.SWAP) if config.augment.channel_swap else None
-        gains = augment.gains(count, config.augment.gain_db, augment.seed(config, i, augment.GAIN))
+        gains = augment.gains(
+            len(config.model.stems), config.augment.gain_db, augment.seed(config, i, augment.GAIN)
+        )
         channel_seed = augment.seed(config, i, augment.CHANNEL)
         return i, *stems.places(segment, start, channel_seed, swap_seed, gains)
 
@@ -126,31 +111,6 @@ def _training_places(
         .map(place, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(config.batch_size // replicas, drop_remainder=True)
     )
-
-
-def steps_per_epoch(segments: Sequence[Segment], config: Config) -> int:
-    """Number of training steps per epoch: `config.steps_per_epoch`, or a pass over all slots."""
-    slots = sum(segment.frames // config.model.patch_samples for segment in segments)
-    return config.steps_per_epoch or max(1, slots // config.batch_size)
-
-
-def fixed_crops(
-    segments: Sequence[Segment], config: Config, most: int = 0
-) -> list[tuple[int, int]]:
-    """Lists the segments' consecutive patches, or `most` of them, evenly spread.
-
-    Returns:
-      Pairs of a segment's index and the first sample in its files.
-    """
-    patch = config.model.patch_samples
-    crops = [
-        (index, start)
-        for index, segment in enumerate(segments)
-        for start in range(segment.start, segment.start + segment.frames - patch + 1, patch)
-    ]
-    if most and most < len(crops):
-        crops = [crops[i] for i in np.linspace(0, len(crops) - 1, most).round().astype(int)]
-    return crops
 
 
 def fixed_dataset(
@@ -166,7 +126,7 @@ def fixed_dataset(
 
     Args:
       segments, config, reader, stereo: as for `training_dataset`.
-      crops: from `fixed_crops`.
+      crops: from `places.fixed_crops`.
       batch_size: number of crops in a batch, over all replicas.
       context: as for `training_dataset`; the crops must then fill whole batches.
 
@@ -197,33 +157,6 @@ def fixed_dataset(
         .map(stems.read, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-class _SlotTable:
-    """Places of all slots, which are numbered across segments."""
-
-    def __init__(self, segments: Sequence[Segment], config: Config):
-        self.patch = config.model.patch_samples
-        self.random = config.random_crops
-        counts = np.array([segment.frames // self.patch for segment in segments], np.int64)
-        self.slots = int(counts.sum())
-        self.ends = tf.constant(counts.cumsum())
-        self.firsts = tf.constant(counts.cumsum() - counts)
-        self.starts = tf.constant([segment.start for segment in segments], tf.int64)
-        self.frames = tf.constant([segment.frames for segment in segments], tf.int64)
-
-    def place(self, slot: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns segment and first sample of the crops for `slot`, int64 of any shape."""
-        slots = tf.reshape(slot, [-1])
-        segment = tf.searchsorted(self.ends, slots, side="right", out_type=tf.int64)
-        offset = (slots - tf.gather(self.firsts, segment)) * self.patch
-        if self.random:
-            span = tf.gather(self.frames, segment) - self.patch + 1
-            # float64 so that every sample of an hour-long file can be a start.
-            draws = tf.random.stateless_uniform(tf.shape(slots), seed, dtype=tf.float64)
-            offset = tf.cast(draws * tf.cast(span, tf.float64), tf.int64)
-        start = tf.gather(self.starts, segment) + offset
-        return tf.reshape(segment, tf.shape(slot)), tf.reshape(start, tf.shape(slot))
 
 
 class _Stems:

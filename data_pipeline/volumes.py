@@ -11,7 +11,7 @@ import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from data_pipeline import dataset, readers
+from data_pipeline import dataset, places, readers
 from data_pipeline.errors import AudioError
 from data_pipeline.tracks import Segment
 from sccunet import spectral
@@ -93,7 +93,7 @@ def _kept(path: Path, shape: tuple[int, int]) -> np.ndarray | None:
 def _per_segment(segments: Sequence[Segment], config: Config) -> np.ndarray:
     """Computes the mean volume of each stem in each segment, float64 [segments, stems]."""
     model = config.model
-    crops = dataset.fixed_crops(segments, config)
+    crops = places.fixed_crops(segments, config)
 
     @tf.function
     def batch_volumes(waveforms):  # [batch, stems, channels, samples] -> [batch, stems]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipeline import augment, dataset, readers, tfio_reader, tracks
+from data_pipeline import augment, dataset, places, readers, tfio_reader, tracks
 from data_pipeline.audio import write_wav
 from data_pipeline.tracks import Segment
 from sccunet.config import AugmentConfig, Config, ModelConfig
@@ -231,9 +231,9 @@ def test_stereo_of_other_files(tmp_path):
 
 
 def test_fixed_crops_are_consecutive_whole_and_evenly_spread(segments):
-    every = dataset.fixed_crops(segments, _CONFIG)
+    every = places.fixed_crops(segments, _CONFIG)
     assert every == [(t, n * _PATCH) for t, count in enumerate((5, 3, 1)) for n in range(count)]
-    assert dataset.fixed_crops(segments, _CONFIG, most=3) == [every[0], every[4], every[8]]
+    assert places.fixed_crops(segments, _CONFIG, most=3) == [every[0], every[4], every[8]]
     batches = [b.numpy() for b in dataset.fixed_dataset(segments, _CONFIG, every, 4)]
     assert [len(b) for b in batches] == [4, 4, 1]
     starts = [_origin(vocals) for b in batches for vocals, _ in b[:, :, 0]]
@@ -241,8 +241,8 @@ def test_fixed_crops_are_consecutive_whole_and_evenly_spread(segments):
 
 
 def test_steps_per_epoch(segments):
-    assert dataset.steps_per_epoch(segments, _CONFIG) == 9 // 2
-    assert dataset.steps_per_epoch(segments, _with(steps_per_epoch=7)) == 7
+    assert places.steps_per_epoch(segments, _CONFIG) == 9 // 2
+    assert places.steps_per_epoch(segments, _with(steps_per_epoch=7)) == 7
 
 
 def _context(workers, worker, replicas):
@@ -269,7 +269,7 @@ def test_workers_together_get_the_crops_of_one(segments, workers, replicas):
 
 
 def test_workers_share_the_fixed_crops(segments):
-    crops = dataset.fixed_crops(segments, _CONFIG)[:8]
+    crops = places.fixed_crops(segments, _CONFIG)[:8]
     (whole,) = np.array(list(dataset.fixed_dataset(segments, _CONFIG, crops, 8)))
     shares = [
         np.concatenate(

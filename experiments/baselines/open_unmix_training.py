@@ -93,7 +93,7 @@ def _train(config: Config, options: OpenUnmixOptions) -> None:
     torch = import_package("torch")
     import_package("openunmix.utils")
 
-    from data_pipeline import dataset, splits, tracks
+    from data_pipeline import dataset, places, splits, tracks
 
     samples = round(options.seconds * config.model.sample_rate)
     model = dataclasses.replace(config.model, patch_samples=samples)
@@ -103,12 +103,12 @@ def _train(config: Config, options: OpenUnmixOptions) -> None:
     tracks.check_finite([segment.track for segment in training + validation])
     started = time.monotonic()
     torch.manual_seed(config.seed)
-    crops = dataset.fixed_crops(training, config, _STATISTICS_CROPS)
+    crops = places.fixed_crops(training, config, _STATISTICS_CROPS)
     crops = dataset.fixed_dataset(training, config, crops, 1, stereo=True)
     statistics = statistics_of(_batches(crops))
     spent = time.monotonic() - started
     share = max(0.0, 60 * options.minutes - spent) / len(config.model.stems)
-    crops = dataset.fixed_crops(validation, config, _VALIDATION_CROPS)
+    crops = places.fixed_crops(validation, config, _VALIDATION_CROPS)
     crops = dataset.fixed_dataset(validation, config, crops, options.batch_size, stereo=True)
     trained = {}
     for i, stem in enumerate(config.model.stems):

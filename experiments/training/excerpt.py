@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline import dataset
+from data_pipeline import dataset, places
 from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
@@ -33,7 +33,7 @@ def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -
     patches = max(1, min(round(_SECONDS * config.model.sample_rate / patch), longest))
     model = dataclasses.replace(config.model, patch_samples=patches * patch)
     config = dataclasses.replace(config, model=model)
-    crops = dataset.fixed_crops(segments, config, _LOOKED_AT)
+    crops = places.fixed_crops(segments, config, _LOOKED_AT)
     batches = dataset.fixed_dataset(segments, config, crops, 1, reader).as_numpy_iterator()
     crops = (batch[0] for batch in batches)  # [stems, channels, samples]
     return max(crops, key=lambda stems: np.square(stems).mean((1, 2)).min()).transpose(0, 2, 1)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from data_pipeline import dataset, readers
+from data_pipeline import dataset, places, readers
 from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
 from experiments.training import excerpt, records, stopping
@@ -103,7 +103,7 @@ class _Batches:
 
     @property
     def steps_per_epoch(self) -> int:
-        return dataset.steps_per_epoch(self.training, self.config)
+        return places.steps_per_epoch(self.training, self.config)
 
     @property
     def seconds(self) -> float:
@@ -123,7 +123,7 @@ class _Batches:
 
 def _batches(config, strategy, reader, training, validation) -> _Batches:
     """Returns the data sets; raises ConfigError for fewer validation crops than replicas."""
-    crops = dataset.fixed_crops(validation, config, config.validation_crops)
+    crops = places.fixed_crops(validation, config, config.validation_crops)
     replicas = strategy.num_replicas_in_sync
     # Only whole batches that the replicas can share: the compiled step has one shape.
     batch_size = min(config.batch_size, len(crops)) // replicas * replicas

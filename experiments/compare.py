@@ -5,12 +5,18 @@ Examples:
       --model=RUN --systems=model,mixture,scaled,openunmix=umxhq,irm --note="Sung speech."
   sccunet compare --report_dir=REPORT --name=MUSDB18 --data_dir=DATA --config=paper_4stems \
       --systems=ours:model=RUN,theirs:folder=ESTIMATES
+  sccunet compare --report_dir=REPORT --name=Seeds --data_dir=DATA --model=RUN0 \
+      --systems=ours:model=RUN0,ours:model=RUN1,umx:openunmix=UMX0,umx:openunmix=UMX1
   sccunet compare --report_dir=REPORT
 
 A system is [label:]system[=weights], with system and weights as in `sccunet evaluate`. Weights of
-the system "model" are a training workdir other than --model. Each system runs in its own processes.
-Run again, the program does only what is missing, and adds new systems under the same --name to the
-report. The last example only renders the report, from the JSON in REPORT.
+the system "model" are a training workdir other than --model. A label with several weights, as in
+the third example, is a system with several runs, such as the seeds of a training: the tables show
+mean and standard deviation over the runs. Speed and memory are those of the first.
+
+Each system runs in its own processes. Run again, the program does only what is missing, and adds
+new systems under the same --name to the report, and new runs if they are given after all earlier
+ones. The last example only renders the report, from the JSON in REPORT.
 
 The program writes into REPORT: README.md, two pictures and the scores of each data set, all without
 paths of this machine. It ends with a table of the SDRs. Unfinished scores and audio stay in
@@ -19,7 +25,6 @@ paths of this machine. It ends with a table of the SDRs. Unfinished scores and a
 
 import dataclasses
 import os
-import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +34,7 @@ from absl import flags
 from experiments import cli, configs, scoring
 from experiments.baselines import folders
 from experiments.baselines.systems import SYSTEMS
+from experiments.choices import Choice, parse_systems
 from experiments.reports import example, report, results
 from experiments.reports.summary import comparison
 from sccunet.config import Config, ConfigError
@@ -36,47 +42,8 @@ from sccunet.files import read_json, write_whole
 from sccunet.runs import CONFIG, load_config
 
 _ROUNDS = 3  # measurements of each system, in turns
+_ESTIMATES = "estimates"  # folder of a run in the work folder
 _MEASURED_SECONDS = 30.0  # length of the measured part where whole tracks are scored
-
-
-@dataclasses.dataclass(frozen=True)
-class Choice:
-    """A system of a comparison: its label in the report, its name and its weights."""
-
-    label: str
-    system: str
-    weights: str | None
-
-
-def parse_systems(values: Sequence[str]) -> list[Choice]:
-    """Parses each "[label:]system[=weights]"; the default label is the system's name.
-
-    Raises:
-      ConfigError: for an unknown system, missing or superfluous weights, or a label that is used
-        twice or cannot be the name of a folder.
-    """
-    entries: list[Choice] = []
-    for value in values:
-        head, _, weights = value.partition("=")
-        label, _, system = head.rpartition(":")
-        label = label or system
-        where = f"--systems: {value}:"
-        if system not in SYSTEMS:
-            raise ConfigError(f"{where} found {system!r}, expected one of {', '.join(SYSTEMS)}")
-        if SYSTEMS[system].weights and not weights:
-            raise ConfigError(f"{where} found no weights, expected {system}=WEIGHTS")
-        if weights and not SYSTEMS[system].weights and system != "model":
-            raise ConfigError(f"{where} found weights, expected none")
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 _.+-]*", label):
-            raise ConfigError(
-                f"{where} found the label {label!r}, expected letters, digits, spaces and _ . + -"
-            )
-        if label in [entry.label for entry in entries]:
-            raise ConfigError(
-                f"{where} found the label {label!r} twice, expected [label:]system[=weights]"
-            )
-        entries.append(Choice(label, system, weights or None))
-    return entries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,7 +100,8 @@ def compare(options: Options) -> list[str]:
     if not slug:
         raise ConfigError(f"--name: found {options.name!r}, expected letters or digits")
     for choice in options.systems:
-        _check_model(choice, options.model, config)
+        for weights in choice.weights if choice.system == "model" else ():
+            _check_model(weights or options.model, config)
     found = find_tracks(options.data_dir, config, split=options.split, names=options.tracks)
     if options.tracks:  # the report needs no file that lists them
         options = dataclasses.replace(options, tracks=[track.name for track in found])
@@ -148,13 +116,18 @@ def compare(options: Options) -> list[str]:
     start = part[0] / config.model.sample_rate
     done = _measure(scored, options, work, f"{found[0].split}/{found[0].name}", start)
     for choice in done:
+        runs = choice.runs(work)
         if not SYSTEMS[choice.system].computes:
-            _keep_estimates(choice, found[0], config, part, work / choice.label / "estimates")
-        results.publish(work / choice.label, report_dir / slug / choice.label)
+            _keep_estimates(*runs[0], found[0], config, part)
+        for (_, run), (_, published) in zip(runs, choice.runs(path.parent), strict=True):
+            results.publish(run, published)
     write_whole(path, results.to_json(info))
-    labels = [entry.label for entry in results.read_data_set(path.parent).entries]
+    estimates = {
+        entry.label: results.run_folders(work / entry.label, len(entry.weights))[0] / _ESTIMATES
+        for entry in results.read_data_set(path.parent).entries
+    }
     png = report_dir / f"{slug}_spectrograms.png"
-    if drawn := example.draw(found[0], config, labels, work, part, png):
+    if drawn := example.draw(found[0], config, estimates, part, png):
         write_whole(path, results.to_json({**info, "example": drawn}))
     report.write_report(report_dir)
     return [choice.label for choice in options.systems if choice not in done]
@@ -177,23 +150,20 @@ def _info(options: Options) -> dict[str, Any]:
 
 
 def _named(systems: Sequence[Choice]) -> dict[str, Any]:
-    return {
-        choice.label: {
-            "system": choice.system,
-            # Paths of this machine are not published.
-            "weights": Path(choice.weights).name if choice.weights else None,
-        }
-        for choice in systems
-    }
+    named = {}
+    for choice in systems:
+        # Paths of this machine are not published.
+        names = [weights and Path(weights).name for weights in choice.weights]
+        weights = names if len(names) > 1 else names[0]
+        named[choice.label] = {"system": choice.system, "weights": weights}
+    return named
 
 
-def _check_model(choice: Choice, model: str | os.PathLike | None, config: Config) -> None:
-    """Raises ConfigError if the system is a model that is missing or has other stems."""
-    if choice.system != "model":
-        return
-    if not (choice.weights or model):
+def _check_model(model: str | os.PathLike | None, config: Config) -> None:
+    """Raises ConfigError if a model is missing or has other stems."""
+    if not model:
         raise ConfigError("--model: not given, expected a training workdir for the system model")
-    own = load_config(choice.weights or model)
+    own = load_config(model)
 
     def scored(config: Config):
         stems = {stem: config.files_of(stem) for stem in config.model.stems}
@@ -201,19 +171,22 @@ def _check_model(choice: Choice, model: str | os.PathLike | None, config: Config
 
     if scored(own) != scored(config):
         raise ConfigError(
-            f"{choice.weights or model}: found a model of {', '.join(own.model.stems)} at"
+            f"{model}: found a model of {', '.join(own.model.stems)} at"
             f" {own.model.sample_rate} Hz, expected the stems {', '.join(config.model.stems)} of"
             f" the same files at {config.model.sample_rate} Hz; compare it under another --name"
         )
 
 
 def _score(choice: Choice, options: Options, work: Path) -> bool:
-    """Runs evaluate for a system; returns whether it succeeded."""
-    arguments = list(_arguments(choice, options, work))
-    if options.excerpt:
-        arguments.append(f"--excerpt={options.excerpt}")
-    scores = work / choice.label / "scores"
-    return not cli.run_program("evaluate", *arguments, f"--output_dir={scores}")
+    """Runs evaluate for each run of a system; returns whether all succeeded."""
+    failures = 0
+    for weights, folder in choice.runs(work):
+        arguments = list(_arguments(choice.system, weights, options, work))
+        if options.excerpt:
+            arguments.append(f"--excerpt={options.excerpt}")
+        output_dir = f"--output_dir={folder / 'scores'}"
+        failures += cli.run_program("evaluate", *arguments, output_dir) != 0
+    return not failures
 
 
 def _measured_part(track: Any, config: Config, excerpt: float | None) -> tuple[int, int]:
@@ -229,7 +202,8 @@ def _measure(
 ) -> list[Choice]:
     """Runs measure for the systems in turns; returns those of `systems` that did not fail.
 
-    References and systems that do not compute are skipped. The first turn keeps the estimates; an
+    Of several runs the first is measured. References and systems that do not compute are skipped.
+    The first turn keeps the estimates; an
     oracle has only that turn.
 
     Args:
@@ -246,14 +220,14 @@ def _measure(
             kind = SYSTEMS[choice.system]
             if kind.group == "reference" or not kind.computes or (turn and kind.given_truth):
                 continue
-            folder = work / choice.label
+            weights, folder = choice.runs(work)[0]
             output = folder / f"measure_{turn}.json"
             if _is_measured(output, folder / "scores", track, start):
                 continue
-            arguments = [*_arguments(choice, options, work), "--repeats=1", f"--output={output}"]
-            arguments += [f"--excerpt={excerpt}", f"--start={start}"]
+            arguments = [*_arguments(choice.system, weights, options, work), "--repeats=1"]
+            arguments += [f"--output={output}", f"--excerpt={excerpt}", f"--start={start}"]
             if not turn:
-                arguments.append(f"--estimates_dir={folder / 'estimates'}")
+                arguments.append(f"--estimates_dir={folder / _ESTIMATES}")
             if cli.run_program("measure", *arguments):
                 done.remove(choice)
     return done
@@ -268,15 +242,15 @@ def _is_measured(output: Path, scores: Path, track: str, start: float) -> bool:
     return newer and (found["track"], found["start_seconds"]) == (track, start)
 
 
-def _arguments(choice: Choice, options: Options, work: Path) -> Iterator[str]:
-    """Yields the flags of evaluate and measure for the system and the tracks."""
-    if choice.system == "model":
-        yield f"--model={choice.weights or options.model}"
+def _arguments(system: str, weights: str | None, options: Options, work: Path) -> Iterator[str]:
+    """Yields the flags of evaluate and measure for a run of a system and the tracks."""
+    if system == "model":
+        yield f"--model={weights or options.model}"
     else:
-        yield f"--system={choice.system}"
+        yield f"--system={system}"
         yield f"--model={options.model or work / '_config'}"
-        if choice.weights:
-            yield f"--weights={choice.weights}"
+        if weights:
+            yield f"--weights={weights}"
     yield f"--data_dir={options.data_dir}"
     if options.tracks:
         yield from (f"--tracks={name}" for name in options.tracks)
@@ -285,14 +259,14 @@ def _arguments(choice: Choice, options: Options, work: Path) -> Iterator[str]:
 
 
 def _keep_estimates(
-    choice: Choice, track: Any, config: Config, part: tuple[int, int], folder: Path
+    estimates_dir: str, run: Path, track: Any, config: Config, part: tuple[int, int]
 ) -> None:
     """Keeps that part of a folder's estimates that the other systems are measured with."""
-    estimates = folders.read_estimates(choice.weights, f"{track.split}/{track.name}", config)
+    estimates = folders.read_estimates(estimates_dir, f"{track.split}/{track.name}", config)
     start, frames = part
     if estimates.shape[1] == track.frames:
         estimates = estimates[:, start : start + frames]
-    folders.write_estimates(folder, estimates, config)
+    folders.write_estimates(run / _ESTIMATES, estimates, config)
 
 
 def _print_scores(path: Path, data_sets: Sequence[results.DataSet]) -> None:

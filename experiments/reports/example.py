@@ -1,6 +1,6 @@
 """The example of a comparison: a part of a track that is measured and drawn as spectrograms."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,7 @@ def liveliest(track: Any, config: Config, part: tuple[int, int], frames: int) ->
 def draw(
     track: Any,
     config: Config,
-    labels: Sequence[str],
-    work: Path,
+    folders: Mapping[str, Path],
     part: tuple[int, int],
     path: Path,
 ) -> dict[str, Any] | None:
@@ -52,8 +51,8 @@ def draw(
     Args:
       track: the measured track.
       config: names the stems.
-      labels: labels of the systems, in the order of the columns.
-      work: folder with <label>/estimates/<stem>.wav.
+      folders: label of each system -> folder with <stem>.wav, in the order of the columns; systems
+        whose folder does not exist are left out.
       part: first sample and length of the estimates.
       path: the PNG to write.
 
@@ -70,9 +69,9 @@ def draw(
         return dict(zip(stems, signals.mean(axis=2), strict=True))
 
     estimates = {
-        label: mono(read_estimates(work / label / "estimates", ".", config)[:, first:][:, :frames])
-        for label in labels
-        if (work / label / "estimates").is_dir()
+        label: mono(read_estimates(folder, ".", config)[:, first:][:, :frames])
+        for label, folder in folders.items()
+        if folder.is_dir()
     }
     if not estimates:
         return None

@@ -12,8 +12,8 @@ import numpy as np
 from experiments import scoring
 from experiments.baselines.systems import GROUPS
 from experiments.reports import pictures, tables
-from experiments.reports.results import DataSet, published, read
-from experiments.reports.summary import warnings
+from experiments.reports.results import DataSet, published, read, weights_of
+from experiments.reports.summary import SEEDS, over_runs, seconds_scored, warnings
 from experiments.track_metrics import TrackMetric
 from sccunet.checks import counted
 from sccunet.files import write_whole
@@ -53,12 +53,18 @@ def render(report_dir: str | os.PathLike) -> str:
     ]
     for data_set in sorted(data_sets, key=lambda data_set: not data_set.scored):
         lines += ["", *_section(data_set)]
-    summaries = [entry.summary for data_set in data_sets for entry in data_set.scored]
-    lines += ["", *_how_to_read(scoring.metrics_in(*summaries))]
+    has_seeds = any(data_set.has_seeds for data_set in data_sets)
+    lines += ["", *_how_to_read(_metrics(*data_sets), has_seeds)]
     return "\n".join(lines) + "\n"
 
 
-def _how_to_read(metrics: Sequence[TrackMetric]) -> list[str]:
+def _metrics(*data_sets: DataSet) -> list[TrackMetric]:
+    entries = (entry for data_set in data_sets for entry in data_set.scored)
+    return scoring.metrics_in(*(run.summary for entry in entries for run in entry.runs))
+
+
+def _how_to_read(metrics: Sequence[TrackMetric], has_seeds: bool) -> list[str]:
+    of_seeds = f"- {SEEDS} Box plots pool the runs; spectrograms and costs are of the first."
     return [
         "## How to read this",
         "",
@@ -68,6 +74,7 @@ def _how_to_read(metrics: Sequence[TrackMetric]) -> list[str]:
             for metric in metrics
         ),
         f"- {scoring.SILENCE}",
+        *([of_seeds] if has_seeds else []),
         "- †: the system uses the true stems; it is a bound, not a competitor.",
         "- Real-time factor: computing time per second of audio; below 1 is faster than real time."
         " Each system was timed in its own processes, after one separation as a warm-up; in"
@@ -90,7 +97,7 @@ def _section(data_set: DataSet) -> list[str]:
     for metrics in scoring.METRIC_PAIRS:
         lines += [f"**{' / '.join(metrics)}** in dB, museval v4", ""]
         lines += [*_scores_table(data_set, metrics), ""]
-    for metric in scoring.metrics_in(*(entry.summary for entry in data_set.scored)):
+    for metric in _metrics(data_set):
         lines += [f"**{metric.title}** in dB, another metric", ""]
         lines += [*_track_table(data_set, metric), ""]
     if found := _warnings(data_set):
@@ -112,8 +119,9 @@ def _command(info: Mapping[str, Any]) -> str:
     systems = [
         (f"{label}:" if label != what["system"] else "")
         + what["system"]
-        + (f"={what['weights']}" if what["weights"] else "")
+        + (f"={weights}" if weights else "")
         for label, what in info["systems"].items()
+        for weights in weights_of(what)
     ]
     arguments = [
         "--report_dir=REPORT",
@@ -135,7 +143,7 @@ def _command(info: Mapping[str, Any]) -> str:
 
 
 def _what_was_scored(data_set: DataSet) -> str:
-    first = data_set.scored[0]
+    first = data_set.first
     tracks = len(first.summary["tracks"])
     seconds = next(iter(first.summary["stems"].values()))["frames"]
     excerpt = first.settings.get("excerpt_seconds")
@@ -149,15 +157,22 @@ def _legend(data_set: DataSet) -> list[str]:
     lines = []
     for entry in data_set.entries:
         what = entry.kind.what
-        if entry.weights and entry.system != "model":
-            what += f", `{entry.weights}`"
-        settings = entry.settings or {}
-        if "model_sha256" in settings:
-            what += f", SHA-256 {settings['model_sha256'][:12]}"
+        settings = [run.settings for run in entry.runs]
+        if len(entry.weights) > 1:
+            what += f", {_of_all(len(settings), len(entry.weights))} runs"
+        names = [f"`{name}`" for name in entry.weights if name and entry.system != "model"]
+        hashes = [each["model_sha256"][:12] for each in settings if "model_sha256" in each]
+        if hashes:
+            hashes[0] = f"SHA-256 {hashes[0]}"
+        what = ", ".join([what, *names, *hashes])
         if entry.kind.group == "oracle" and settings:
-            what += f", frames of {settings['frame_length']} samples"
+            what += f", frames of {settings[0]['frame_length']} samples"
         lines.append(f"- {entry.title}: {what}")
     return lines
+
+
+def _of_all(count: int, of: int) -> str:
+    return str(of) if count == of else f"{count} of {of}"
 
 
 def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
@@ -169,15 +184,12 @@ def _scores_table(data_set: DataSet, metrics: Sequence[str]) -> list[str]:
     for group in GROUPS:
         for entry in (entry for entry in data_set.entries if entry.kind.group == group):
             row = [entry.title, *[_NOT_RUN] * (len(stems) + 1)]
-            if entry.summary:
-                scores = entry.summary["stems"]
-                medians = ([scores[stem][metric]["median"] for metric in metrics] for stem in stems)
-                frames = scores[stems[0]]
-                row = [
-                    entry.title,
-                    *(" / ".join(map(tables.decibels, pair)) for pair in medians),
-                    f"{frames['frames_scored']} of {frames['frames']}",
-                ]
+            if entry.runs:
+                cells = (
+                    " / ".join(over_runs(entry, stem, metric) for metric in metrics)
+                    for stem in stems
+                )
+                row = [entry.title, *cells, seconds_scored(entry)]
             rows.append(row + (["scored here"] if quoted else []))
         rows += quoted.get(group, [])
     return tables.markdown(header, rows)
@@ -187,9 +199,12 @@ def _track_table(data_set: DataSet, metric: TrackMetric) -> list[str]:
     rows = []
     for entry in data_set.entries:
         cells = [_NOT_RUN] * len(data_set.stems)
-        if entry.summary and metric.folder in entry.summary:
-            scores = entry.summary[metric.folder]["stems"]
-            cells = [tables.decibels(scores[stem]["median"]) for stem in data_set.stems]
+        found = [run.summary.get(metric.folder) for run in entry.runs]
+        if any(found):
+            cells = [
+                tables.over_runs([scores and scores["stems"][stem]["median"] for scores in found])
+                for stem in data_set.stems
+            ]
         rows.append([entry.title, *cells])
     return tables.markdown(["system", *data_set.stems], rows)
 
@@ -217,7 +232,8 @@ def _warnings(data_set: DataSet) -> list[str]:
     """Returns each warning once, with its systems unless it concerns all."""
     found: dict[str, list[str]] = {}
     for entry in data_set.scored:
-        for warning in warnings(entry.summary):
+        of_runs = (warning for run in entry.runs for warning in warnings(run.summary))
+        for warning in dict.fromkeys(of_runs):
             found.setdefault(warning, []).append(entry.label)
     return [
         warning if len(labels) == len(data_set.scored) else f"{', '.join(labels)}: {warning}"
@@ -269,12 +285,13 @@ def _machine(run: Mapping[str, Any]) -> str:
 
 def _draw_scores(data_set: DataSet, path: Path) -> None:
     entries = data_set.scored
-    tracks = entries[0].summary["tracks"]
+    tracks = data_set.first.summary["tracks"]
     of_tracks = len(tracks) >= _BOXES_OF_TRACKS
     reduce: Callable = (lambda frames: scoring.nanmedian(frames)[None]) if of_tracks else np.asarray
     values = {}
     for entry in entries:
-        frames = [scoring.frame_scores(entry.folder, track) for track in tracks]
+        folders = [run.folder for run in entry.runs]
+        frames = [scoring.frame_scores(folder, track) for folder in folders for track in tracks]
         values[entry.title] = {
             stem: np.concatenate([reduce(scores[stem]) for scores in frames])
             for stem in data_set.stems

@@ -3,6 +3,7 @@
 <data set>/dataset.json           the compared systems and the data
 <data set>/<label>/               scores of a system, as `sccunet evaluate` writes them
 <data set>/<label>/measure.json   a list of results of `sccunet measure`
+<data set>/<label>/<number>/      the same for each run of a system that has several, from 0
 """
 
 import dataclasses
@@ -32,25 +33,36 @@ _SAME = ("split", "stems", "sample_rate", "excerpt_seconds")
 
 
 @dataclasses.dataclass(frozen=True)
+class Run:
+    """A run of a system that has scores.
+
+    Attributes:
+      folder: folder of the scores.
+      settings: what was scored, as evaluate wrote it.
+      summary: from `scoring.summarise`.
+    """
+
+    folder: Path
+    settings: Mapping[str, Any]
+    summary: Mapping[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
 class Entry:
     """A system of a comparison.
 
     Attributes:
       label: name in the report.
       system: one of `SYSTEMS`.
-      weights: name of its weights, if it has any.
-      folder: folder of its scores.
-      settings: what was scored, as evaluate wrote it; None if not run.
-      summary: from `scoring.summarise`; None if not run.
-      measurements: results of `sccunet measure`, one per run.
+      weights: names of the weights of each run; None for a run without.
+      runs: the runs that have scores; several differ by their weights, as with other seeds.
+      measurements: results of `sccunet measure` of the first run, one per measurement.
     """
 
     label: str
     system: str
-    weights: str | None
-    folder: Path
-    settings: Mapping[str, Any] | None
-    summary: Mapping[str, Any] | None
+    weights: Sequence[str | None]
+    runs: Sequence[Run]
     measurements: Sequence[Mapping[str, Any]]
 
     @property
@@ -86,12 +98,22 @@ class DataSet:
     @property
     def scored(self) -> list[Entry]:
         """The systems that have scores."""
-        return [entry for entry in self.entries if entry.summary]
+        return [entry for entry in self.entries if entry.runs]
 
     @property
     def stems(self) -> list[str]:
         """The scored stems."""
-        return list(self.scored[0].settings["stems"])
+        return list(self.first.settings["stems"])
+
+    @property
+    def first(self) -> Run:
+        """The first run that has scores; all others are of the same tracks."""
+        return self.scored[0].runs[0]
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether a system has several runs."""
+        return any(len(entry.weights) > 1 for entry in self.entries)
 
     @property
     def is_musdb18(self) -> bool:
@@ -101,7 +123,7 @@ class DataSet:
         """
         if not self.scored:
             return False
-        settings, summary = self.scored[0].settings, self.scored[0].summary
+        settings, summary = self.first.settings, self.first.summary
         seconds = summary["stems"][self.stems[0]]["frames"]
         wanted = {f"test/{name}" for name in published()["test_tracks"]}
         return (
@@ -140,35 +162,46 @@ def read_data_set(folder: Path) -> DataSet:
     info = read_json(folder / DATA_SET, *_FIELDS)
     entries = []
     for label, what in info["systems"].items():
-        path = folder / label / scoring.SETTINGS
-        run = path.exists()
-        measured = folder / label / MEASUREMENTS
-        entries.append(
-            Entry(
-                label,
-                what["system"],
-                what["weights"],
-                folder / label,
-                read_json(path) if run else None,
-                scoring.summarise(folder / label) if run else None,
-                read_json(measured) if measured.exists() else [],
-            )
-        )
+        weights = weights_of(what)
+        folders = run_folders(folder / label, len(weights))
+        runs = [
+            Run(run, read_json(run / scoring.SETTINGS), scoring.summarise(run))
+            for run in folders
+            if (run / scoring.SETTINGS).exists()
+        ]
+        path = folders[0] / MEASUREMENTS
+        measured = read_json(path) if path.exists() else []
+        entries.append(Entry(label, what["system"], weights, runs, measured))
     entries.sort(key=lambda entry: GROUPS.index(entry.kind.group))
     data_set = DataSet(folder.name, info, entries)
-    for entry in data_set.scored[1:]:
-        first = data_set.scored[0]
-        for field in (*_SAME, "tracks"):
-            ours, theirs = (
-                each.summary["tracks"] if field == "tracks" else each.settings.get(field)
-                for each in (entry, first)
-            )
-            if ours != theirs:
-                raise ConfigError(
-                    f"{entry.folder / scoring.SETTINGS}: found {field} = {ours!r}, expected"
-                    f" {theirs!r} as in {first.folder}; compare them under another --name"
-                )
+    for run in (run for entry in data_set.scored for run in entry.runs):
+        _check_same(run, data_set.first)
     return data_set
+
+
+def _check_same(run: Run, first: Run) -> None:
+    """Raises ConfigError if two runs were not scored on the same."""
+    for field in (*_SAME, "tracks"):
+        ours, theirs = (
+            each.summary["tracks"] if field == "tracks" else each.settings.get(field)
+            for each in (run, first)
+        )
+        if ours != theirs:
+            raise ConfigError(
+                f"{run.folder / scoring.SETTINGS}: found {field} = {ours!r}, expected"
+                f" {theirs!r} as in {first.folder}; compare them under another --name"
+            )
+
+
+def run_folders(folder: Path, runs: int) -> list[Path]:
+    """Returns the folder of each run of a system: `folder` itself, or numbered ones in it."""
+    return [folder] if runs == 1 else [folder / str(number) for number in range(runs)]
+
+
+def weights_of(what: Mapping[str, Any]) -> list[str | None]:
+    """Returns the names of the weights of each run of a system in dataset.json."""
+    weights = what["weights"]
+    return weights if isinstance(weights, list) else [weights]
 
 
 def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +210,8 @@ def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict
     Args:
       path: path of dataset.json, which need not exist.
       info: description of the data set.
-      systems: label -> {"system", "weights"} of the new systems.
+      systems: label -> {"system", "weights"} of the new systems; the weights of several runs are a
+        list. Earlier runs with scores keep their places in it.
 
     Raises:
       ConfigError: if the earlier comparison was a different one.
@@ -196,20 +230,43 @@ def merged(path: Path, info: dict[str, Any], systems: Mapping[str, Any]) -> dict
         if "example" in before:
             info["example"] = before["example"]
     for label, what in systems.items():
-        if (old := before["systems"].get(label, what)) != what:
+        old = before["systems"].get(label, what)
+        if old != what and not _continues(path.parent / label, old, what):
+            names = (f"{each['system']} {_names(each)}" for each in (old, what))
             raise ConfigError(
-                f"{path}: found {label} = {old['system']} {old['weights'] or ''}, expected"
-                f" {what['system']} {what['weights'] or ''}; choose another label"
+                f"{path}: found {label} = {next(names)}, expected {next(names)}; choose another"
+                " label"
             )
     return {**info, "systems": {**before["systems"], **systems}}
+
+
+def _continues(folder: Path, old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a system with several runs keeps those that have scores; one alone is in `folder`."""
+    before, now = weights_of(old), weights_of(new)
+    if old["system"] != new["system"] or len(before) == 1 or len(now) == 1:
+        return False
+    runs = zip(before, run_folders(folder, len(before)), strict=True)
+    return all(
+        now[number : number + 1] == [weights]
+        for number, (weights, run) in enumerate(runs)
+        if (run / scoring.SETTINGS).exists()
+    )
+
+
+def _names(what: Mapping[str, Any]) -> str:
+    return ", ".join(filter(None, weights_of(what)))
 
 
 def check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> None:
     """Raises ConfigError if systems other than `labels` were scored on other tracks before."""
     now = {f"{track.split}/{track.name}" for track in tracks}
-    for path in sorted(folder.glob("*")):
-        scored = set(scored_tracks(path))
-        if path.name not in labels and scored and scored != now:
+    scored_folders = [
+        *folder.glob(f"*/{scoring.SETTINGS}"),
+        *folder.glob(f"*/*/{scoring.SETTINGS}"),
+    ]
+    for path in sorted(settings.parent for settings in scored_folders):
+        label, scored = path.relative_to(folder).parts[0], set(scored_tracks(path))
+        if label not in labels and scored and scored != now:
             differ = ", ".join(sorted(scored ^ now)[:3])
             raise ConfigError(
                 f"{path}: found scores of other tracks (differing: {differ}), expected"
@@ -218,11 +275,11 @@ def check_tracks(folder: Path, labels: Sequence[str], tracks: Sequence[Any]) -> 
 
 
 def publish(work: Path, folder: Path) -> None:
-    """Copies a system's scores and measurements into the report's folder.
+    """Copies a run's scores and measurements into the report's folder.
 
     Args:
       work: folder with scores/ and measure_<round>.json.
-      folder: folder of the system in the report.
+      folder: folder of the run in the report.
     """
     scoring.publish(work / "scores", folder)
     if rounds := [read_json(path) for path in sorted(work.glob("measure_*.json"))]:

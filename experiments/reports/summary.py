@@ -6,9 +6,10 @@ from typing import Any
 from data_pipeline.tracks import first_few
 from experiments import scoring
 from experiments.reports import tables
-from experiments.reports.results import DataSet
+from experiments.reports.results import DataSet, Entry
 from sccunet.checks import counted
 
+SEEDS = "±: mean and standard deviation over the runs of a system, such as seeds of its training."
 _PERCENTILES = "25th to 75th percentile over tracks"
 
 
@@ -42,18 +43,42 @@ def comparison(data_set: DataSet) -> str:
     rows = []
     for entry in data_set.entries:
         cells = ["not run"] * (len(header) - 1)
-        if entry.summary:
-            scores = list(entry.summary["stems"].values())
-            cells = [_median(score["SDR"]) for score in scores]
-            cells.append(f"{scores[0]['frames_scored']} of {scores[0]['frames']} s")
+        if entry.runs:
+            cells = [
+                over_runs(entry, stem, "SDR", none="none", over=">") for stem in data_set.stems
+            ]
+            cells.append(f"{seconds_scored(entry)} s")
         rows.append([entry.label, *cells])
     lines = [data_set.info["name"], *tables.wrapped(f"SDR, {scoring.MUSEVAL}")]
     lines += tables.columns(header, rows)
+    if data_set.has_seeds:
+        lines += tables.wrapped(SEEDS)
     if told := [entry.label for entry in data_set.entries if entry.kind.given_truth]:
         lines += tables.wrapped(
             f"With the true stems, a bound and no competitor: {', '.join(told)}"
         )
     return "\n".join(lines)
+
+
+def over_runs(entry: Entry, stem: str, metric: str, **texts: str) -> str:
+    """Formats the median of a museval metric, over several runs as mean ± deviation.
+
+    Args:
+      entry: a system that has scores.
+      stem: the stem.
+      metric: one of `METRICS`.
+      **texts: as in `tables.over_runs`.
+    """
+    medians = [run.summary["stems"][stem][metric]["median"] for run in entry.runs]
+    return tables.over_runs(medians, **texts)
+
+
+def seconds_scored(entry: Entry) -> str:
+    """Returns the number of scored seconds, of several runs the range, and the number in all."""
+    first = [next(iter(run.summary["stems"].values())) for run in entry.runs]
+    counts = sorted({scores["frames_scored"] for scores in first})
+    scored = " to ".join(map(str, dict.fromkeys((counts[0], counts[-1]))))
+    return f"{scored} of {first[0]['frames']}"
 
 
 def warnings(summary: Mapping[str, Any]) -> list[str]:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from data_pipeline import sigsep
 from data_pipeline.errors import AudioError
-from data_pipeline.tracks import Segment, Track, load_tracks, named, no_tracks, track_folders
+from data_pipeline.folders import named, no_tracks, track_folders
+from data_pipeline.tracks import Segment, Track, load_tracks
 from sccunet.checks import counted
 from sccunet.config import Config
 

@@ -11,13 +11,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from data_pipeline.errors import AudioError
-from data_pipeline.names import listed
+from data_pipeline.folders import chosen_folders, run_prepare
 from data_pipeline.wav import read_wav, wav_info
 from data_pipeline.wav_header import WavInfo
 from sccunet.checks import counted
 from sccunet.config import Config
 
-SPLITS = ("train", "valid", "test")
 _SHOWN = 10
 _BLOCK = 2**20  # samples read at once
 
@@ -80,24 +79,6 @@ def find_tracks(
         too short, or don't match each other or the config: one line per bad track, at most 10.
     """
     return load_tracks(data_dir, chosen_folders(data_dir, split, names), config, min_frames)
-
-
-def chosen_folders(
-    data_dir: str | os.PathLike, split: str | None, names: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Lists `(split, track)` of the folders that `find_tracks` loads, with its arguments.
-
-    Raises:
-      AudioError: if there are no tracks, or a name is unknown.
-    """
-    folders = track_folders(data_dir)
-    if names:
-        folders = named(data_dir, folders, names)
-    elif split is not None:
-        folders = [folder for folder in folders if folder[0] == split]
-    if not folders:
-        raise no_tracks(data_dir, (split,) if split else SPLITS)
-    return folders
 
 
 def middle(track: Track, seconds: float | None, config: Config) -> tuple[int, int]:
@@ -164,63 +145,6 @@ def check_finite(tracks: Sequence[Track]) -> None:
                     )
 
 
-def track_folders(data_dir: str | os.PathLike) -> list[tuple[str, str]]:
-    """Lists `(split, track)` of each track folder, sorted."""
-    if not os.path.isdir(data_dir):
-        raise AudioError(f"{data_dir}: found no such directory, expected tracks in {_layout()}")
-    folders = []
-    for split in SPLITS:
-        path = os.path.join(data_dir, split)
-        if os.path.isdir(path):
-            with os.scandir(path) as entries:
-                folders += [
-                    (split, entry.name)
-                    for entry in entries
-                    if entry.is_dir() and not entry.name.startswith(".")
-                ]
-    return sorted(folders)
-
-
-def _layout() -> str:
-    return "<split>/<track>/<file>.wav, split being train, valid or test"
-
-
-def no_tracks(data_dir: str | os.PathLike, splits: Sequence[str]) -> AudioError:
-    """Returns the error for a data directory without tracks in these splits."""
-    for split in splits:
-        path = os.path.join(data_dir, split)
-        if os.path.isdir(path) and any(name.endswith(".stem.mp4") for name in os.listdir(path)):
-            return AudioError(f"{path}: found .stem.mp4 files, {_run_prepare(data_dir)}")
-    where = os.path.join(data_dir, splits[0]) if len(splits) == 1 else data_dir
-    return AudioError(f"{where}: found no tracks, expected {_layout()}")
-
-
-def _run_prepare(data_dir: str | os.PathLike) -> str:
-    return (
-        f"expected .wav files: run sccunet prepare --input_dir={data_dir} --data_dir=ANOTHER_FOLDER"
-    )
-
-
-def named(
-    data_dir: str | os.PathLike, folders: Sequence[tuple[str, str]], names: Sequence[str]
-) -> list[tuple[str, str]]:
-    """Returns the folders of the named tracks, which `names.listed` finds in the given texts."""
-    known = {name for _, name in folders}
-    names = listed(names, known)
-    for name in names:
-        if name not in known:
-            raise AudioError(
-                f"{data_dir}: found no track named {name!r}, expected {one_of(sorted(known))}"
-            )
-    return [folder for folder in folders if folder[1] in names]
-
-
-def one_of(names: Sequence[str]) -> str:
-    """Lists the first few names, for an error message."""
-    shown = ", ".join(repr(name) for name in names[:_SHOWN]) or "(there are no tracks)"
-    return f"one of {shown}" + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
-
-
 def first_few(lines: Sequence[str]) -> str:
     """Joins the first few lines of an error message."""
     more = [f"... and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
@@ -260,7 +184,7 @@ def load_track(
             if f"{file}.wav" not in present:
                 other = [entry for entry in present if os.path.splitext(entry)[0] == file]
                 if other:
-                    raise AudioError(f"{folder}: found {other[0]}, {_run_prepare(data_dir)}")
+                    raise AudioError(f"{folder}: found {other[0]}, {run_prepare(data_dir)}")
                 raise AudioError(
                     f"{folder}: found {', '.join(present) or 'no files'},"
                     f" expected {file}.wav for the stem {stem!r}"

@@ -11,6 +11,7 @@ from absl import flags
 
 from data_pipeline import audio, tracks
 from data_pipeline.errors import AudioError
+from data_pipeline.folders import chosen_folders
 from data_pipeline.names import lines_of
 from experiments import cli, evaluating, evaluation_flags, quiet, scoring
 from experiments.baselines.system import System
@@ -105,7 +106,7 @@ def plan_scoring(files: Sequence[str]) -> Plan:
     settings = evaluating.settings_of(options, config)
     evaluating.check_settings(output_dir, settings)
     units, failed, scored = {}, [], []
-    for split, name in tracks.chosen_folders(options.data_dir, options.split, options.names):
+    for split, name in chosen_folders(options.data_dir, options.split, options.names):
         key = f"{split}/{name}"
         if score_file(output_dir, key).exists():
             scored.append(key)
@@ -173,7 +174,7 @@ def summarise_scores() -> None:
     """Writes and prints the summary of all scored tracks, if there are any."""
     options, _ = _scoring()
     output_dir = Path(options.output_dir)
-    folders = tracks.chosen_folders(options.data_dir, options.split, options.names)
+    folders = chosen_folders(options.data_dir, options.split, options.names)
     keys = [f"{split}/{name}" for split, name in folders]
     scored = [key for key in keys if score_file(output_dir, key).exists()]
     if scored:

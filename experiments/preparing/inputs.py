@@ -21,7 +21,7 @@ def find_inputs(input_dir: str) -> dict[tuple[str, str], str]:
     Raises:
       AudioError: if there are no tracks, or a track is there twice.
     """
-    from data_pipeline.tracks import SPLITS
+    from data_pipeline.folders import SPLITS
 
     if not os.path.isdir(input_dir):
         raise AudioError(f"{input_dir}: found no such directory, expected a folder with tracks")

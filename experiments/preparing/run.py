@@ -58,8 +58,9 @@ def _plan(
     input_dir: str, data_dir: str, names: Sequence[str], sample_rate: int, trim: int
 ) -> tuple[dict[str, Sources], list[str]]:
     """Returns the sources of each folder to be written, and the finished folders."""
+    from data_pipeline.folders import one_of
     from data_pipeline.names import listed
-    from data_pipeline.tracks import first_few, one_of
+    from data_pipeline.tracks import first_few
 
     if os.path.realpath(input_dir) == os.path.realpath(data_dir):
         raise AudioError(f"--data_dir={data_dir}: found the input folder, expected another")

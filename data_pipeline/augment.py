@@ -1,18 +1,22 @@
 """Augmentation of training crops in the graph: all random draws, and changes to waveforms.
 
-Gain, channel and swap are drawn here; the reader applies them while it converts samples, which is
-faster. `dataset` mixes stems across tracks. All other augmentation belongs in `waveforms`.
+Gain, silence, channel and swap are drawn here; the reader applies them while it converts samples,
+which is faster. `dataset` mixes stems across tracks. All other augmentation belongs in `waveforms`.
 """
+
+import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
+from data_pipeline import resampling
 from sccunet.config import Config
 
 MEAN = -1  # in place of a channel's index: the mean of all
 
 # Purposes of a crop's random numbers. Each has its own seed, so that switching on one kind of
 # augmentation does not change the draws of the others. At most 16; add new ones at the end.
-PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP = range(7)
+PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP, DROPOUT, TILT, SPEED = range(10)
 
 
 def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
@@ -30,20 +34,70 @@ def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
 
 
 def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
-    """Augments training crops after they are read.
+    """Augments training crops after they are read: speed and tilt, which share an FFT.
 
-    Each augmentation is a function in this module with these arguments, and is called here if its
-    field of `config.augment` is on. It draws for each crop with `seed(config, number, purpose)`.
+    What an augmentation draws for a crop depends only on `seed(config, number, purpose)`.
 
     Args:
-      crops: the stems' waveforms, float32 [batch, stems, channels, samples].
+      crops: the stems' waveforms, float32 [batch, stems, channels, samples], with as many samples
+        as `cuts.cuts_of(config)` says.
       numbers: numbers of the crops in the run, int64 [batch].
       config: the run's config.
 
     Returns:
-      Waveforms of the same shape.
+      float32 [batch, stems, channels, patch_samples]; `crops` itself if nothing is on.
     """
-    return crops  # so far the reader and `dataset` do it all
+    if not config.augment.speed and not config.augment.tilt_db:
+        return crops
+    batch, stems, channels, samples = crops.shape
+    drawn = tf.TensorSpec([stems])
+    factors = tf.map_fn(lambda n: speeds(config, n), numbers, fn_output_signature=drawn)
+    lengths = resampling.nearest_lengths(config, tf.reshape(factors, [-1]))
+    slopes = None
+    if config.augment.tilt_db:
+        slopes = tf.map_fn(lambda n: tilts(config, n), numbers, fn_output_signature=drawn)
+        slopes = tf.reshape(slopes, [-1])
+    # [batch, stems, ...] -> [batch * stems, ...] and back
+    rows = tf.reshape(crops, [-1, channels, samples])
+    changed = resampling.resampled(config, rows, lengths, slopes)
+    return tf.reshape(changed, [batch, stems, channels, config.model.patch_samples])
+
+
+def speeds(config: Config, crop: tf.Tensor) -> tf.Tensor:
+    """Draws how fast the stems of a crop are played: log-uniform, as high as low.
+
+    All stems have the same speed, unless they are mixed across tracks.
+
+    Args:
+      config: gives the largest speed, 1 + `config.augment.speed`.
+      crop: number of the crop in the run, int64 [].
+
+    Returns:
+      Factors, float32 [stems].
+    """
+    most = math.log1p(config.augment.speed)
+    draws = tf.random.stateless_uniform(
+        [len(config.model.stems)], seed(config, crop, SPEED), -most, most
+    )
+    return tf.exp(tf.where(is_mixed(config, crop), draws, draws[0]))
+
+
+def tilts(config: Config, crop: tf.Tensor) -> tf.Tensor:
+    """Draws the tilt of each stem's spectrum, uniform up to `config.augment.tilt_db`.
+
+    Returns:
+      Slopes in dB per octave, float32 [stems].
+    """
+    most = config.augment.tilt_db
+    return tf.random.stateless_uniform(
+        [len(config.model.stems)], seed(config, crop, TILT), -most, most
+    )
+
+
+def is_mixed(config: Config, crop: tf.Tensor) -> tf.Tensor:
+    """Draws whether a crop's stems are mixed across tracks, bool []."""
+    draw = tf.random.stateless_uniform([], seed(config, crop, MIX_WHETHER))
+    return draw < config.augment.mix_tracks
 
 
 def gains(stems: int, most_db: float, seed: tf.Tensor) -> tf.Tensor:
@@ -60,6 +114,22 @@ def gains(stems: int, most_db: float, seed: tf.Tensor) -> tf.Tensor:
     if not most_db:
         return tf.ones([stems])
     return 10 ** (tf.random.stateless_uniform([stems], seed, -most_db, most_db) / 20)
+
+
+def sounding(chances: Sequence[float], seed: tf.Tensor) -> tf.Tensor:
+    """Draws which stems of a crop sound; if all would be silent, all sound.
+
+    So stem i is silent with probability `chances[i]` less the product of all chances.
+
+    Args:
+      chances: probability of silence for each stem.
+      seed: int64 [2], for stateless random ops.
+
+    Returns:
+      Gains, 0 or 1, float32 [stems].
+    """
+    sound = tf.random.stateless_uniform([len(chances)], seed) >= tf.constant(chances)
+    return tf.cast(sound | ~tf.reduce_any(sound), tf.float32)
 
 
 def one_channel(

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
+from data_pipeline.cuts import cuts_of
 from data_pipeline.mmap_reader import MakeReader, mmap_reader
 from data_pipeline.places import TrainingPlaces
 from data_pipeline.tracks import Segment
@@ -33,10 +34,11 @@ def training_dataset(
 
     Every patch length of the segments is a slot. A pass takes one crop for each slot, in a new
     order determined by the seed. The crop starts at a random place in the slot's segment, or at the
-    slot itself if `config.random_crops` is False.
+    slot itself if `config.random_crops` is False; but never so late that the samples to read, which
+    a change of speed makes more, are not all in the segment.
 
     Args:
-      segments: training segments, each at least one patch long.
+      segments: training segments, each at least as long as the cuts of `cuts_of(config)`.
       config: the run's config.
       first_step: number of batches to skip, for a resumed run.
       reader: from `data_pipeline.readers.reader_named`.
@@ -50,7 +52,7 @@ def training_dataset(
       or if `config.model.channels` is 2, otherwise one channel. `batch` is `config.batch_size`, or
       a replica's part of it.
     """
-    stems = _Stems(segments, config, reader, stereo)
+    stems = _Stems(segments, config, reader, stereo, cuts_of(config).samples)
     return (
         _training_places(segments, config, stems, first_step, context)
         .map(stems.read_augmented, num_parallel_calls=tf.data.AUTOTUNE)
@@ -67,11 +69,12 @@ def training_batch(
       Waveforms, float32 [batch, stems, channels, patch_samples], and for each crop and file the
       path and the first sample.
     """
-    stems = _Stems(segments, config, mmap_reader, stereo=False)
+    cuts = cuts_of(config)
+    stems = _Stems(segments, config, mmap_reader, stereo=False, samples=cuts.samples)
     ((numbers, *places),) = _training_places(segments, config, stems, step).take(1)
     index, start = places[0].numpy(), places[1].numpy()  # [batch, files]
     origins = [
-        [(stems.files[i].path, int(first)) for i, first in zip(*crop, strict=True)]
+        [(stems.files[i].path, int(first) + cuts.margin) for i, first in zip(*crop, strict=True)]
         for crop in zip(index, start, strict=True)
     ]
     return stems.read_augmented(numbers, *places).numpy(), origins
@@ -103,6 +106,8 @@ def _training_places(
         gains = augment.gains(
             len(config.model.stems), config.augment.gain_db, augment.seed(config, i, augment.GAIN)
         )
+        if chances := config.augment.stem_dropout:
+            gains *= augment.sounding(chances, augment.seed(config, i, augment.DROPOUT))
         channel_seed = augment.seed(config, i, augment.CHANNEL)
         return i, *stems.places(segment, start, channel_seed, swap_seed, gains)
 
@@ -133,7 +138,7 @@ def fixed_dataset(
     Returns:
       float32, with the shapes of `training_dataset`; the last batch may be smaller.
     """
-    stems = _Stems(segments, config, reader, stereo)
+    stems = _Stems(segments, config, reader, stereo, config.model.patch_samples)
     count = len(config.model.stems)
     crops = np.asarray(crops, np.int64).reshape(-1, 2)
     numbers = np.arange(len(crops))
@@ -163,12 +168,18 @@ class _Stems:
     """Reads the waveforms of stems from segments and first samples."""
 
     def __init__(
-        self, segments: Sequence[Segment], config: Config, reader: MakeReader, stereo: bool
+        self,
+        segments: Sequence[Segment],
+        config: Config,
+        reader: MakeReader,
+        stereo: bool,
+        samples: int,
     ):
         self.config, self.stereo = config, stereo or config.model.channels == 2
+        self.samples = samples  # to read for a crop
         names = [name for stem in config.model.stems for name in config.files_of(stem)]
         self.files = [segment.track.files[name] for segment in segments for name in names]
-        self.read_files = reader(self.files, config.model.patch_samples)
+        self.read_files = reader(self.files, samples)
         self.sources = [len(config.files_of(stem)) for stem in config.model.stems]
         self.channels = tf.constant([segment.track.channels for segment in segments], tf.int32)
 
@@ -204,12 +215,11 @@ class _Stems:
         batch, files, taken = places[2].shape
         # One list of files: [batch, files, ...] -> [batch * files, ...]
         flat = [tf.reshape(x, [-1, *x.shape[2:]]) for x in places]
-        samples = self.config.model.patch_samples
-        crops = tf.reshape(self.read_files(*flat), [-1, files, taken, samples])
+        crops = tf.reshape(self.read_files(*flat), [-1, files, taken, self.samples])
         if max(self.sources) > 1:  # [batch, files, ...] -> [batch, stems, ...]
             parts = tf.split(crops, self.sources, axis=1)
             crops = tf.concat([tf.reduce_sum(x, axis=1, keepdims=True) for x in parts], axis=1)
-        return tf.ensure_shape(crops, [batch, len(self.sources), taken, samples])
+        return tf.ensure_shape(crops, [batch, len(self.sources), taken, self.samples])
 
     def read_augmented(self, numbers, *places):
         """Reads the crops with these numbers and augments them by `augment.waveforms`."""

@@ -1,7 +1,7 @@
 """Where crops are cut: the segment and the first sample of each stem of a crop.
 
 A segment's consecutive patches are slots, numbered across segments; training crops start at a
-random place in a slot's segment.
+random place in a slot's segment. All samples that are read for them are in the segment.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline import augment
+from data_pipeline.cuts import cuts_of
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 
@@ -47,7 +48,7 @@ class TrainingPlaces:
     """
 
     def __init__(self, segments: Sequence[Segment], config: Config):
-        self.config = config
+        self.config, self.cuts = config, cuts_of(config)
         self.patch = config.model.patch_samples
         counts = np.array([segment.frames // self.patch for segment in segments], np.int64)
         self.slots = int(counts.sum())
@@ -57,7 +58,7 @@ class TrainingPlaces:
         self.frames = tf.constant([segment.frames for segment in segments], tf.int64)
 
     def of_crop(self, i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns each stem's segment and first sample, int64 [stems], for crop `i` of the run."""
+        """Returns each stem's segment and first sample to read, int64 [stems], for crop `i`."""
         config, count = self.config, len(self.config.model.stems)
         number, place = i // self.slots, i % self.slots
         slot = tf.random.experimental.index_shuffle(
@@ -70,24 +71,22 @@ class TrainingPlaces:
                 [count], augment.seed(config, i, augment.MIX_SLOT), 0, self.slots, tf.int64
             )
             elsewhere = self._place(slots, augment.seed(config, i, augment.MIX_PLACE))
-            mix = (
-                tf.random.stateless_uniform([], augment.seed(config, i, augment.MIX_WHETHER))
-                < config.augment.mix_tracks
-            )
+            mix = augment.is_mixed(config, i)
             segment, start = (
                 tf.where(mix, *pair) for pair in zip(elsewhere, (segment, start), strict=True)
             )
         return segment, start
 
     def _place(self, slot: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns segment and first sample of the crops for `slot`, int64 of any shape."""
+        """Returns segment and first sample of the cuts for `slot`, int64 of any shape."""
         slots = tf.reshape(slot, [-1])
         segment = tf.searchsorted(self.ends, slots, side="right", out_type=tf.int64)
-        offset = (slots - tf.gather(self.firsts, segment)) * self.patch
+        last = tf.gather(self.frames, segment) - self.cuts.samples
+        offset = (slots - tf.gather(self.firsts, segment)) * self.patch - self.cuts.margin
+        offset = tf.clip_by_value(offset, 0, last)
         if self.config.random_crops:
-            span = tf.gather(self.frames, segment) - self.patch + 1
             # float64 so that every sample of an hour-long file can be a start.
             draws = tf.random.stateless_uniform(tf.shape(slots), seed, dtype=tf.float64)
-            offset = tf.cast(draws * tf.cast(span, tf.float64), tf.int64)
+            offset = tf.cast(draws * tf.cast(last + 1, tf.float64), tf.int64)
         start = tf.gather(self.starts, segment) + offset
         return tf.reshape(segment, tf.shape(slot)), tf.reshape(start, tf.shape(slot))

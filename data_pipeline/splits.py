@@ -5,6 +5,7 @@ import os
 from collections.abc import Sequence
 
 from data_pipeline import sigsep
+from data_pipeline.cuts import cuts_of
 from data_pipeline.errors import AudioError
 from data_pipeline.folders import named, no_tracks, track_folders
 from data_pipeline.tracks import Segment, Track, load_tracks
@@ -33,14 +34,15 @@ def training_split(
 
     Args:
       data_dir: as for `find_tracks`.
-      config: its `model.patch_samples` is the least length of a track.
+      config: a track must have its `model.patch_samples`; to train on, `cuts_of(config).samples`.
       names: tracks to train on, in any split folder, as for `find_tracks`.
 
     Returns:
       `(training, validation, sentence)`, both lists sorted by split folder and name.
 
     Raises:
-      AudioError: as `find_tracks`, or if there is nothing to validate on.
+      AudioError: as `find_tracks`, if there is nothing to validate on, or too little of a track to
+        train on.
     """
     patch = config.model.patch_samples
     folders = track_folders(data_dir)
@@ -57,7 +59,7 @@ def training_split(
             training = load_tracks(data_dir, kept, config, patch)
             validation = load_tracks(data_dir, chosen, config, patch)
             return (
-                [Segment(track, 0, track.frames) for track in training],
+                _long_enough([Segment(track, 0, track.frames) for track in training], config),
                 [Segment(track, 0, track.frames) for track in validation],
                 f"training on {counted(len(training), 'track')}, validating on"
                 f" {counted(len(validation), 'track')}: {rule}",
@@ -70,11 +72,24 @@ def training_split(
             f" track of at least {2 * patch} samples (two patches)"
         )
     return (
-        training,
+        _long_enough(training, config),
         validation,
         f"training on {counted(len(training), 'track')}, validating on the last tenth of"
         f" {len(validation)} of them, which is not trained on",
     )
+
+
+def _long_enough(training: Sequence[Segment], config: Config) -> Sequence[Segment]:
+    """Returns segments to train on; raises AudioError for one from which no crop can be made."""
+    least = cuts_of(config).samples
+    for segment in training:
+        if segment.frames < least:
+            folder = os.path.dirname(next(iter(segment.track.files.values())).path)
+            raise AudioError(
+                f"{folder}: found {counted(segment.frames, 'sample')} to train on, expected at"
+                f" least {least} with config.augment.speed or config.augment.tilt_db"
+            )
+    return training
 
 
 def _check_names_differ(data_dir: str | os.PathLike, folders: Sequence[tuple[str, str]]) -> None:

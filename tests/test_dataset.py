@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from data_pipeline import augment, dataset, places, readers, tfio_reader, tracks
 from data_pipeline.audio import write_wav
+from data_pipeline.cuts import cuts_of
 from data_pipeline.tracks import Segment
 from sccunet.config import AugmentConfig, Config, ModelConfig
 
@@ -90,12 +91,17 @@ def test_the_same_seed_gives_the_same_crops_and_another_seed_others(segments):
 
 
 def test_a_stream_continues_where_it_stopped(segments):
-    config = _with(
-        downmix=False,
-        augment=AugmentConfig(gain_db=6.0, channel_swap=True, mix_tracks=0.5),
+    everything = AugmentConfig(
+        gain_db=6.0,
+        channel_swap=True,
+        mix_tracks=0.5,
+        speed=0.1,
+        tilt_db=2.0,
+        stem_dropout=(0.2, 0.2),
     )
-    straight = _take(segments, config, 7)
-    np.testing.assert_array_equal(straight[6:], _take(segments, config, 4, first_step=3))
+    config, long = _with(downmix=False, augment=everything), segments[:2]
+    straight = _take(long, config, 7)
+    np.testing.assert_array_equal(straight[6:], _take(long, config, 4, first_step=3))
 
 
 @pytest.mark.skipif(not tfio_reader.available(), reason="tensorflow-io does not load here")
@@ -166,6 +172,62 @@ def test_gain_stays_within_its_range_and_is_each_stems_own(segments):
     assert np.abs(gains).max() <= 6.001
     assert gains.std(axis=0).min() > 2  # uniform over 12 dB: 3.5
     assert abs(np.corrcoef(gains.T)[0, 1]) < 0.5
+
+
+def test_dropped_stems_are_silent_and_others_as_before(segments):
+    config = _with(batch_size=40)
+    plain = _take(segments, config, 1)
+    dropped = dataclasses.replace(config, augment=AugmentConfig(stem_dropout=(0.5, 0.8)))
+    crops = _take(segments, dropped, 1)
+    sound = crops.any(axis=-1)  # [crops, stems]
+    np.testing.assert_array_equal(crops, np.where(sound[..., None], plain, 0))
+    assert sound.any(axis=1).all()
+    assert not sound.all(axis=0).any()
+
+
+def _played(segments, config):
+    """Checks that a batch's crops are ramps from where they begin.
+
+    Returns:
+      Speeds [crops, stems], and the crops' tracks and first samples.
+    """
+    cuts, speeds, places = cuts_of(config), [], []
+    waveforms, origins = dataset.training_batch(segments, config, 0)
+    for crop, (vocals, *others) in zip(waveforms[:, :, 0], origins, strict=True):
+        for stem, level, (path, start) in zip(crop, (0.5, 0.375), (vocals, others[0]), strict=True):
+            track = "abc".index(Path(path).parent.name)
+            first = start - cuts.margin - segments[track].start
+            assert 0 <= first <= segments[track].frames - cuts.samples
+            ramp = level * 0.25 * (track + 1) / 4 / 8192  # a stem's step per sample
+            speed = (stem[-1] - stem[0]) / ramp / (_PATCH - 1)
+            np.testing.assert_allclose(stem, ramp * (start + speed * np.arange(_PATCH)), atol=2e-7)
+            assert np.abs(speed - cuts.lengths / cuts.played).min() < 1e-3
+            speeds.append(speed)
+        places.append((Path(vocals[0]).parent.name, vocals[1]))
+    return np.array(speeds).reshape(-1, 2), places
+
+
+@pytest.mark.parametrize("mixed", [0.0, 1.0])
+def test_speed(segments, mixed):
+    """Stems that belong together are played alike; mixed ones each on its own."""
+    long = [Segment(segments[0].track, 2_000, 2_600), segments[1]]
+    augmented = AugmentConfig(speed=0.25, mix_tracks=mixed)
+    speeds, _ = _played(long, _with(batch_size=20, augment=augmented))
+    assert np.abs(np.log(speeds)).max() < np.log(1.25) + 1e-3
+    alike = np.abs(speeds[:, 0] - speeds[:, 1]) < 1e-3
+    assert alike.mean() < 0.2 if mixed else alike.all()
+
+
+def test_consecutive_crops_at_other_speeds_stay_in_their_segments(segments):
+    config = _with(random_crops=False, batch_size=8, augment=AugmentConfig(speed=0.25))
+    _, places = _played(segments[:2], config)
+    cuts = cuts_of(config)
+    last = {name: _LENGTHS[name] - cuts.samples + cuts.margin for name in "ab"}
+    assert sorted(places) == [
+        (name, min(max(slot * _PATCH, cuts.margin), last[name]))
+        for name, slots in (("a", 5), ("b", 3))
+        for slot in range(slots)
+    ]
 
 
 def test_mixed_stems_come_from_different_tracks(segments):

@@ -1,13 +1,15 @@
 """Splits into training and validation."""
 
+import dataclasses
 import itertools
 
 import numpy as np
 import pytest
 
 from data_pipeline import audio, sigsep, splits
+from data_pipeline.cuts import cuts_of
 from data_pipeline.errors import AudioError
-from sccunet.config import Config, ModelConfig
+from sccunet.config import AugmentConfig, Config, ModelConfig
 
 _PATCH = 1_000
 _MODEL = ModelConfig(
@@ -119,6 +121,23 @@ def test_split_by_the_last_tenth(data_dir, frames, trained, held_out):
             assert (by_name["a"].start, by_name["a"].frames) == (trained, held_out)
         assert "a" not in by_name or held_out
         assert f"validating on the last tenth of {len(by_name)} of them" in how
+
+
+@pytest.mark.parametrize("rest", ["valid", None])
+def test_a_track_too_short_to_change_its_speed(data_dir, rest):
+    """Only those to train on must be longer; a last tenth that validates is no part of them."""
+    config = dataclasses.replace(_CONFIG, augment=AugmentConfig(speed=0.1))
+    least = cuts_of(config).samples
+    _make(data_dir, "train", "a", frames=least - 1 if rest else least + 999)
+    if rest:
+        _make(data_dir, rest, "b")
+    assert _error(splits.training_split, data_dir, config) == (
+        f"{data_dir}/train/a: found {least - 1} samples to train on, expected at least {least}"
+        " with config.augment.speed or config.augment.tilt_db"
+    )
+    _make(data_dir, "train", "a", frames=least if rest else least + 1_000)
+    [segment], *_ = splits.training_split(data_dir, config)
+    assert segment.frames == least
 
 
 def test_nothing_to_validate_on(data_dir):

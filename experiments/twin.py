@@ -67,7 +67,9 @@ class SpectrogramChannelsUNet(nn.Module):
         self._levels = len(encoder_filters)
         self._more_bins = -model.bins % 2**self._levels
         self._more_frames = -model.frames % 2**self._levels
-        channels = 1
+        self._input_power, self._masks = model.input_power, model.output == "mask"
+        self._stems = len(model.stems)
+        channels = model.channels
         for level, filters in enumerate(encoder_filters, 1):
             self._convolution(f"encoder{level}_conv1", nn.Conv2d(channels, filters, 3, 1, 1))
             self._convolution(f"encoder{level}_conv2", nn.Conv2d(filters, filters, 3, 1, 1))
@@ -82,9 +84,11 @@ class SpectrogramChannelsUNet(nn.Module):
             self._convolution(f"{name}_conv2", nn.ConvTranspose2d(filters, filters, 3, 1, 1))
             channels = filters
         self.dropout = nn.Dropout(model.dropout)
-        self.stem_magnitudes = nn.Conv2d(channels, len(model.stems), 1)
-        nn.init.xavier_uniform_(self.stem_magnitudes.weight)
-        nn.init.zeros_(self.stem_magnitudes.bias)
+        last = nn.Conv2d(channels, len(model.stems) * model.channels, 1)
+        nn.init.xavier_uniform_(last.weight)
+        nn.init.zeros_(last.bias)
+        self._last = "stem_masks" if self._masks else "stem_magnitudes"
+        self.add_module(self._last, last)
 
     def _convolution(self, name: str, convolution: nn.Module) -> None:
         # For transposed kernels, both PyTorch and Keras use the outputs as the fan-in.
@@ -101,13 +105,15 @@ class SpectrogramChannelsUNet(nn.Module):
         """Estimates the stems; dropout and batch statistics are used only in training mode.
 
         Args:
-          magnitudes: linear magnitudes of the mixture [batch, 1, bins, frames].
+          magnitudes: linear magnitudes of the mixture [batch, channels, bins, frames].
 
         Returns:
-          Magnitudes of the stems [batch, stems, bins, frames], float32 also under autocast.
+          Magnitudes of the stems [batch, stems * channels, bins, frames], float32 also under
+          autocast; all channels of a stem follow each other.
         """
         bins, frames = magnitudes.shape[2:]
-        x = functional.pad(magnitudes, (0, self._more_frames, 0, self._more_bins))
+        x = torch.sqrt(magnitudes) if self._input_power == 0.5 else magnitudes
+        x = functional.pad(x, (0, self._more_frames, 0, self._more_bins))
         skips = []
         for level in range(1, self._levels + 1):
             x = self._apply_convolution(f"encoder{level}_conv1", x)
@@ -122,8 +128,11 @@ class SpectrogramChannelsUNet(nn.Module):
             x = self._apply_convolution(f"decoder{level}_conv1", x)
             x = self._apply_convolution(f"decoder{level}_conv2", x)
         with torch.autocast(x.device.type, enabled=False):
-            x = output_relu(self.stem_magnitudes(x.to(self.stem_magnitudes.weight.dtype)))
-        return x[:, :, :bins, :frames]
+            last = getattr(self, self._last)
+            x = last(x.to(last.weight.dtype))[:, :, :bins, :frames]
+            if self._masks:
+                return torch.sigmoid(x) * magnitudes.repeat(1, self._stems, 1, 1)
+            return output_relu(x)
 
 
 def output_relu(x):
@@ -136,24 +145,26 @@ def separate_patches(waveforms, unet, model: ModelConfig):
     """Separates mixture patches with the paper's reconstruction, `sccunet.spectral` in PyTorch.
 
     Args:
-      waveforms: mixture, float32 [batch, patch_samples].
+      waveforms: mixture, float32 [batch, channels, patch_samples].
       unet: a `SpectrogramChannelsUNet` in evaluation mode, compiled or not.
-      model: gives frame_length and hop_length.
+      model: gives stems, channels, frame_length and hop_length.
 
     Returns:
-      float32 [batch, stems, patch_samples]. In the part that `Patching` keeps, the result equals
-      that of `sccunet.spectral`. Outside, where frames are missing, PyTorch normalises by the
-      existing frames.
+      float32 [batch, stems, channels, patch_samples]. In the part that `Patching` keeps, the
+      result equals that of `sccunet.spectral`. Outside, where frames are missing, PyTorch
+      normalises by the existing frames.
     """
     sizes = {"n_fft": model.frame_length, "hop_length": model.hop_length}
     window = torch.hann_window(model.frame_length, device=waveforms.device)
-    # [batch, bins, frames]
-    spectrum = torch.stft(waveforms, **sizes, window=window, return_complex=True)
-    mixture = spectrum.abs()[:, None]
-    gain = unet(mixture) / mixture.clamp(min=1e-12)  # [batch, stems, bins, frames]
-    stems = (gain * spectrum[:, None]).flatten(0, 1)
+    batch = waveforms.shape[:2]
+    spectrum = torch.stft(waveforms.flatten(0, 1), **sizes, window=window, return_complex=True)
+    spectrum = spectrum.unflatten(0, batch)  # [batch, channels, bins, frames]
+    mixture = spectrum.abs()
+    estimates = unet(mixture).unflatten(1, (len(model.stems), model.channels))
+    gain = estimates / mixture.clamp(min=1e-12)[:, None]  # [batch, stems, channels, bins, frames]
+    stems = (gain * spectrum[:, None]).flatten(0, 2)
     stems = torch.istft(stems, **sizes, window=window, length=model.patch_samples)
-    return stems.unflatten(0, gain.shape[:2])
+    return stems.unflatten(0, gain.shape[:3])
 
 
 def to_torch(unet, config: Any) -> dict[str, Any]:

@@ -77,7 +77,7 @@ def checked_fold(unet: keras.Model, model: ModelConfig) -> keras.Model:
     Raises:
       ConfigError: if the folded network computes something else.
     """
-    folded, shape = fold(unet), (1, model.bins, model.frames, 1)
+    folded, shape = fold(unet), (1, model.bins, model.frames, model.channels)
     noise = np.abs(np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
     found, expected = ({"magnitudes": net(noise, training=False).numpy()} for net in (folded, unet))
     if reason := difference(found, expected, _FOLDING):

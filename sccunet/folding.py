@@ -46,8 +46,8 @@ def fold(unet: keras.Model) -> keras.Model:
         is returned unchanged.
 
     Returns:
-      Model, magnitudes [batch, bins, frames, 1] -> [batch, bins, frames, stems]. Its outputs equal
-      those of `unet` up to float32 rounding; its layers have the same names and dtypes.
+      Model with the inputs of `unet`. Its outputs equal those of `unet` up to float32 rounding; its
+      layers have the same names and dtypes.
     """
     scales = {
         layer.name: _value(layer.gamma) / np.sqrt(_value(layer.moving_variance) + layer.epsilon)

@@ -1,4 +1,4 @@
-"""The volume-balanced L1 loss and its weights."""
+"""The volume-balanced losses and their weights."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,6 +7,15 @@ import numpy as np
 from keras import ops
 
 from sccunet.config import Config, ConfigError
+
+# Mean square of the magnitudes of a mixture that counts as silent. White noise of -80 dBFS has
+# 4e-6 with a window of 2048 samples.
+_SILENCE = 1e-6
+
+
+def make_loss(config: Config, weights: Sequence[float]) -> keras.losses.Loss:
+    """Returns the loss that a config names, with alpha of each stem."""
+    return (VolumeBalancedComplex if config.loss == "complex" else VolumeBalancedL1)(weights)
 
 
 def loss_weights(config: Config, volumes: Callable[[], Sequence[float]]) -> tuple[float, ...]:
@@ -55,25 +64,85 @@ def balancing_weights(volumes: Sequence[float]) -> np.ndarray:
     return inverse / inverse.sum()
 
 
-@keras.saving.register_keras_serializable(package="sccunet")
-class VolumeBalancedL1(keras.losses.Loss):
-    """L = sum_i alpha_i mean(|Y_i - Yhat_i|), the paper's loss.
-
-    Y_i is the magnitude spectrogram of source i, and Yhat_i is channel i of the network's output.
-    The mean is taken over batch, bins and frames.
+class _VolumeBalanced(keras.losses.Loss):
+    """L = sum_i alpha_i d_i; a subclass defines d_i, the distance of source i.
 
     Args:
       weights: alpha_i, one per stem in the order of the channels, as from `balancing_weights`.
     """
 
-    def __init__(self, weights: Sequence[float], name: str = "volume_balanced_l1", **kwargs):
+    def __init__(self, weights: Sequence[float], name: str | None = None, **kwargs):
         super().__init__(name=name, **kwargs)
         self.weights = tuple(float(alpha) for alpha in weights)
 
     def call(self, y_true, y_pred):
-        """Returns each example's loss, [batch]; both arguments are [batch, bins, frames, stems]."""
-        distances = ops.mean(ops.abs(y_true - y_pred), axis=(1, 2))  # [batch, stems]
+        """Returns each example's loss, [batch]; the arguments are those of `distances`."""
+        distances = self.distances(y_true, y_pred)  # [batch, stems]
         return ops.sum(distances * ops.convert_to_tensor(self.weights, distances.dtype), axis=-1)
 
     def get_config(self):
         return {**super().get_config(), "weights": self.weights}
+
+    def _means(self, spectrograms):
+        """Means over each stem: [batch, bins, frames, stems * channels] -> [batch, stems]."""
+        means = ops.mean(spectrograms, axis=(1, 2))  # [batch, stems * channels]
+        stems = len(self.weights)
+        return ops.mean(ops.reshape(means, (-1, stems, means.shape[-1] // stems)), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="sccunet")
+class VolumeBalancedL1(_VolumeBalanced):
+    """L = sum_i alpha_i mean(|Y_i - Yhat_i|), the paper's loss.
+
+    Y_i is the magnitude spectrogram of source i, and Yhat_i its estimate by the network. The mean
+    is taken over batch, bins, frames and channels.
+    """
+
+    def __init__(self, weights: Sequence[float], name: str = "volume_balanced_l1", **kwargs):
+        super().__init__(weights, name, **kwargs)
+
+    @staticmethod
+    def truth(spectra):
+        """Returns y_true of a `TrainingSpectra`."""
+        return spectra.targets
+
+    def distances(self, y_true, y_pred):
+        """Returns mean(|Y_i - Yhat_i|) of each example, [batch, stems].
+
+        Args:
+          y_true, y_pred: magnitudes [batch, bins, frames, stems * channels].
+        """
+        return self._means(ops.abs(y_true - y_pred))
+
+
+@keras.saving.register_keras_serializable(package="sccunet")
+class VolumeBalancedComplex(_VolumeBalanced):
+    """L = sum_i alpha_i mean(sum |S_i - Shat_i|^2 / sum |X|^2).
+
+    S_i and X are the complex spectrograms of source i and of the mixture. The estimate Shat_i has
+    the magnitude that the network estimates and the phase of X, as in the reconstruction. The sums
+    are taken over bins, frames and channels, the mean over the batch. What is summed is the error
+    that the SDR measures.
+    """
+
+    def __init__(self, weights: Sequence[float], name: str = "volume_balanced_complex", **kwargs):
+        super().__init__(weights, name, **kwargs)
+
+    @staticmethod
+    def truth(spectra):
+        """Returns y_true of a `TrainingSpectra`, which is all of it."""
+        return tuple(spectra)
+
+    def distances(self, y_true, y_pred):
+        """Returns each example's error over the mixture's energy, [batch, stems].
+
+        |S - Shat|^2 = (A - |Shat|)^2 + |S|^2 - A^2, where A = |S| cos(difference of phases).
+
+        Args:
+          y_true: (mixture, targets, aligned) as in `sccunet.spectral.TrainingSpectra`.
+          y_pred: magnitudes [batch, bins, frames, stems * channels].
+        """
+        mixture, targets, aligned = y_true
+        errors = ops.square(aligned - y_pred) + ops.square(targets) - ops.square(aligned)
+        energy = ops.mean(ops.square(mixture), axis=(1, 2, 3))  # [batch]
+        return self._means(errors) / ops.maximum(energy, _SILENCE)[:, None]

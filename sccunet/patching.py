@@ -58,3 +58,19 @@ class Patching:
         rise = np.sin(np.pi / 2 * (np.arange(self.fade) + 0.5) / max(self.fade, 1)) ** 2
         flat = np.ones(self.keep - 2 * self.fade)
         return np.concatenate([rise, flat, rise[::-1]]).astype(np.float32)
+
+
+def channel_rows(channels: int, together: int) -> np.ndarray:
+    """Lists the channels of a recording that the network reads together.
+
+    With two together, channels go in pairs, and a channel without a partner goes in twice.
+
+    Args:
+      channels: number of channels of the recording.
+      together: `ModelConfig.channels`.
+
+    Returns:
+      Indices of channels, int [rows, together].
+    """
+    rows = -(-channels // together)
+    return np.minimum(np.arange(rows * together), channels - 1).reshape(rows, together)

@@ -11,7 +11,8 @@ from sccunet.config import ModelConfig
 
 MASKS = ("none", "soft", "wiener")
 
-# Mixture patches float32 [batch, patch_samples] -> stems [batch, stems, patch_samples].
+# Mixture patches float32 [batch, channels, patch_samples] -> stems [batch, stems, channels,
+# patch_samples].
 PatchSeparator = Callable[[np.ndarray], np.ndarray]
 
 
@@ -52,7 +53,7 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
     """Returns a function that separates patches: STFT, network, inverse STFT; traced once.
 
     Args:
-      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. A
+      unet: magnitudes [batch, bins, frames, channels] -> [batch, bins, frames, stems * channels]. A
         network from `build_model` is used with its current weights: later training has no effect.
       model: gives patch_samples, frame_length and hop_length.
       reconstruction: how the estimates become stems.
@@ -65,7 +66,7 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
 
     if isinstance(unet, keras.Model):
         unet = fold(unet)
-    patches = [1, model.patch_samples]
+    patches = [1, model.channels, model.patch_samples]
     if reconstruction.mask != "wiener":
         exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
         return _one_by_one(
@@ -76,12 +77,17 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
     estimate = _one_by_one(
         _on_device(lambda mixture: spectral.estimate_patches(mixture, unet, model), patches)
     )
-    parts = [None, len(model.stems), model.frames, model.bins]
+    parts = [None, len(model.stems), model.channels, model.frames, model.bins]
     synthesise = _on_device(lambda *spectrum: spectral.istft(*spectrum, model), parts, parts)
 
     def separate(waveforms):
-        stems = wiener(*estimate(waveforms), reconstruction.iterations)
-        return synthesise(stems.real.astype(np.float32), stems.imag.astype(np.float32))
+        real, imaginary, estimates = estimate(waveforms)
+        # [rows, channels, ...] -> [rows * channels, ...]: all channels of the recording.
+        together = [np.concatenate(list(x)) for x in (real, imaginary, estimates.swapaxes(1, 2))]
+        stems = wiener(*together, reconstruction.iterations).astype(np.complex64)
+        # [rows * channels, stems, frames, bins] -> [rows, stems, channels, frames, bins]
+        stems = stems.reshape(len(real), model.channels, *stems.shape[1:]).swapaxes(1, 2)
+        return synthesise(stems.real, stems.imag)
 
     return separate
 
@@ -110,7 +116,7 @@ def wiener(
 
 
 def _one_by_one(function: Callable) -> Callable:
-    """Turns a function of [1, samples] into one of [n, samples].
+    """Turns a function of [1, channels, samples] into one of [n, channels, samples].
 
     Two patches at a time took more memory and saved no time on a CPU (results/benchmark). A GPU was
     not tried.

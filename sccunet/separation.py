@@ -7,7 +7,7 @@ import numpy as np
 
 from sccunet.config import PRECISIONS, Config, ConfigError
 from sccunet.files import plain_path
-from sccunet.patching import Patching
+from sccunet.patching import Patching, channel_rows
 from sccunet.reconstruction import PatchSeparator, Reconstruction, patch_separator
 from sccunet.runs import exported_version, load_config, load_unet
 
@@ -33,9 +33,9 @@ class Separator:
         """Makes a separator from a model in memory, built by `sccunet.build_model` or any other.
 
         Args:
-          unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems]. A
-            network from `build_model` is used with its current weights: later training has no
-            effect.
+          unet: magnitudes [batch, bins, frames, channels] -> [batch, bins, frames,
+            stems * channels]. A network from `build_model` is used with its current weights: later
+            training has no effect.
           config: config of the run that trained it.
           reconstruction: how the estimates become stems; by default as in the paper.
         """
@@ -86,8 +86,10 @@ class Separator:
                 ) from error
 
         def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
-            estimates = signature(mixture_magnitudes=magnitudes[..., 0])
-            return tf.stack([estimates[stem] for stem in config.model.stems], axis=-1)
+            one = config.model.channels == 1
+            found = signature(mixture_magnitudes=magnitudes[..., 0] if one else magnitudes)
+            estimates = [found[stem] for stem in config.model.stems]
+            return tf.stack(estimates, axis=-1) if one else tf.concat(estimates, axis=-1)
 
         return cls.from_model(unet, config, reconstruction)
 
@@ -95,7 +97,9 @@ class Separator:
         """Separates a whole recording.
 
         Args:
-          waveform: [samples, channels], any length; each channel is separated on its own.
+          waveform: [samples, channels], any length. A model of one channel separates each channel
+            on its own. A model of two separates pairs of them; a channel without a partner goes in
+            twice, and comes out as the mean of both.
           sample_rate: in Hz; audio at another rate than the model's is resampled there and back.
 
         Returns:
@@ -167,10 +171,11 @@ class Separator:
         def advance(patch: np.ndarray) -> np.ndarray:
             """Separates a patch; returns the samples [stems, step, channels] that are final."""
             nonlocal tail
-            estimate = self._separate_patches(np.ascontiguousarray(patch.T))
-            # [channels, stems, patch_samples] -> [stems, keep, channels]
-            estimate = estimate[..., patching.margin : patching.margin + keep].transpose(1, 2, 0)
-            estimate = estimate * window
+            rows = channel_rows(patch.shape[1], model.channels)
+            # [samples, channels] -> [rows, model.channels, samples]
+            estimate = self._separate_patches(np.ascontiguousarray(patch.T)[rows])
+            estimate = estimate[..., patching.margin : patching.margin + keep]
+            estimate = _joined(estimate, patch.shape[1]) * window  # [stems, keep, channels]
             if tail is not None:
                 estimate[:, :fade] += tail
             tail = estimate[:, step:]
@@ -201,6 +206,15 @@ class Separator:
             missing = model.patch_samples - len(pending)
             yield cut(advance(np.pad(pending, ((0, missing), (0, 0)))))
             pieces = [pending[step:]]
+
+
+def _joined(estimate: np.ndarray, channels: int) -> np.ndarray:
+    """[rows, stems, model.channels, n] of `channel_rows` -> [stems, n, channels]."""
+    rows, stems, together, n = estimate.shape
+    joined = estimate.transpose(1, 3, 0, 2).reshape(stems, n, rows * together)
+    if rows * together > channels:  # the last channel went in twice
+        joined[..., channels - 1] = (joined[..., channels - 1] + joined[..., channels]) / 2
+    return joined[..., :channels]
 
 
 def _checked(block: np.ndarray) -> np.ndarray:

@@ -7,7 +7,8 @@ serving_default  `waveform` float32 [batch, samples, channels] at the model's ra
                  -> one tensor of that shape per stem, named after it
 separate_wav     `wav_bytes` string [batch]: 16-bit PCM WAV files at the model's rate
                  -> `<stem>_wav_bytes` string [batch]: the same, each as long as its input
-magnitudes       `mixture_magnitudes` float32 [batch, bins, frames], linear
+magnitudes       `mixture_magnitudes` float32 [batch, bins, frames], linear; with a network of two
+                 channels [batch, bins, frames, 2]
                  -> one tensor of that shape per stem, named after it
 metadata         `request` string [batch], ignored -> `metadata` string [batch]: JSON
 """
@@ -95,7 +96,8 @@ def _serving_default(unet: keras.Model, config: Config) -> Signature:
     tensor = Tensor(
         "float32",
         ("batch", "samples", "channels"),
-        f"full scale is 1, {model.sample_rate} Hz, any length, channels on their own",
+        f"full scale is 1, {model.sample_rate} Hz, any length, channels"
+        + (" on their own" if model.channels == 1 else " in pairs"),
     )
 
     def expected(batch):
@@ -137,16 +139,16 @@ def _separate_wav(unet: keras.Model, config: Config) -> Signature:
 
 def _magnitudes(unet: keras.Model, config: Config) -> Signature:
     model = config.model
+    shape = magnitudes_shape(model)
     tensor = Tensor(
         "float32",
-        ("batch", model.bins, model.frames),
+        ("batch", *shape),
         f"linear magnitudes of a centred STFT, Hann {model.frame_length}, hop {model.hop_length}",
     )
-    noise = np.random.default_rng(0).standard_normal((2, model.bins, model.frames))
+    noise = np.random.default_rng(0).standard_normal((2, *shape))
 
     def estimate(mixture_magnitudes):
-        estimates = unet(mixture_magnitudes[..., None], training=False)
-        return {stem: estimates[..., i] for i, stem in enumerate(model.stems)}
+        return estimate_magnitudes(mixture_magnitudes, unet, model)
 
     return Signature(
         estimate,
@@ -156,6 +158,22 @@ def _magnitudes(unet: keras.Model, config: Config) -> Signature:
         example=np.abs(noise).astype(np.float32),
         expected=lambda batch: {stem: x.numpy() for stem, x in estimate(batch).items()},
     )
+
+
+def magnitudes_shape(model: ModelConfig) -> list[int]:
+    """Shape of a patch's magnitudes in the signature `magnitudes`."""
+    return [model.bins, model.frames, model.channels][: 2 if model.channels == 1 else 3]
+
+
+def estimate_magnitudes(
+    mixture: tf.Tensor, unet: keras.Model, model: ModelConfig
+) -> dict[str, tf.Tensor]:
+    """Applies the network in the form of the signature `magnitudes`, [batch, *magnitudes_shape]."""
+    shape = [-1, *magnitudes_shape(model)]
+    magnitudes = tf.reshape(mixture, [-1, model.bins, model.frames, model.channels])
+    estimates = unet(magnitudes, training=False)
+    stems = tf.split(estimates, len(model.stems), axis=-1)
+    return {stem: tf.reshape(x, shape) for stem, x in zip(model.stems, stems, strict=True)}
 
 
 def _metadata(description: tf.saved_model.Asset) -> Signature:

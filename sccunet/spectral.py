@@ -4,6 +4,9 @@
 under every Keras backend and XLA.
 """
 
+import math
+from typing import Any, NamedTuple
+
 import keras
 from keras import ops
 
@@ -58,50 +61,80 @@ def magnitude(real, imaginary):
     return ops.sqrt(ops.square(real) + ops.square(imaginary))
 
 
-def training_magnitudes(waveforms, model: ModelConfig):
+class TrainingSpectra(NamedTuple):
+    """The network's input, and what its estimates are compared with.
+
+    Attributes:
+      mixture: magnitudes of the mixture, [batch, bins, frames, channels].
+      targets: magnitudes |S| of the stems, [batch, bins, frames, stems * channels].
+      aligned: |S| cos(phase of S - phase of the mixture), of the same shape: the part of a stem
+        that an estimate with the mixture's phase can reach (Erdogan et al. 2015).
+    """
+
+    mixture: Any
+    targets: Any
+    aligned: Any
+
+
+def training_spectra(waveforms, model: ModelConfig) -> TrainingSpectra:
     """Computes the network's input and targets from the stems of a batch of patches.
 
     The mixture is the sum of its stems, so its spectrogram is the sum of their spectrograms.
 
     Args:
-      waveforms: float32 [batch, stems, patch_samples].
+      waveforms: float32 [batch, stems, channels, patch_samples].
       model: gives frame_length and hop_length.
-
-    Returns:
-      Magnitudes of the mixture [batch, bins, frames, 1] and targets [batch, bins, frames, stems].
     """
-    real, imaginary = stft(waveforms, model)  # [batch, stems, frames, bins]
-    mixture = magnitude(ops.sum(real, axis=1), ops.sum(imaginary, axis=1))  # [batch, frames, bins]
-    targets = magnitude(real, imaginary)
-    return (
-        ops.expand_dims(ops.transpose(mixture, (0, 2, 1)), -1),  # [batch, bins, frames, 1]
-        ops.transpose(targets, (0, 3, 2, 1)),  # [batch, bins, frames, stems]
+    real, imaginary = stft(waveforms, model)  # [batch, stems, channels, frames, bins]
+    mixture_real, mixture_imaginary = ops.sum(real, axis=1), ops.sum(imaginary, axis=1)
+    mixture = magnitude(mixture_real, mixture_imaginary)  # [batch, channels, frames, bins]
+    products = real * mixture_real[:, None] + imaginary * mixture_imaginary[:, None]
+    aligned = products / _over_zero(mixture)[:, None]
+    return TrainingSpectra(
+        _to_network(mixture), _to_network(magnitude(real, imaginary)), _to_network(aligned)
     )
+
+
+def _over_zero(mixture):
+    """Makes magnitudes safe divisors.
+
+    The bound is far above 1e-19: the square of smaller numbers is 0 in float32, and so is the
+    magnitude, though the real and imaginary parts are not.
+    """
+    return ops.maximum(mixture, 1e-12)
+
+
+def _to_network(spectrograms):
+    """[batch, (stems,) channels, frames, bins] -> [batch, bins, frames, (stems *) channels]."""
+    *_, frames, bins = spectrograms.shape
+    channels = ops.reshape(spectrograms, (-1, math.prod(spectrograms.shape[1:-2]), frames, bins))
+    return ops.transpose(channels, (0, 3, 2, 1))
 
 
 def estimate_patches(waveforms, unet: keras.Model, model: ModelConfig):
     """Computes the mixture's spectrogram and the network's estimates.
 
     Args:
-      waveforms: mixture, float32 [batch, patch_samples].
-      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
-      model: gives frame_length and hop_length.
+      waveforms: mixture, float32 [batch, channels, patch_samples].
+      unet: magnitudes [batch, bins, frames, channels] -> [batch, bins, frames, stems * channels].
+      model: gives stems, channels, frame_length and hop_length.
 
     Returns:
-      The mixture's real and imaginary part [batch, frames, bins], and estimated magnitudes
-      [batch, stems, frames, bins].
+      The mixture's real and imaginary part [batch, channels, frames, bins], and estimated
+      magnitudes [batch, stems, channels, frames, bins].
     """
-    real, imaginary = stft(waveforms, model)  # [batch, frames, bins]
-    mixture = ops.transpose(magnitude(real, imaginary), (0, 2, 1))  # [batch, bins, frames]
-    estimates = unet(ops.expand_dims(mixture, -1), training=False)  # [batch, bins, frames, stems]
-    return real, imaginary, ops.transpose(estimates, (0, 3, 2, 1))
+    real, imaginary = stft(waveforms, model)  # [batch, channels, frames, bins]
+    estimates = unet(_to_network(magnitude(real, imaginary)), training=False)
+    estimates = ops.transpose(estimates, (0, 3, 2, 1))  # [batch, stems * channels, frames, bins]
+    shape = (-1, len(model.stems), model.channels, *estimates.shape[2:])
+    return real, imaginary, ops.reshape(estimates, shape)
 
 
 def soft_masks(estimates, exponent: float):
     """Computes each stem's share of the mixture: generalised Wiener filter (Liutkus, Badeau 2015).
 
     Args:
-      estimates: magnitudes [batch, stems, frames, bins].
+      estimates: magnitudes [batch, stems, channels, frames, bins].
       exponent: over 0.
 
     Returns:
@@ -109,7 +142,7 @@ def soft_masks(estimates, exponent: float):
       are 0, so the masks sum to 1 everywhere.
     """
     # Relative to the largest, so that no power leaves float32's range.
-    largest = ops.max(estimates, axis=1, keepdims=True)  # [batch, 1, frames, bins]
+    largest = ops.max(estimates, axis=1, keepdims=True)  # [batch, 1, channels, frames, bins]
     silent = largest <= 0
     relative = ops.where(silent, 1.0, estimates / ops.where(silent, 1.0, largest))
     shares = ops.power(relative, exponent)
@@ -122,24 +155,20 @@ def separate_patches(
     """Separates mixture patches into stems.
 
     Args:
-      waveforms: mixture, float32 [batch, patch_samples].
-      unet: magnitudes [batch, bins, frames, 1] -> magnitudes [batch, bins, frames, stems].
-      model: gives frame_length and hop_length.
+      waveforms: mixture, float32 [batch, channels, patch_samples].
+      unet: magnitudes [batch, bins, frames, channels] -> [batch, bins, frames, stems * channels].
+      model: gives stems, channels, frame_length and hop_length.
       mask_exponent: None multiplies estimated magnitudes by the mixture's phase (the paper's
         reconstruction); a number applies `soft_masks` with this exponent.
 
     Returns:
-      float32 [batch, stems, patch_samples].
+      float32 [batch, stems, channels, patch_samples].
     """
     real, imaginary, estimates = estimate_patches(waveforms, unet, model)
     if mask_exponent is None:
-        # A silent mixture has no phase, so the estimate becomes 0. The bound is far above 1e-19:
-        # the square of smaller numbers is 0 in float32, and so is the magnitude, though the real
-        # and imaginary parts are not.
-        mixture = ops.maximum(magnitude(real, imaginary), 1e-12)
-        gain = estimates / ops.expand_dims(mixture, 1)
+        # A silent mixture has no phase, so the estimate becomes 0.
+        gain = estimates / _over_zero(magnitude(real, imaginary))[:, None]
     else:
         gain = soft_masks(estimates, mask_exponent)
-    return istft(  # [batch, stems, frames, bins] -> [batch, stems, patch_samples]
-        gain * ops.expand_dims(real, 1), gain * ops.expand_dims(imaginary, 1), model
-    )
+    # [batch, stems, channels, frames, bins] -> [batch, stems, channels, patch_samples]
+    return istft(gain * real[:, None], gain * imaginary[:, None], model)

@@ -71,7 +71,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
         """Returns the estimates, shaped as the excerpt."""
         model, unet = self.model.config, self.model.unet
 
-        def separate_patches(mixture):  # [1, patch_samples] -> [1, stems, patch_samples]
+        def separate_patches(mixture):  # [rows, channels, n] -> [rows, stems, channels, n]
             return ops.convert_to_numpy(spectral.separate_patches(mixture, unet, model))
 
         separate = Separator(separate_patches, Config(model=model, downmix=False))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from sccunet.config import Config, ConfigError
 from sccunet.export_check import checked_fold, difference
 from sccunet.files import write_whole
+from sccunet.signatures import estimate_magnitudes, magnitudes_shape
 
 
 def export_tflite(unet: keras.Model, config: Config, path: str | os.PathLike) -> None:
@@ -27,12 +28,11 @@ def export_tflite(unet: keras.Model, config: Config, path: str | os.PathLike) ->
       ConfigError: if the converted network computes something else, or cannot be written.
     """
     model, folded = config.model, checked_fold(unet, config.model)
-    shape = [1, model.bins, model.frames]
+    shape = [1, *magnitudes_shape(model)]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="mixture_magnitudes")])
     def magnitudes(mixture_magnitudes):
-        estimates = folded(mixture_magnitudes[..., None], training=False)
-        return {stem: estimates[..., i] for i, stem in enumerate(model.stems)}
+        return estimate_magnitudes(mixture_magnitudes, folded, model)
 
     with tempfile.TemporaryDirectory() as folder:
         module = tf.Module()

@@ -8,14 +8,14 @@ from keras import ops
 
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
-from sccunet.losses import VolumeBalancedL1
+from sccunet.losses import make_loss
 
 
 class Trainer(keras.Model):
     """Trains a U-Net on waveforms; spectrograms are computed inside the training step.
 
-    The input is float32 [batch, stems, patch_samples], the stems whose sum is the mixture. It is
-    float32 under every precision, which concerns only the U-Net's layers.
+    The input is float32 [batch, stems, channels, patch_samples], the stems whose sum is the
+    mixture. It is float32 under every precision, which concerns only the U-Net's layers.
 
     Args:
       unet: from `sccunet.build_model`.
@@ -63,21 +63,20 @@ class Trainer(keras.Model):
             state.assign(store[f"random_state_{i}"])
 
     def call(self, waveforms, training=False):
-        """Returns estimates and targets, each [batch, bins, frames, stems]."""
-        if len(waveforms.shape) == 4:
-            waveforms = waveforms[:, :, 0]  # datasets have a channel axis
-        mixture, targets = spectral.training_magnitudes(waveforms, self.config)
-        estimates = self.unet(mixture, training=training)
-        return estimates, targets
+        """Returns estimates [batch, bins, frames, stems * channels], and the `TrainingSpectra`."""
+        spectra = spectral.training_spectra(waveforms, self.config)
+        return self.unet(spectra.mixture, training=training), spectra
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True, **kwargs
     ):
-        """Returns the loss, and updates each stem's metric with its mean |Y_i - Yhat_i|."""
-        estimates, targets = y_pred
+        """Returns the loss, and updates each stem's metric with its distance."""
+        estimates, spectra = y_pred
+        truth = self.loss.truth(spectra)
+        distances = self.loss.distances(truth, estimates)  # [batch, stems]
         for i, metric in enumerate(self.stem_losses):
-            metric.update_state(ops.mean(ops.abs(targets[..., i] - estimates[..., i])))
-        return self.loss(targets, estimates)
+            metric.update_state(distances[:, i])
+        return self.loss(truth, estimates)
 
 
 def compile_trainer(
@@ -97,11 +96,12 @@ def compile_trainer(
             learning_rate_schedule(config, steps_per_epoch),
             weight_decay=config.weight_decay or None,
         ),
-        loss=VolumeBalancedL1(loss_weights),
+        loss=make_loss(config, loss_weights),
         jit_compile=config.jit_compile,
     )
     # Built here, so that a checkpoint can be loaded.
-    trainer.build((None, len(config.model.stems), config.model.patch_samples))
+    model = config.model
+    trainer.build((None, len(model.stems), model.channels, model.patch_samples))
     trainer.optimizer.build(trainer.trainable_variables)
     return trainer
 

@@ -7,7 +7,7 @@ import keras
 from keras import layers, ops
 
 from sccunet import keras_settings
-from sccunet.config import model_config
+from sccunet.config import ModelConfig, model_config
 
 _FORMAT = "channels_last"  # whatever the user's keras.json says
 
@@ -70,6 +70,15 @@ def output_relu(x):
     return leaky + ops.stop_gradient(ops.relu(x) - leaky)
 
 
+# Names of the last layer with weights, by `ModelConfig.output`.
+_OUTPUTS = {"magnitude": "stem_magnitudes", "mask": "stem_masks"}
+
+
+def output_layer(unet: keras.Model) -> layers.Conv2D:
+    """Returns the last layer with weights; the last axis of each is stems * channels."""
+    return next(layer for layer in unet.layers if layer.name in _OUTPUTS.values())
+
+
 def _convolution(x, kind, filters, kernel, name, dtype, synchronized_norm, strides=1):
     """Applies a convolution layer of the class `kind`, ReLU and batch normalisation."""
     x = kind(
@@ -96,8 +105,9 @@ def build_model(
     An encoder level is two 3x3 convolutions and 2x2 max-pooling. The bottom is two 3x3
     convolutions. A decoder level is a 5x5 transposed convolution of stride 2, dropout,
     concatenation with the encoder's features, and two 3x3 transposed convolutions of stride 1. ReLU
-    and batch normalisation follow each convolution. The last layer is a 1x1 convolution to one
-    channel per stem, with ReLU.
+    and batch normalisation follow each convolution. The last layer is a 1x1 convolution to each
+    stem's magnitudes, with ReLU; or, with `output = "mask"`, to the logits of masks, whose sigmoid
+    is multiplied by the mixture's magnitudes.
 
     Args:
       config: the result of a config file's `get_config()`, or its `.model` part.
@@ -105,8 +115,8 @@ def build_model(
       synchronized_norm: see `Config`; TensorFlow backend only.
 
     Returns:
-      Functional model, [batch, bins, frames, 1] -> [batch, bins, frames, stems], both linear
-      magnitudes of `sccunet.spectral.stft`.
+      Functional model, [batch, bins, frames, channels] -> [batch, bins, frames, stems * channels],
+      both linear magnitudes of `sccunet.spectral.stft`; all channels of a stem follow each other.
 
     Raises:
       ConfigError: if the configuration cannot work, or Keras's default precision is not float32.
@@ -120,8 +130,10 @@ def build_model(
     multiple = 2 ** len(encoder_filters)
     more = ((0, -model.bins % multiple), (0, -model.frames % multiple))
 
-    magnitudes = keras.Input((model.bins, model.frames, 1), name="mixture_magnitudes")
-    x = layers.ZeroPadding2D(more, _FORMAT, dtype=dtype, name="pad")(magnitudes)
+    shape = (model.bins, model.frames, model.channels)
+    mixture = keras.Input(shape, name="mixture_magnitudes")
+    x = ops.sqrt(mixture) if model.input_power == 0.5 else mixture
+    x = layers.ZeroPadding2D(more, _FORMAT, dtype=dtype, name="pad")(x)
     skips = []
     for level, filters in enumerate(encoder_filters, 1):
         x = convolution(x, layers.Conv2D, filters, 3, f"encoder{level}_conv1")
@@ -136,13 +148,20 @@ def build_model(
         x = layers.Concatenate(dtype=dtype, name=f"decoder{level}_skip")([x, skips.pop()])
         x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv1")
         x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv2")
+    x = _output(x, mixture, model, more)
+    return keras.Model(mixture, x, name="spectrogram_channels_unet")
+
+
+def _output(x, mixture, model: ModelConfig, more):
+    """Turns the last features into the stems' magnitudes; `more` is the padding to cut off."""
+    masks = model.output == "mask"
     x = layers.Conv2D(
-        len(model.stems),
+        len(model.stems) * model.channels,
         1,
         data_format=_FORMAT,
-        activation=output_relu,
+        activation="sigmoid" if masks else output_relu,
         dtype="float32",
-        name="stem_magnitudes",
+        name=_OUTPUTS[model.output],
     )(x)
     x = layers.Cropping2D(more, _FORMAT, dtype="float32", name="crop")(x)
-    return keras.Model(magnitudes, x, name="spectrogram_channels_unet")
+    return x * ops.tile(mixture, (1, 1, 1, len(model.stems))) if masks else x

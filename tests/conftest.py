@@ -39,6 +39,8 @@ def randomise():
     """Function that sets every weight of a model to a random value, batch-norm statistics too."""
 
     def assign(model, seed=0):
+        from sccunet.unet import output_layer
+
         rng = np.random.default_rng(seed)
         for layer in model.layers:
             for variable in layer.weights:
@@ -55,8 +57,8 @@ def randomise():
                 else:
                     continue  # the state of a dropout layer's random generator
                 variable.assign(value.astype(np.float32))
-        # The last layer is a ReLU: keep every stem from being silent by chance.
-        bias = model.get_layer("stem_magnitudes").bias
+        # The last layer may be a ReLU: keep every stem from being silent by chance.
+        bias = output_layer(model).bias
         bias.assign(bias.numpy() + 1)
         return model
 

@@ -29,13 +29,13 @@ def _results(weights) -> dict[str, np.ndarray]:
     """Results of one backend for the same waveforms and weights."""
     unet = build_model(_CONFIG)
     unet.load_weights(weights)
-    waveforms = np.random.default_rng(0).normal(size=(2, 4, 8192)).astype(np.float32)
-    mixture, targets = spectral.training_magnitudes(waveforms, _CONFIG.model)
+    waveforms = np.random.default_rng(0).normal(size=(2, 4, 1, 8192)).astype(np.float32)
+    mixture, targets, _ = spectral.training_spectra(waveforms, _CONFIG.model)
     # At a patch's edges backends differ; separation does not use them.
     patching = Patching.of(_CONFIG.model)
     kept = slice(patching.margin, patching.margin + patching.keep)
     separated = spectral.separate_patches(waveforms.sum(axis=1), unet, _CONFIG.model)
-    recording = Separator.from_model(unet, _CONFIG)(waveforms[0].T[:, :2], 44_100)
+    recording = Separator.from_model(unet, _CONFIG)(waveforms[0, :2, 0].T, 44_100)
     trainer = compile_trainer(unet, _CONFIG, (0.3, 0.3, 0.2, 0.2), 10)
     # `fit` as in experiments/training/fit.py, on an array instead of a stream.
     history = trainer.fit(waveforms, epochs=3, batch_size=2, verbose=0)

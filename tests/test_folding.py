@@ -1,5 +1,7 @@
 """The folded network against the trained one."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -16,7 +18,8 @@ _MODEL = ModelConfig(
 
 def _magnitudes(model, batch=2):
     rng = np.random.default_rng(1)
-    return np.abs(rng.standard_normal((batch, model.bins, model.frames, 1))).astype(np.float32)
+    shape = (batch, model.bins, model.frames, model.channels)
+    return np.abs(rng.standard_normal(shape)).astype(np.float32)
 
 
 def _assert_same(unet, model, batch=2):
@@ -42,6 +45,12 @@ def test_same_function(randomise, every):
     unet = randomise(build_model(_MODEL))
     _negate(unet, every)
     _assert_same(unet, _MODEL)
+
+
+def test_same_function_with_masks_of_two_channels(randomise):
+    options = {"channels": 2, "input_power": 0.5, "output": "mask"}
+    model = dataclasses.replace(_MODEL, **options)
+    _assert_same(randomise(build_model(model)), model)
 
 
 @pytest.mark.slow

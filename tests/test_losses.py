@@ -8,7 +8,13 @@ import pytest
 import tensorflow as tf
 
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.losses import VolumeBalancedL1, balancing_weights, loss_weights
+from sccunet.losses import (
+    VolumeBalancedComplex,
+    VolumeBalancedL1,
+    balancing_weights,
+    loss_weights,
+    make_loss,
+)
 
 
 @pytest.mark.parametrize(
@@ -111,6 +117,41 @@ def test_gradient_is_alpha_times_sign_over_count():
         loss = VolumeBalancedL1(alphas)(y, estimate)
     expected = alphas * np.sign(estimate.numpy() - y) / (2 * 3 * 4)
     np.testing.assert_allclose(tape.gradient(loss, estimate).numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_complex_loss_is_the_error_of_the_reconstruction_over_the_mixtures_energy(channels):
+    rng = np.random.default_rng(4)
+    shape = (3, 5, 7, 2, channels)  # batch, bins, frames, stems, channels
+    stems = rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+    mixture = stems.sum(axis=3)
+    estimates = rng.uniform(0, 2, shape)
+    aligned = (stems * np.conj(mixture)[..., None, :]).real / np.abs(mixture)[..., None, :]
+    y_true = [
+        np.asarray(part, np.float32).reshape(3, 5, 7, -1)
+        for part in (np.abs(mixture), np.abs(stems), aligned)
+    ]
+    y_pred = estimates.reshape(3, 5, 7, -1).astype(np.float32)
+    found = VolumeBalancedComplex((0.25, 0.75)).distances(tuple(y_true), y_pred)
+
+    reconstructed = estimates * (mixture / np.abs(mixture))[..., None, :]
+    errors = np.sum(np.abs(stems - reconstructed) ** 2, axis=(1, 2, 4))  # [batch, stems]
+    energy = np.sum(np.abs(mixture) ** 2, axis=(1, 2, 3))
+    np.testing.assert_allclose(found, errors / energy[:, None], rtol=1e-5)
+    loss = float(VolumeBalancedComplex((0.25, 0.75))(tuple(y_true), y_pred))
+    assert loss == pytest.approx(float(np.mean(errors / energy[:, None] @ (0.25, 0.75))), rel=1e-5)
+
+
+def test_silence_has_no_complex_loss():
+    silence = (np.zeros((1, 3, 4, 1)), *[np.zeros((1, 3, 4, 2))] * 2)
+    assert float(VolumeBalancedComplex((0.5, 0.5))(silence, np.zeros((1, 3, 4, 2)))) == 0
+
+
+def test_a_config_names_its_loss():
+    assert type(make_loss(Config(), (0.25,) * 4)) is VolumeBalancedL1
+    found = make_loss(Config(loss="complex"), (0.1, 0.2, 0.3, 0.4))
+    assert type(found) is VolumeBalancedComplex
+    assert found.weights == (0.1, 0.2, 0.3, 0.4)
 
 
 def test_serialisation_round_trip():

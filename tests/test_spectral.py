@@ -1,5 +1,8 @@
 """Spectrograms against librosa, and the arithmetic of patches in closed form."""
 
+import dataclasses
+import itertools
+
 import numpy as np
 import pytest
 from keras import ops
@@ -50,44 +53,64 @@ def test_stft_is_librosas(model, signal):
 
 
 def test_training_patch_is_1025_by_173():
-    mixture, targets = spectral.training_magnitudes(_noise(2, 4, 88_200), _PAPER)
+    mixture, targets, _ = spectral.training_spectra(_noise(2, 4, 1, 88_200), _PAPER)
     assert mixture.shape == (2, 1025, 173, 1)
     assert targets.shape == (2, 1025, 173, 4)
 
 
-def test_training_magnitudes_are_those_of_the_stems_and_of_their_sum():
-    stems = _noise(3, 2, 2048)
-    mixture, targets = (
-        ops.convert_to_numpy(part) for part in spectral.training_magnitudes(stems, _TINY)
-    )
-    for b in range(3):
-        truth = np.abs(_librosa_stft(stems[b].sum(axis=0), _TINY))
-        np.testing.assert_allclose(mixture[b, :, :, 0], truth, rtol=0, atol=1e-4)
+@pytest.mark.parametrize("channels", [1, 2])
+def test_training_spectra_are_those_of_the_stems_and_of_their_sum(channels):
+    stems = _noise(3, 2, channels, 2048)
+    spectra = spectral.training_spectra(stems, _TINY)
+    mixture, targets, aligned = (ops.convert_to_numpy(part) for part in spectra)
+    assert mixture.shape[-1] == channels
+    for b, channel in itertools.product(range(3), range(channels)):
+        whole = _librosa_stft(stems[b, :, channel].sum(axis=0), _TINY)
+        np.testing.assert_allclose(mixture[b, :, :, channel], np.abs(whole), rtol=0, atol=1e-4)
         for i in range(2):
-            truth = np.abs(_librosa_stft(stems[b, i], _TINY))
-            np.testing.assert_allclose(targets[b, :, :, i], truth, rtol=0, atol=1e-4)
+            truth = _librosa_stft(stems[b, i, channel], _TINY)
+            where = (b, ..., i * channels + channel)
+            np.testing.assert_allclose(targets[where], np.abs(truth), rtol=0, atol=1e-4)
+            cosine = np.cos(np.angle(truth) - np.angle(whole))
+            np.testing.assert_allclose(aligned[where], np.abs(truth) * cosine, rtol=0, atol=1e-3)
 
 
 @pytest.mark.parametrize("model", [_PAPER, _TINY, _ODD], ids=["paper", "tiny", "odd"])
 def test_identity_network_returns_the_kept_samples(model):
     stems = len(model.stems)
-    waveforms = _noise(2, model.patch_samples)
+    waveforms = _noise(2, 1, model.patch_samples)
     found = ops.convert_to_numpy(spectral.separate_patches(waveforms, _repeat(stems), model))
-    assert found.shape == (2, stems, model.patch_samples)
+    assert found.shape == (2, stems, 1, model.patch_samples)
     patching = Patching.of(model)
     kept = slice(patching.margin, patching.margin + patching.keep)
     for i in range(stems):
-        np.testing.assert_allclose(found[:, i, kept], waveforms[:, kept], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(found[:, i, :, kept], waveforms[..., kept], rtol=0, atol=1e-5)
+
+
+def test_two_channels_go_to_their_own_places():
+    model = dataclasses.replace(_TINY, channels=2)
+    waveforms = _noise(2, 2, model.patch_samples)
+    gains = np.array([0.25, 0.5, 2.0, 1.0], np.float32)  # stem 0 left, right, stem 1 left, right
+
+    def network(magnitudes, training):  # [batch, bins, frames, 2] -> [batch, bins, frames, 4]
+        return ops.concatenate([magnitudes, magnitudes], axis=-1) * gains
+
+    found = ops.convert_to_numpy(spectral.separate_patches(waveforms, network, model))
+    assert found.shape == (2, 2, 2, model.patch_samples)
+    patching = Patching.of(model)
+    kept = slice(patching.margin, patching.margin + patching.keep)
+    expected = gains.reshape(1, 2, 2, 1) * waveforms[:, None, :, kept]
+    np.testing.assert_allclose(found[..., kept], expected, rtol=0, atol=2e-5)
 
 
 def test_estimates_go_with_the_mixtures_phase_to_their_stems():
     gains = np.array([0.25, 0.0, 2.0, 1.0], np.float32)
-    waveforms = _noise(1, 88_200)
+    waveforms = _noise(1, 1, 88_200)
     found = spectral.separate_patches(waveforms, lambda x, training: x * gains, _PAPER)
     kept = slice(1024, 87_000)
     np.testing.assert_allclose(
-        ops.convert_to_numpy(found)[0, :, kept],
-        gains[:, None] * waveforms[:, kept],
+        ops.convert_to_numpy(found)[0, :, 0, kept],
+        gains[:, None] * waveforms[0, :, kept],
         rtol=0,
         atol=2e-5,
     )
@@ -95,7 +118,7 @@ def test_estimates_go_with_the_mixtures_phase_to_their_stems():
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 3.0])
 def test_soft_masks_are_shares_of_powers(exponent):
-    estimates = np.abs(_noise(2, 3, 5, 7))  # [batch, stems, frames, bins]
+    estimates = np.abs(_noise(2, 3, 1, 5, 7))  # [batch, stems, channels, frames, bins]
     masks = ops.convert_to_numpy(spectral.soft_masks(estimates, exponent))
     powers = estimates.astype(np.float64) ** exponent
     np.testing.assert_allclose(masks, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
@@ -112,7 +135,7 @@ def test_soft_masks_sum_to_one_at_any_level(level):
 
 
 def test_masked_patches_share_out_the_mixture():
-    waveforms = _noise(2, _TINY.patch_samples)
+    waveforms = _noise(2, 1, _TINY.patch_samples)
 
     def network(magnitudes, training):  # shares of 1/10 and 9/10 with exponent 2
         return ops.concatenate([magnitudes, 3 * magnitudes], axis=-1)
@@ -121,14 +144,14 @@ def test_masked_patches_share_out_the_mixture():
     patching = Patching.of(_TINY)
     kept = slice(patching.margin, patching.margin + patching.keep)
     for stem, share in ((0, 0.1), (1, 0.9)):
-        found = ops.convert_to_numpy(stems)[:, stem, kept]
-        np.testing.assert_allclose(found, share * waveforms[:, kept], rtol=0, atol=1e-5)
+        found = ops.convert_to_numpy(stems)[:, stem, :, kept]
+        np.testing.assert_allclose(found, share * waveforms[..., kept], rtol=0, atol=1e-5)
 
 
 def test_silence_stays_silent_for_any_estimate():
     ones = lambda x, training: ops.ones((*x.shape[:3], 2))  # noqa: E731
     found = ops.convert_to_numpy(
-        spectral.separate_patches(np.zeros((1, 2048), np.float32), ones, _TINY)
+        spectral.separate_patches(np.zeros((1, 1, 2048), np.float32), ones, _TINY)
     )
     assert np.all(found == 0)
 

@@ -51,14 +51,16 @@ def _batch(config, batch=2, seed=0):
     rng = np.random.default_rng(seed)
     stems, samples = len(config.model.stems), config.model.patch_samples
     time = np.arange(samples) / config.model.sample_rate
-    waveforms = np.zeros((batch, stems, samples), np.float32)
+    waveforms = np.zeros((batch, stems, 1, samples), np.float32)
     for b in range(batch):
         for i in range(stems):
             if i % 2:
-                waveforms[b, i] = rng.standard_normal(samples) * (np.sin(2 * np.pi * 9 * time) > 0)
+                waveforms[b, i, 0] = rng.standard_normal(samples) * (
+                    np.sin(2 * np.pi * 9 * time) > 0
+                )
             else:
                 pitch = rng.uniform(200, 2000)
-                waveforms[b, i] = np.sin(2 * np.pi * pitch * time + np.sin(30 * time))
+                waveforms[b, i, 0] = np.sin(2 * np.pi * pitch * time + np.sin(30 * time))
     return 0.2 * waveforms
 
 
@@ -99,7 +101,7 @@ def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
     assert set(logs) == {"loss", "a_loss", "b_loss"}
     assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
     # The stem losses are the means of |Y_i - Yhat_i| for the network's estimates.
-    mixture, targets = spectral.training_magnitudes(batch, _CONFIG.model)
+    mixture, targets, _ = spectral.training_spectra(batch, _CONFIG.model)
     wrong = np.abs(ops.convert_to_numpy(targets) - ops.convert_to_numpy(trainer.unet(mixture)))
     np.testing.assert_allclose(
         [logs["a_loss"], logs["b_loss"]], wrong.mean(axis=(0, 1, 2)), rtol=1e-4
@@ -122,12 +124,12 @@ def test_training_reports_every_stem():
 def test_spectrograms_are_float32_under_every_precision(precision):
     trainer = _trainer(_with(precision=precision))
     batch = _batch(_CONFIG)
-    estimates, targets = trainer(batch, training=True)
-    assert estimates.dtype == targets.dtype == tf.float32
+    estimates, spectra = trainer(batch, training=True)
+    assert {x.dtype for x in (estimates, *spectra)} == {tf.float32}
     assert trainer.unet.get_layer("encoder1_conv1").compute_dtype == precision.replace("mixed_", "")
     # bfloat16 has 8 bits: with it in the STFT, targets would differ by 1e-3 of their scale.
-    _, truth = spectral.training_magnitudes(batch, _CONFIG.model)
-    np.testing.assert_allclose(targets, truth, rtol=0, atol=1e-6 * float(ops.max(truth)))
+    truth = spectral.training_spectra(batch, _CONFIG.model).targets
+    np.testing.assert_allclose(spectra.targets, truth, rtol=0, atol=1e-6 * float(ops.max(truth)))
 
 
 def _rates(config, steps_per_epoch):
@@ -416,7 +418,7 @@ def test_stopped_during_validation_it_validates_again(whole, tmp_path, loop):
 def test_a_validation_loss_that_is_not_finite_stops_the_run():
     trainer = _trainer(_CONFIG)
     bad = _batch(_CONFIG)
-    bad[0, 0, 100] = np.nan
+    bad[0, 0, 0, 100] = np.nan
     with pytest.raises(NotFiniteError) as caught:
         trainer.fit(
             tf.data.Dataset.from_tensors(_batch(_CONFIG)).repeat(),
@@ -440,7 +442,7 @@ def test_weights_of_a_network_are_not_a_checkpoint(tmp_path):
 def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     model = _CONFIG.model
-    excerpt = np.concatenate(_batch(_CONFIG, 3), axis=1)  # of three patches
+    excerpt = np.concatenate(_batch(_CONFIG, 3)[:, :, 0], axis=1)  # of three patches
     time = np.arange(excerpt.shape[1]) / model.sample_rate
     excerpt[0] = 0.5 * np.sin(2 * np.pi * 1000 * time)
     trainer = _trainer(_CONFIG)

@@ -1,5 +1,6 @@
 """The PyTorch twin: outputs, gradients and statistics against Keras; weights there and back."""
 
+import dataclasses
 import io
 import pickle
 
@@ -40,6 +41,7 @@ _MODELS = [
     _model(126, 21, 504, (5, 1, 2), 2),  # 64 bins: no padding
 ]
 _IDS = ["33x38", "33x17", "31x87", "64x25"]
+_OPTIONS = dataclasses.replace(_SMALL, channels=2, input_power=0.5, output="mask")
 
 
 def _twin(unet, model):
@@ -50,7 +52,8 @@ def _twin(unet, model):
 
 def _magnitudes(model, batch=2, seed=2):
     rng = np.random.default_rng(seed)
-    return np.abs(rng.standard_normal((batch, model.bins, model.frames, 1))).astype(np.float32)
+    shape = (batch, model.bins, model.frames, model.channels)
+    return np.abs(rng.standard_normal(shape)).astype(np.float32)
 
 
 def _first(x):
@@ -92,7 +95,7 @@ def checkpoint(small, tmp_path):
 # Outputs, gradients and statistics.
 
 
-@pytest.mark.parametrize("model", _MODELS, ids=_IDS)
+@pytest.mark.parametrize("model", [*_MODELS, _OPTIONS], ids=[*_IDS, "options"])
 def test_output_equals_keras(model, randomise):
     unet = build_model(model)
     for seed in range(2):
@@ -231,16 +234,18 @@ def test_channels_last_and_autocast(small):
     assert 0 < (rough - truth).abs().max() < 0.1 * truth.max()
 
 
-@pytest.mark.parametrize("model", [_MODELS[0], _MODELS[2]], ids=[_IDS[0], _IDS[2]])
+@pytest.mark.parametrize(
+    "model", [_MODELS[0], _MODELS[2], _OPTIONS], ids=[_IDS[0], _IDS[2], "options"]
+)
 def test_separated_patches_equal_keras(model, randomise):
     unet = randomise(build_model(model))
-    waveforms = np.random.default_rng(0).standard_normal((2, model.patch_samples))
-    waveforms = waveforms.astype(np.float32)
-    waveforms[1, : model.patch_samples // 2] = 0  # silence has no phase
+    shape = (2, model.channels, model.patch_samples)
+    waveforms = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    waveforms[1, :, : model.patch_samples // 2] = 0  # silence has no phase
     truth = spectral.separate_patches(waveforms, unet, model).numpy()
     with torch.inference_mode():
         found = twin.separate_patches(torch.from_numpy(waveforms), _twin(unet, model), model)
-    assert found.shape == truth.shape == (2, len(model.stems), model.patch_samples)
+    assert found.shape == truth.shape == (2, len(model.stems), *shape[1:])
     patching = Patching.of(model)
     kept = slice(patching.margin, patching.margin + patching.keep)
     scale = np.abs(truth[..., kept]).max()

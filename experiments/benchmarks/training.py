@@ -106,11 +106,11 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
             config.model.hop_length,
             window=window,
             return_complex=True,
-        ).unflatten(0, waveforms.shape[:2])  # [batch, stems, bins, frames]
-        mixture = spectrum.sum(1, keepdim=True).abs().contiguous(memory_format=layout)
+        ).unflatten(0, waveforms.shape[:3])  # [batch, stems, channels, bins, frames]
+        mixture = spectrum.sum(1).abs().contiguous(memory_format=layout)
         with torch.autocast(device_name, torch.bfloat16, enabled=settings.get("bfloat16", False)):
             estimates = forward(mixture)
-        losses = (spectrum.abs() - estimates.float()).abs().mean((0, 2, 3))
+        losses = (spectrum.abs().flatten(1, 2) - estimates.float()).abs().mean((0, 2, 3))
         loss = losses.mean()  # equal alpha for all stems
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -125,10 +125,11 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def _waveforms(config: Config):
-    """Returns random waveforms of a batch's stems, float32 [batch, stems, 1, patch_samples]."""
+    """Returns random waveforms, float32 [batch, stems, channels, patch_samples]."""
     import numpy as np
 
-    shape = (config.batch_size, len(config.model.stems), 1, config.model.patch_samples)
+    model = config.model
+    shape = (config.batch_size, len(model.stems), model.channels, model.patch_samples)
     return (0.1 * np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
 
 

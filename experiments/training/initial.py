@@ -9,7 +9,7 @@ import numpy as np
 from sccunet.checkpoints import BEST, load_weights
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.runs import CONFIG, load_config
-from sccunet.unet import build_model
+from sccunet.unet import build_model, output_layer
 
 # These may differ: the weights fit, and the new run adapts them.
 _ADAPTED = ("sample_rate", "frame_length", "hop_length")
@@ -37,8 +37,9 @@ def initial_weights(config: Config, source: str | os.PathLike) -> tuple[list[np.
     _check_same_network(path, theirs, ours)
     unet = build_model(config)
     load_weights(unet, path)
-    order = [theirs.stems.index(stem) for stem in ours.stems]
-    output = unet.get_layer("stem_magnitudes")  # its last axis is the stems
+    firsts = [theirs.stems.index(stem) * ours.channels for stem in ours.stems]
+    order = [first + channel for first in firsts for channel in range(ours.channels)]
+    output = output_layer(unet)
     output.set_weights([weight[..., order] for weight in output.get_weights()])
     told = f"initial weights: {path}, stems {_list(ours.stems)}"
     if not known:
@@ -57,11 +58,12 @@ def _check_same_network(path: Path, theirs: ModelConfig, ours: ModelConfig) -> N
             f"--init_from: found weights for the stems {_list(theirs.stems)} in {path}, expected"
             f" {_list(ours.stems)} as in the config"
         )
-    if theirs.filters != ours.filters:
-        raise ConfigError(
-            f"--init_from: found weights for model.filters = {theirs.filters} in {path}, expected"
-            f" {ours.filters} as in the config"
-        )
+    for field in ("filters", "channels", "input_power", "output"):
+        if (there := getattr(theirs, field)) != (here := getattr(ours, field)):
+            raise ConfigError(
+                f"--init_from: found weights for model.{field} = {there} in {path}, expected {here}"
+                " as in the config"
+            )
 
 
 def _list(names: Sequence[str]) -> str:

@@ -1,22 +1,28 @@
-r"""Trains one network with several loss weights and seeds, scores all runs, and writes a report.
+r"""Trains variants of a config with several seeds, scores all runs, and writes a report.
 
 Examples:
   sccunet ablate --config=small_2stems --data_dir=DATA --seeds=0,1,2 \
-      --losses="alpha 1=1:0,alpha 0=0:1,alpha 0.5=0.5:0.5,balanced" \
-      --work_dir=WORK --report_dir=REPORT --name="Two stems"
+      --variants=plain --variants="mask:model.output=mask" \
+      --variants="both:model.output=mask,model.channels=2,downmix=False" \
+      --work_dir=WORK --report_dir=REPORT --name="Masks and stereo"
+  sccunet ablate --config=small_2stems --data_dir=DATA --minutes=10 \
+      --variants="alpha 1:loss_weights=(1,0)" --variants="equal:loss_balance=equal" \
+      --work_dir=WORK --report_dir=REPORT --name="Loss weights"
   sccunet ablate --report_dir=REPORT
 
-A loss is a name with the weights alpha in the order of the stems. Without weights, alpha balances
-the stems' volumes. Overrides such as --config.epochs=6 are passed to the training. WORK keeps the
-runs; finished work there is not repeated. The report is rendered only from the JSON files in its
-folder; without --data_dir the program does nothing else.
+A variant is a name with the fields of the config that it changes. Overrides such as
+--config.epochs=6 are for all variants. First the training step of each is timed on this machine,
+where nothing else should run then. With --minutes, each variant gets as many steps per epoch as
+take that time in all epochs, validation not counted; otherwise the config says how many.
+WORK keeps times, runs and scores; finished work there is not repeated. The report is rendered only
+from the JSON files in its folder; without --data_dir the program does nothing else.
 
 The program writes into REPORT:
-  README.md, <name>.png       tables and pictures of all ablations
-  <name>/ablation.json        settings of the runs
-  <name>/<loss>/<seed>/...    scores of `sccunet evaluate`; also <name>/scaled/...
+  README.md, <name>.png          tables and pictures of all ablations
+  <name>/ablation.json           settings of the runs
+  <name>/<variant>/<seed>/...    scores of `sccunet evaluate`; also <name>/scaled/...
 It shows above the tables, if it is there:
-  <name>/reading.md           interpretation of the figures, written by hand
+  <name>/reading.md              interpretation of the figures, written by hand
 """
 
 import dataclasses
@@ -27,7 +33,9 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, configs, scoring
+from experiments import arguments, cli, configs, scoring
+from experiments.ablating.step_times import step_seconds
+from experiments.ablating.variants import Variant, variants_of
 from experiments.machine import machine
 from experiments.reports import ablation
 from experiments.reports.results import slug
@@ -41,39 +49,40 @@ class Options:
     """What is trained and scored.
 
     Attributes:
-      config: config of the runs, except for loss weights and seed.
-      config_file: the file of the config.
-      overrides: flags that changed the config.
+      config_file: config of the runs, but for what follows.
+      overrides: field of the config -> value, for all variants.
       data_dir: tracks in the MUSDB18-HQ layout.
-      work_dir: folder for runs and scores.
+      work_dir: folder for step times, runs and scores.
       report_dir: folder of the report.
       name: name of this ablation.
-      losses: name -> alpha of each stem; empty for the balancing weights.
+      variants: what is compared.
       seeds: seeds of initial weights, crops and augmentation.
+      minutes: time of each run's training steps; None: the config has the number of steps.
       levels: stem -> gain in dB, applied in a copy of the data that is used instead.
       excerpt: score this many seconds from the middle of each test track; None: all.
       note: description of the data.
     """
 
-    config: Config
     config_file: str
-    overrides: Sequence[str]
+    overrides: Mapping[str, Any]
     data_dir: str
     work_dir: str
     report_dir: str
     name: str
-    losses: Mapping[str, Sequence[float]]
+    variants: Sequence[Variant]
     seeds: Sequence[int]
+    minutes: float | None
     levels: Mapping[str, float]
     excerpt: float | None
     note: str
 
 
 def run_all(options: Options) -> None:
-    """Trains and scores every loss with every seed, and publishes the scores in `report_dir`.
+    """Trains and scores every variant with every seed, and publishes scores in `report_dir`.
 
     Raises:
-      ConfigError: for invalid losses, seeds or levels.
+      ConfigError: for invalid seeds or levels, fields that are set in two ways, or a config that
+        cannot be trained on the data.
     """
     _check(options)
     work, published = Path(options.work_dir), Path(options.report_dir) / slug(options.name)
@@ -84,52 +93,77 @@ def run_all(options: Options) -> None:
     score = [f"--data_dir={data_dir}"]
     if options.excerpt:
         score.append(f"--excerpt={options.excerpt}")
-    used = {}
+    planned = {variant.name: variant.config for variant in options.variants}
+    times = step_seconds(planned, data_dir, work / "step_times")
+    if options.minutes:
+        planned = {
+            name: _lasting(60 * options.minutes, times[name], config)
+            for name, config in planned.items()
+        }
+    print("", *(f"{name}: {each:.3g} s per step" for name, each in times.items()), sep="\n")
+    ran: dict[str, Config] = {}
     for seed in options.seeds:
-        for loss, weights in options.losses.items():
-            run, scores = (work / kind / slug(loss) / str(seed) for kind in ("runs", "scores"))
-            alphas = "".join(f"{alpha}," for alpha in weights)
-            config = [f"--config={options.config_file}", *options.overrides]
-            config += [f"--config.seed={seed}", f"--config.loss_weights=({alphas})"]
+        for variant in options.variants:
+            name, fields = variant.name, {**variant.overrides, "seed": seed}
+            if options.minutes:
+                fields["steps_per_epoch"] = planned[name].steps_per_epoch
+            run, scores = (work / kind / slug(name) / str(seed) for kind in ("runs", "scores"))
+            config = [f"--config={options.config_file}", *arguments.override_flags(fields)]
             _run("train", *config, f"--data_dir={data_dir}", f"--workdir={run}")
             _run("evaluate", f"--model={run}", f"--output_dir={scores}", *score)
-            scoring.publish(scores, published / slug(loss) / str(seed))
-            used[loss] = load_config(run).loss_weights
+            scoring.publish(scores, published / slug(name) / str(seed))
+            ran[name] = load_config(run)
     scores = work / "scores" / ablation.SCALED
     _run("evaluate", f"--model={run}", f"--output_dir={scores}", "--system=scaled", *score)
     scoring.publish(scores, published / ablation.SCALED)
-    write_whole(published / ablation.SETTINGS, scoring.to_json(_settings(options, used)))
+    write_whole(published / ablation.SETTINGS, scoring.to_json(_settings(options, ran, times)))
 
 
 def _check(options: Options) -> None:
-    stems, losses, seeds = options.config.model.stems, options.losses, options.seeds
-    names = [slug(loss) for loss in losses]
-    if not names or len({*names, ablation.SCALED, ""}) < len(names) + 2:
-        raise ConfigError(
-            f"losses: found {', '.join(losses) or 'none'}, expected names that make different"
-            f" folders, and not {ablation.SCALED}"
-        )
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"seeds: found {list(seeds)}, expected different ones")
-    for loss, weights in losses.items():
-        if weights and len(weights) != len(stems):
-            raise ConfigError(
-                f"losses: found {len(weights)} weights for {loss}, expected one for each of"
-                f" {', '.join(stems)}"
-            )
+    if not options.seeds or len(set(options.seeds)) < len(options.seeds):
+        raise ConfigError(f"seeds: found {list(options.seeds)}, expected different ones")
+    elsewhere = {"seed": "seeds"} | ({"steps_per_epoch": "minutes"} if options.minutes else {})
+    for variant in options.variants:
+        for field, flag in elsewhere.items():
+            if field in variant.overrides:
+                where = f"variants: {variant.name}" if field in variant.changes else "config"
+                raise ConfigError(f"--{where}: found {field}, expected none: --{flag} sets it")
 
 
-def _settings(options: Options, weights: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """Returns the settings of the runs for the report, with the `weights` that were used."""
+def _lasting(seconds: float, step_seconds: float, config: Config) -> Config:
+    """Returns the config with as many steps as take this time, at least one per epoch."""
+    steps = max(1, round(seconds / step_seconds / config.epochs))
+    return dataclasses.replace(config, steps_per_epoch=steps)
+
+
+def _settings(
+    options: Options, ran: Mapping[str, Config], times: Mapping[str, float]
+) -> dict[str, Any]:
+    """Returns the settings of the runs for the report.
+
+    Args:
+      options: what was asked for.
+      ran: variant -> config of its last run, with the loss weights that were used.
+      times: variant -> seconds per step.
+    """
+    config = Path(configs.name_of(options.config_file)).name
     return {
         "name": options.name,
         "note": options.note,
-        "stems": options.config.model.stems,
-        "weights": weights,
+        "stems": options.variants[0].config.model.stems,
+        "variants": {
+            variant.name: {
+                "changes": [f"{field}={value}" for field, value in variant.changes.items()],
+                "loss_weights": ran[variant.name].loss_weights,
+                "epochs": ran[variant.name].epochs,
+                "steps_per_epoch": ran[variant.name].steps_per_epoch,
+                "step_seconds": times[variant.name],
+            }
+            for variant in options.variants
+        },
         "seeds": options.seeds,
-        "config": [Path(configs.name_of(options.config_file)).name, *options.overrides],
-        "epochs": options.config.epochs,
-        "steps_per_epoch": options.config.steps_per_epoch,
+        "config": [config, *arguments.override_flags(options.overrides)],
+        "minutes": options.minutes,
         "machine": machine(),
         "levels_db": options.levels,
         "excerpt_seconds": options.excerpt,
@@ -178,14 +212,6 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
             audio.write_wav(copy, gain * read_wav(info), info.sample_rate)
 
 
-def weights_of(losses: Sequence[str]) -> dict[str, list[float]]:
-    """Parses --losses: name -> alpha of each stem."""
-    return {
-        loss: [_number("losses", alpha) for alpha in weights.split(":") if weights]
-        for loss, weights in _pairs("losses", losses).items()
-    }
-
-
 def seeds_of(seeds: Sequence[str]) -> list[int]:
     """Parses --seeds."""
     return [_number("seeds", seed, int) for seed in seeds]
@@ -217,27 +243,26 @@ def main(_: Sequence[str]) -> None:
         for flag in (_CONFIG, _WORK_DIR, _NAME):
             if not flag.value:
                 raise ConfigError(f"--{flag.name}: not given, expected a value with --data_dir")
-        for field, flag in (("seed", "seeds"), ("loss_weights", "losses")):
-            if field in flags.FLAGS["config"].override_values:
-                raise ConfigError(f"--config.{field}: given, expected none: --{flag} has them")
+        given = flags.FLAGS["config"]
+        file, overrides = given.config_filename, given.override_values
         options = Options(
-            Config.from_dict(_CONFIG.value),
-            flags.FLAGS["config"].config_filename,
-            cli.config_overrides(),
-            _DATA_DIR.value,
-            _WORK_DIR.value,
-            _REPORT_DIR.value,
-            _NAME.value,
-            weights_of(_LOSSES.value),
-            seeds_of(_SEEDS.value),
-            levels_of(_LEVELS.value),
-            _EXCERPT.value,
-            _NOTE.value,
+            config_file=file,
+            overrides=overrides,
+            data_dir=_DATA_DIR.value,
+            work_dir=_WORK_DIR.value,
+            report_dir=_REPORT_DIR.value,
+            name=_NAME.value,
+            variants=variants_of(_VARIANTS.value, file, overrides),
+            seeds=seeds_of(_SEEDS.value),
+            minutes=_MINUTES.value,
+            levels=levels_of(_LEVELS.value),
+            excerpt=_EXCERPT.value,
+            note=_NOTE.value,
         )
         run_all(options)
     else:
-        others = ("config", "work_dir", "name", "note", "losses", "seeds", "levels", "excerpt")
-        cli.refuse_idle(others, True, "without --data_dir")
+        others = ("config", "work_dir", "name", "note", "variants", "seeds", "minutes", "levels")
+        cli.refuse_idle((*others, "excerpt"), True, "without --data_dir")
     shown = ablation.write_report(_REPORT_DIR.value)
     print(Path(_REPORT_DIR.value) / "README.md", shown, sep="\n\n")
 
@@ -251,12 +276,20 @@ if __name__ == "__main__":
     )
     _NAME = flags.DEFINE_string("name", None, "Heading of this ablation in the report.")
     _NOTE = flags.DEFINE_string("note", "", "Description of the data for the report.")
-    _LOSSES = cli.define_list(
-        "losses",
-        ["balanced"],
-        "Each name=alpha:alpha:..., or just a name for weights that balance the volumes.",
+    _VARIANTS = flags.DEFINE_multi_string(
+        "variants",
+        [],
+        "What to compare, given once for each: NAME:FIELD=VALUE,FIELD=VALUE with fields of the"
+        " config, or just a NAME for the config as it is. Values that have commas are in brackets.",
     )
-    _SEEDS = cli.define_list("seeds", ["0", "1", "2"], "Every loss is run with every seed.")
+    _SEEDS = cli.define_list("seeds", ["0", "1", "2"], "Every variant is run with every seed.")
+    _MINUTES = flags.DEFINE_float(
+        "minutes",
+        None,
+        "Train every variant for as many steps as take this time on this machine. Default: for the"
+        " config's epochs and steps.",
+        lower_bound=0.1,
+    )
     _LEVELS = cli.define_list(
         "levels", [], "stem=dB, ...: use a copy of the data with these stems quieter."
     )

@@ -13,31 +13,56 @@ from experiments import configs
 from sccunet.config import Config, ConfigError
 
 
-def parse(argv: Sequence[str]) -> list[str]:
+def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> list[str]:
     """Parses flags with absl; returns the other arguments.
 
     A config file is code and can raise anything; every such error is the user's.
+
+    Args:
+      argv: the program's name and its arguments.
+      values: the flags, if they are not those of this program.
 
     Raises:
       ConfigError: for a mistake, where absl would print its usage text.
       SystemExit: after --help.
     """
     argv = _long_forms(argv)
+    values = flags.FLAGS if values is None else values
     if any(argument in ("--help", "-help", "--helpfull") for argument in argv[1:]):
         try:
             return app.parse_flags_with_usage(argv)
         except SystemExit:  # absl exits with 1
             sys.exit(0)
     try:
-        left = flags.FLAGS(argv)
-        if "config" in flags.FLAGS:
+        left = values(argv)
+        if "config" in values:
             # ml_collections reports a missing file only when a field is read.
-            getattr(flags.FLAGS.config, "model", None)
+            getattr(values.config, "model", None)
         return left
     except flags.Error as error:
         raise ConfigError(_reason(error)) from error
     except Exception as error:
         raise ConfigError(f"--config{_reason_of_config(error, argv)}") from error
+
+
+def override_flags(overrides: Mapping[str, Any]) -> list[str]:
+    """Returns the flags that set fields of the config; `overrides` is field -> value."""
+    return [f"--config.{field}={value}" for field, value in overrides.items()]
+
+
+def config_of(file: str, overrides: Mapping[str, Any]) -> Config:
+    """Returns the config of a program that is given a file, or a name, and some `override_flags`.
+
+    Raises:
+      ConfigError: as that program would.
+    """
+    from ml_collections import config_flags
+
+    argv = ["", f"--config={file}", *override_flags(overrides)]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, sys_argv=argv)
+    parse(argv, values)
+    return Config.from_dict(values.config)
 
 
 def _reason(error: flags.Error) -> str:

@@ -40,6 +40,7 @@ from experiments.benchmarks.contender import (
     WHOLE_PROGRAMS,
     Contender,
 )
+from experiments.benchmarks.processes import WORKER, run_worker
 from experiments.benchmarks.report import (
     GPU,
     NOT_RUN,
@@ -55,7 +56,6 @@ from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 
 _DEFAULT_CONFIG = configs.path_of("paper_4stems")
-_WORKER = (sys.executable, "-m", "experiments.benchmarks.worker")
 _PROGRAMS = [name for commands in COMMANDS.values() for name in commands]
 _SYNTHETIC = {"train": 8, "valid": 1, "test": 1}
 _SYNTHETIC_SECONDS = 60.0
@@ -77,25 +77,6 @@ def plan(
             cases = [{"program": name} for name in _PROGRAMS] if one.name == "help" else [{}]
             turn += [(one, case) for case in cases]
     return turn * rounds
-
-
-def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Measures in a new process; returns the result of `worker.measure` or {"not_run": reason}."""
-    done = subprocess.run(
-        [*_WORKER, section, name, json.dumps(settings)],
-        capture_output=True,
-        text=True,
-    )
-    try:
-        result = json.loads(done.stdout.splitlines()[-1])
-        if "not_run" not in result:
-            return result
-        reason = result["not_run"]
-    except (IndexError, ValueError):
-        reason = (done.stderr.splitlines() or [f"exit code {done.returncode}"])[-1]
-        if done.returncode < 0:
-            reason = f"killed by signal {-done.returncode}, perhaps out of memory"
-    return {"not_run": _without_paths(reason)}
 
 
 def _without_paths(text: str) -> str:
@@ -128,7 +109,7 @@ def measure(
         if not one["not_run"]:
             result = run_worker(section, contender.name, {**settings, **case})
             if "not_run" in result:
-                one["not_run"] = result["not_run"]
+                one["not_run"] = _without_paths(result["not_run"])
                 tqdm.write(f"{section} {contender.name}: {NOT_RUN}: {one['not_run']}", sys.stderr)
             else:
                 one["rounds"].append(result)
@@ -194,7 +175,7 @@ def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[st
 def _prepare(config: Config, models: str, names: Sequence[str]) -> None:
     print("making a network with random weights", file=sys.stderr, flush=True)
     text = json.dumps({"config": config.to_dict(), "models": models, "names": list(names)})
-    command = [*_WORKER, "separate", "prepare", text]
+    command = [*WORKER, "separate", "prepare", text]
     subprocess.run(command, check=False)  # contenders report what is missing
 
 

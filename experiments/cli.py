@@ -127,8 +127,7 @@ def one_line(text: str) -> str:
 
 def config_overrides() -> list[str]:
     """Returns the flags that override fields of the --config file, in the form they are given."""
-    values = flags.FLAGS["config"].override_values
-    return [f"--config.{field}={value}" for field, value in values.items()]
+    return arguments.override_flags(flags.FLAGS["config"].override_values)
 
 
 def run_program(program: str, *arguments: str) -> int:

@@ -26,7 +26,7 @@ COMMANDS = {
     "Compare": {
         "compare": "scores and measures several systems on the same tracks, with a report",
         "measure": "measures speed and memory of one system, as compare does",
-        "ablate": "trains with several loss weights and seeds, with a report",
+        "ablate": "trains variants of a config with several seeds, with a report",
         "benchmark": "measures time and memory of reading, training and separation",
         "train_open_unmix": "trains Open-Unmix on the same crops for a given time",
     },

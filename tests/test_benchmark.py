@@ -272,7 +272,9 @@ def test_our_contenders(prepared, monkeypatch):
         ("separate", "ours"),
         ("separate", "saved_model"),
     ):
-        check_result(section, worker.measure(find(section, name), prepared))
+        result = worker.measure(find(section, name), {**prepared, "steps": 2})
+        check_result(section, result)
+        assert section != "train" or result["work"] == 2
 
 
 # In one process, with very short timings.
@@ -310,8 +312,9 @@ def test_contenders_of_pytorch_run_without_tensorflow(prepared):
 
 
 def test_a_worker_reports_why_it_measured_nothing(settings):
-    result = benchmark.run_worker("input", "bound", {**settings, "crop_seconds": 6})
-    assert list(result) == ["not_run"]  # songs are 3 s long
+    turns = [(find("input", "bound"), {"crop_seconds": 6})]
+    [result] = benchmark.measure("input", turns, settings)
+    assert result["rounds"] == []  # songs are 3 s long
     assert re.match(r"\.\.\./trainsong: found 132300 samples, expected at", result["not_run"])
 
 

@@ -19,18 +19,23 @@ from sccunet.config import Config
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Measures our trainer under `fit`, on the current Keras backend."""
+    """Measures our trainer under `fit`, on the current Keras backend.
+
+    Each repetition has at least `settings["steps"]` steps, if that is given.
+    """
     import keras
 
     from sccunet import build_model
     from sccunet.training import compile_trainer
 
     backend = keras.backend.backend()
+    config = Config.from_dict(settings["config"])
     config = dataclasses.replace(
-        Config.from_dict(settings["config"]),
+        config,
         batch_size=settings["batch_size"],
         precision=settings.get("precision", "float32"),
-        jit_compile=backend == "jax",  # otherwise Keras runs a JAX step operation by operation
+        # Without it, Keras runs a JAX step operation by operation.
+        jit_compile=config.jit_compile or backend == "jax",
     )
     stems = len(config.model.stems)
     scope = _replicas(settings["replicas"]) if "replicas" in settings else contextlib.nullcontext()
@@ -48,7 +53,8 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
             float(logs["loss"])  # waits for the device
             seconds.append(time.perf_counter() - self.began)
 
-    steps, warm_up = steps_at_a_time(), _warm_up_steps(config)
+    steps = max(settings.get("steps", 1), steps_at_a_time())
+    warm_up = _warm_up_steps(config)
     ready()
     trainer.fit(
         data, steps_per_epoch=steps, epochs=warm_up + REPEATS, verbose=0, callbacks=[Timer()]

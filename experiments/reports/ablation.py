@@ -1,8 +1,8 @@
-"""The report of an ablation of loss weights, only from these files:
+"""The report of ablations, only from these files:
 
-<name>/ablation.json          settings of the runs
-<name>/<loss>/<seed>/...      scores of `sccunet evaluate`; also <name>/scaled/...
-<name>/reading.md             interpretation, written by hand; shown above the tables
+<name>/ablation.json           settings of the runs
+<name>/<variant>/<seed>/...    scores of `sccunet evaluate`; also <name>/scaled/...
+<name>/reading.md              interpretation, written by hand; shown above the tables
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from sccunet.files import read_json, write_whole
 SETTINGS = "ablation.json"
 # fmt: off
 _FIELDS = (
-    "name", "note", "stems", "weights", "seeds", "config", "epochs", "steps_per_epoch", "levels_db",
+    "name", "note", "stems", "variants", "seeds", "config", "minutes", "levels_db",
     "excerpt_seconds", "machine",
 )
 # fmt: on
@@ -45,7 +45,7 @@ def write_report(report_dir: str | Path) -> str:
     if not settings:
         raise ConfigError(f"report_dir {report_dir}: found no */{SETTINGS}, expected an ablation")
     lines = [
-        "# Loss weights: an ablation",
+        "# Ablations",
         "",
         "Made by `sccunet ablate` from the JSON files in this folder, which hold"
         " every track's scores; do not edit.",
@@ -63,8 +63,8 @@ def _section(folder: Path) -> tuple[list[str], list[str]]:
     """Returns the lines of an ablation for README.md, and those for a terminal."""
     settings = read_json(folder / SETTINGS, *_FIELDS)
     runs = {
-        loss: [scoring.summarise(folder / slug(loss) / str(seed)) for seed in settings["seeds"]]
-        for loss in settings["weights"]
+        name: [scoring.summarise(folder / slug(name) / str(seed)) for seed in settings["seeds"]]
+        for name in settings["variants"]
     }
     scaled = scoring.summarise(folder / SCALED)
     lines = ["", f"## {settings['name']}", "", settings["note"], ""]
@@ -74,6 +74,7 @@ def _section(folder: Path) -> tuple[list[str], list[str]]:
         levels = ", ".join(f"{stem} {gain:g} dB" for stem, gain in settings["levels_db"].items())
         lines += [f"Changed levels of the stems, in training and test: {levels}.", ""]
     lines += [_what_was_run(settings, scaled), ""]
+    lines += [*tables.markdown(*_differences(settings["variants"])), ""]
     lines += [f"![{settings['name']}]({folder.name}.png)", ""]
     table = _table(settings, runs, scaled, _museval, scoring.METRIC_PAIRS[0])
     lines += [f"{scaled['metric']}:", "", *tables.markdown(*table), ""]
@@ -83,18 +84,15 @@ def _section(folder: Path) -> tuple[list[str], list[str]]:
     if silence := _silence(settings, runs, scaled):
         lines += [silence, ""]
     _draw(settings, runs, scaled, folder.with_suffix(".png"))
-    head, rows = _table(settings, runs, scaled, _museval, scoring.METRICS[:1])
-    without_weights = [cells[:1] + cells[2:] for cells in (head, *rows)]
-    shown = tables.columns(without_weights[0], without_weights[1:])
+    shown = tables.columns(*_table(settings, runs, scaled, _museval, scoring.METRICS[:1]))
     return lines[:-1], ["", settings["name"], *tables.wrapped(scaled["metric"]), *shown]
 
 
 def _what_was_run(settings, scaled) -> str:
-    hardware, steps = settings["machine"], settings["steps_per_epoch"]
+    hardware = settings["machine"]
     seconds = scaled["stems"][settings["stems"][0]]["frames"]
     return (
-        f"{' '.join(settings['config'])}; {counted(settings['epochs'], 'epoch')} of"
-        f" {counted(steps, 'step') if steps else 'all crops'},"
+        f"{' '.join(settings['config'])}; {_length(settings)},"
         f" {counted(len(settings['seeds']), 'seed')}, on"
         f" {hardware['cpu']}, {counted(hardware['cores'], 'core')};"
         f" {counted(len(scaled['tracks']), 'test track')},"
@@ -105,15 +103,52 @@ def _what_was_run(settings, scaled) -> str:
     )
 
 
+def _length(settings) -> str:
+    """Returns how long a run is."""
+    if settings["minutes"]:
+        return f"training steps for {settings['minutes']:g} minutes"
+    lengths = {(each["epochs"], each["steps_per_epoch"]) for each in settings["variants"].values()}
+    if len(lengths) > 1:
+        return "training steps as listed"
+    ((epochs, steps),) = lengths
+    return f"{counted(epochs, 'epoch')} of {counted(steps, 'step') if steps else 'all crops'}"
+
+
+def _differences(variants: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns head and rows of a table: in what the variants differ, and the time of their steps.
+
+    Columns with the same for all variants, or without a value, are left out.
+    """
+
+    def steps(each):
+        epochs, steps = each["epochs"], each["steps_per_epoch"]
+        return str(epochs * steps) if steps else f"{counted(epochs, 'epoch')} of all crops"
+
+    columns = {
+        "loss weights": [
+            ", ".join(f"{alpha:.3g}" for alpha in each["loss_weights"])
+            for each in variants.values()
+        ],
+        "steps": [steps(each) for each in variants.values()],
+    }
+    columns = {title: cells for title, cells in columns.items() if len(set(cells)) > 1}
+    seconds = [each["step_seconds"] for each in variants.values()]
+    if None not in seconds:
+        columns["seconds per step"] = [f"{each:.3g}" for each in seconds]
+    changes = (", ".join(f"`{one}`" for one in each["changes"]) for each in variants.values())
+    rows = zip(variants, changes, *columns.values(), strict=True)
+    return ["variant", "changes", *columns], [list(row) for row in rows]
+
+
 def _silence(settings, runs, scaled) -> str:
     """Returns a note on runs with scores for fewer seconds than the baseline; "" if none."""
     stem = settings["stems"][0]
     scored, frames = (scaled["stems"][stem][field] for field in ("frames_scored", "frames"))
     silent = []
-    for loss, summaries in runs.items():
+    for name, summaries in runs.items():
         counts = [summary["stems"][stem]["frames_scored"] for summary in summaries]
         if min(counts) < scored:
-            silent.append(f"{loss}: {min(counts)} to {max(counts)} of {frames} s")
+            silent.append(f"{name}: {min(counts)} to {max(counts)} of {frames} s")
     if not silent:
         return ""
     return (
@@ -137,13 +172,13 @@ def _of_tracks(metric: TrackMetric) -> Callable[..., float | None]:
 
 
 def _table(settings, runs, scaled, value, metrics) -> tuple[list[str], list[list[str]]]:
-    """Returns head and rows, one for each loss.
+    """Returns head and rows, one for each variant.
 
-    Columns: weights, metrics of each stem, and the mean of the first metric over the stems.
+    Columns: metrics of each stem, and the mean of the first metric over the stems.
     """
     stems = settings["stems"]
     columns = [(stem, metric) for stem in stems for metric in metrics]
-    head = ["loss", "weights", *(f"{stem} {metric}" for stem, metric in columns)]
+    head = ["variant", *(f"{stem} {metric}" for stem, metric in columns)]
     head.append(f"mean {metrics[0]}")
     rows = []
 
@@ -153,10 +188,8 @@ def _table(settings, runs, scaled, value, metrics) -> tuple[list[str], list[list
         means = [[value(summary, stem, metrics[0]) for stem in stems] for summary in summaries]
         yield tables.over_runs([None if None in row else float(np.mean(row)) for row in means])
 
-    for loss, summaries in runs.items():
-        weights = ", ".join(f"{alpha:.3g}" for alpha in settings["weights"][loss])
-        rows.append([loss, weights, *cells(summaries)])
-    rows.append([SCALED, "", *cells([scaled])])
+    rows += [[name, *cells(summaries)] for name, summaries in runs.items()]
+    rows.append([SCALED, *cells([scaled])])
     return head, rows
 
 
@@ -166,8 +199,9 @@ def _draw(settings, runs, scaled, path: Path) -> None:
     value = _of_tracks(metric)
     pyplot = pictures.load_pyplot()
     stems = settings["stems"]
+    width = max(2.6, 0.45 * len(runs))  # so that the names of the variants do not overlap
     figure, axes = pyplot.subplots(
-        1, len(stems) + 1, figsize=(2.6 * (len(stems) + 1), 3), layout="constrained"
+        1, len(stems) + 1, figsize=(width * (len(stems) + 1), 3), layout="constrained"
     )
 
     def values(summary):

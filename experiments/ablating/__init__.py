@@ -1,0 +1,1 @@
+"""What an ablation needs besides training and scoring."""

@@ -230,13 +230,11 @@ class Checkpoint(keras.callbacks.Callback):
         if loss < float(self.model.best_loss.numpy()):
             self.model.best_loss.assign(loss)
             if self._writes:
-                save_whole(self.model.unet, self.workdir / BEST)
+                save_whole(self.model.validated, self.workdir / BEST)
         self._save_last()
 
     def _stop(self) -> None:
-        raise PreemptedError(
-            f"stopped after step {int(self.model.optimizer.iterations.numpy())}, and saved"
-        )
+        raise PreemptedError(f"stopped after step {self.model.steps_done}, and saved")
 
     def _save_last(self) -> None:
         if self._writes:

@@ -27,20 +27,18 @@ class FiniteGuard(keras.callbacks.Callback):
 
     def on_test_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
-            step = int(self.model.optimizer.iterations.numpy()) - 1
-            raise NotFiniteError(step, "validation loss")
+            raise NotFiniteError(self.model.steps_done - 1, "validation loss")
 
     def on_train_batch_end(self, batch, logs=None):
-        optimizer = self.model.optimizer
         what = (
             "loss"
             if not math.isfinite(logs["loss"])
             else "gradients"
-            if float(optimizer.bad_gradients.result())
+            if float(self.model.optimizer.bad_gradients.result())
             else None
         )
         if what:
-            raise NotFiniteError(int(optimizer.iterations.numpy()) - 1, what)
+            raise NotFiniteError(self.model.steps_done - 1, what)
 
 
 def run_epochs(
@@ -79,7 +77,7 @@ def run_epochs(
     )
     iterator = iter(batches)
     first_epoch = int(trainer.epochs_done.numpy())
-    done = int(trainer.optimizer.iterations.numpy()) - first_epoch * steps_per_epoch
+    done = trainer.steps_done - first_epoch * steps_per_epoch
     callbacks.on_train_begin()
     for epoch in range(first_epoch, epochs):
         trainer.reset_metrics()

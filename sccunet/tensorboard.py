@@ -69,7 +69,7 @@ class TensorBoard(keras.callbacks.TensorBoard):
 
     def _separated(self) -> np.ndarray:
         """Returns the estimates, shaped as the excerpt."""
-        model, unet = self.model.config, self.model.unet
+        model, unet = self.model.config, self.model.validated
 
         def separate_patches(mixture):  # [rows, channels, n] -> [rows, stems, channels, n]
             return ops.convert_to_numpy(spectral.separate_patches(mixture, unet, model))

@@ -1,4 +1,4 @@
-"""The training step, from waveforms to the loss on the device, and the optimizer."""
+"""The training step, from waveforms to the loss on the device."""
 
 import math
 from collections.abc import Sequence
@@ -9,6 +9,7 @@ from keras import ops
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
 from sccunet.losses import make_loss
+from sccunet.optimizer import make_optimizer
 
 
 class Trainer(keras.Model):
@@ -20,12 +21,23 @@ class Trainer(keras.Model):
     Args:
       unet: from `sccunet.build_model`.
       model: the U-Net's configuration.
+      ema_momentum: see `Config`.
+
+    Attributes:
+      averaged: U-Net with the moving average of `unet`'s weights, statistics of batch normalisation
+        included; None if `ema_momentum` is 0.
     """
 
-    def __init__(self, unet: keras.Model, model: ModelConfig):
+    def __init__(self, unet: keras.Model, model: ModelConfig, ema_momentum: float = 0.0):
         super().__init__(name="trainer", dtype="float32")
         self.unet = unet
         self.config = model
+        self.ema_momentum = ema_momentum
+        # A network of its own, where Keras's `use_ema` would swap weights in and out, with rounding
+        # that a resumed run cannot repeat. It also leaves out the statistics.
+        self.averaged = keras.models.clone_model(unet) if ema_momentum else None
+        if self.averaged:
+            self.averaged.trainable = False
         self.stem_losses = [keras.metrics.Mean(name=f"{stem}_loss") for stem in model.stems]
         # Saved with the weights: a resumed run needs the best loss so far, and must know whether
         # the last epoch has been validated.
@@ -38,6 +50,16 @@ class Trainer(keras.Model):
         self.epochs_done = self.add_weight(
             name="epochs_done", shape=(), initializer="zeros", dtype="int32", trainable=False
         )
+
+    @property
+    def validated(self) -> keras.Model:
+        """The U-Net that is validated, shown and saved as the best."""
+        return self.averaged or self.unet
+
+    @property
+    def steps_done(self) -> int:
+        """Steps of the run, each a batch; `optimizer.iterations` counts updates of the weights."""
+        return int(self.optimizer.variables[0].numpy())
 
     @property
     def _random_states(self) -> list:
@@ -65,7 +87,23 @@ class Trainer(keras.Model):
     def call(self, waveforms, training=False):
         """Returns estimates [batch, bins, frames, stems * channels], and the `TrainingSpectra`."""
         spectra = spectral.training_spectra(waveforms, self.config)
-        return self.unet(spectra.mixture, training=training), spectra
+        unet = self.unet if training else self.validated
+        return unet(spectra.mixture, training=training), spectra
+
+    def train_step(self, *args):
+        """Keras's training step, and the moving average of the weights."""
+        logs = super().train_step(*args)
+        if self.averaged:
+            self._average()
+        return logs
+
+    def _average(self) -> None:
+        """Averages after each update; as in Keras, the first gives the average its value."""
+        batches, done = self.optimizer.gradient_accumulation_steps or 1, self.optimizer.variables[0]
+        momentum = ops.where(ops.equal(done % batches, 0), self.ema_momentum, 1.0)
+        momentum = ops.where(ops.less_equal(done, batches), 0.0, momentum)
+        for average, weight in zip(self.averaged.weights, self.unet.weights, strict=True):
+            average.assign(momentum * average + (1 - momentum) * weight)
 
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True, **kwargs
@@ -90,12 +128,9 @@ def compile_trainer(
       loss_weights: alpha of each stem.
       steps_per_epoch: training steps per epoch, for the learning rate's schedule.
     """
-    trainer = Trainer(unet, config.model)
+    trainer = Trainer(unet, config.model, config.ema_momentum)
     trainer.compile(
-        optimizer=_Adam(
-            learning_rate_schedule(config, steps_per_epoch),
-            weight_decay=config.weight_decay or None,
-        ),
+        optimizer=make_optimizer(config, steps_per_epoch),
         loss=make_loss(config, loss_weights),
         jit_compile=config.jit_compile,
     )
@@ -104,30 +139,3 @@ def compile_trainer(
     trainer.build((None, len(model.stems), model.channels, model.patch_samples))
     trainer.optimizer.build(trainer.trainable_variables)
     return trainer
-
-
-def learning_rate_schedule(config: Config, steps_per_epoch: int):
-    """Returns the learning rate's schedule over steps; see `Config.decay`."""
-    if config.decay == "cosine":
-        return keras.optimizers.schedules.CosineDecay(
-            config.learning_rate, config.epochs * steps_per_epoch
-        )
-    # A boundary is the last step with the rate before it.
-    return keras.optimizers.schedules.PiecewiseConstantDecay(
-        [math.ceil(config.epochs / 2) * steps_per_epoch - 1],
-        [config.learning_rate, config.learning_rate / 10],
-    )
-
-
-class _Adam(keras.optimizers.Adam):
-    """Keras's Adam that also counts gradients that are not finite; TensorFlow backend only."""
-
-    def __init__(self, *args, **kwargs):
-        super().__init__(*args, name="adam", **kwargs)
-        self.bad_gradients = keras.metrics.Sum(name="bad_gradients")
-
-    def apply_gradients(self, grads_and_vars):
-        grads_and_vars = list(grads_and_vars)
-        good = [ops.all(ops.isfinite(gradient)) for gradient, _ in grads_and_vars]
-        self.bad_gradients.update_state(ops.cast(ops.logical_not(ops.stack(good)), "float32"))
-        return super().apply_gradients(grads_and_vars)

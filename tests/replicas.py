@@ -20,7 +20,10 @@ STEPS, EPOCHS = 5, 2
 
 
 def config():
-    """A config without dropout and with common statistics; otherwise replicas differ by design."""
+    """A config without dropout and with common statistics; otherwise replicas differ by design.
+
+    The gradients of each step are clipped, and averaged weights are validated.
+    """
     from sccunet.config import Config, ModelConfig
 
     return Config(
@@ -31,6 +34,9 @@ def config():
         batch_size=8,
         epochs=EPOCHS,
         steps_per_epoch=STEPS,
+        learning_rate=2e-3,
+        clip_norm=0.02,
+        ema_momentum=0.5,
         synchronized_norm=True,
     )
 

@@ -81,6 +81,10 @@ def test_replicas_of_one_machine(data_dir, alone, replicas):
     [
         ({"batch_size": 3}, "config.batch_size: found 3, expected a multiple of the 2 replicas"),
         ({"batch_size": 2, "jit_compile": True}, "config.jit_compile: found True with 2 replicas"),
+        (
+            {"batch_size": 2, "accumulation_steps": 3},
+            "config.accumulation_steps: found 3 with 2 replicas, expected 1: Keras accumulates",
+        ),
         ({"batch_size": 2}, None),
     ],
 )

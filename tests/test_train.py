@@ -263,6 +263,14 @@ def test_a_second_run_in_a_workdir_is_refused_at_once(data_dir, tmp_path, monkey
     assert len(trained) == 2
 
 
+def test_a_warm_up_as_long_as_the_run_is_refused(data_dir, tmp_path):
+    config = _config(decay="cosine", warmup_steps=EPOCHS * STEPS)
+    assert _refused(data_dir, tmp_path / "run", config) == (
+        "config.warmup_steps: found 60, expected less than the 60 steps of the run"
+    )
+    assert not (tmp_path / "run").exists()
+
+
 def test_workers_share_a_workdir_and_exclude_another_run(tmp_path, monkeypatch):
     def lock(held, index=0, strategy="auto"):
         task = {"type": "worker", "index": index}

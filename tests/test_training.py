@@ -27,7 +27,7 @@ from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
 from sccunet.separation import Separator
 from sccunet.tensorboard import TensorBoard
-from sccunet.training import compile_trainer, learning_rate_schedule
+from sccunet.training import compile_trainer
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -132,38 +132,6 @@ def test_spectrograms_are_float32_under_every_precision(precision):
     np.testing.assert_allclose(spectra.targets, truth, rtol=0, atol=1e-6 * float(ops.max(truth)))
 
 
-def _rates(config, steps_per_epoch):
-    schedule = learning_rate_schedule(config, steps_per_epoch)
-    return [float(schedule(step)) for step in range(config.epochs * steps_per_epoch)]
-
-
-@pytest.mark.parametrize("epochs", [1, 5, 40])
-def test_step_schedule_is_the_papers(epochs):
-    rates = _rates(_with(epochs=epochs), 10)
-    half = 10 * math.ceil(epochs / 2)
-    # Step `half` is the first of the second half.
-    np.testing.assert_allclose(rates[:half], 1e-3, rtol=1e-6)
-    np.testing.assert_allclose(rates[half:], 1e-4, rtol=1e-6)
-
-
-def test_cosine_schedule_ends_at_zero():
-    config = _with(epochs=4, decay="cosine", learning_rate=0.02)
-    rates = _rates(config, 10)
-    expected = 0.01 * (1 + np.cos(np.pi * np.arange(40) / 40))
-    np.testing.assert_allclose(rates, expected, rtol=0, atol=1e-7)
-    assert float(learning_rate_schedule(config, 10)(40)) == pytest.approx(0, abs=1e-9)
-
-
-@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
-def test_weight_decay_is_decoupled(weight_decay):
-    """Every weight shrinks by learning rate times decay, whatever the gradient."""
-    trainer = _trainer(_with(weight_decay=weight_decay))
-    before = [v.numpy() for v in trainer.trainable_variables]
-    trainer.optimizer.apply([tf.zeros(v.shape) for v in trainer.trainable_variables])
-    for variable, old in zip(trainer.trainable_variables, before, strict=True):
-        np.testing.assert_allclose(variable.numpy(), old * (1 - 1e-3 * weight_decay), rtol=1e-6)
-
-
 def _data(config, first_step=0):
     """Batches that depend only on the step, as those of the pipeline."""
     batches = np.stack([_batch(config, seed=step) for step in range(config.epochs * _STEPS)])
@@ -186,7 +154,10 @@ def _fit(trainer, config, workdir, initial_epoch, epochs, callbacks=()):
 
 def _state(trainer):
     """Names (without the numbers that Keras counts objects of the process by) and values."""
-    variables = [*trainer.variables, *trainer.optimizer.variables]
+    averaged = trainer.averaged
+    draws = {*map(id, averaged.variables)} - {*map(id, averaged.weights)} if averaged else ()
+    variables = [v for v in trainer.variables if id(v) not in draws]  # it draws nothing
+    variables += trainer.optimizer.variables
     return [re.sub(r"_\d+/", "/", v.path) for v in variables], [v.numpy() for v in variables]
 
 
@@ -195,14 +166,16 @@ class _Whole:
     """A run of four epochs without a stop.
 
     Attributes:
-      config: its config, with dropout.
+      config: its config, with everything that a resumed run must repeat.
       history: Keras's, of all epochs.
+      steps: the network's weights after each step.
       checkpoints: the checkpoint after each epoch.
       names, states: names of all variables, and their values after each epoch.
     """
 
     config: Config
     history: dict[str, list[float]]
+    steps: list[list[np.ndarray]]
     checkpoints: list[Path]
     names: list[str]
     states: list[list[np.ndarray]]
@@ -218,8 +191,19 @@ class _Whole:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    config, workdir = _with(dropout=0.4), tmp_path_factory.mktemp("whole")
-    trainer, checkpoints, states = _trainer(config), [], []
+    workdir = tmp_path_factory.mktemp("whole")
+    config = _with(
+        dropout=0.4,
+        decay="cosine",
+        warmup_steps=2,
+        clip_norm=0.5,
+        accumulation_steps=2,  # the three steps of an epoch leave one
+        ema_momentum=0.7,
+    )
+    trainer, steps, checkpoints, states = _trainer(config), [], [], []
+
+    def keep_step(batch, logs):
+        steps.append(trainer.unet.get_weights())
 
     def keep(epoch, logs):
         states.append(_state(trainer)[1])
@@ -227,9 +211,29 @@ def whole(tmp_path_factory):
         checkpoints[-1].parent.mkdir()
         shutil.copy(workdir / CHECKPOINT, checkpoints[-1])
 
-    keeper = keras.callbacks.LambdaCallback(on_epoch_end=keep)
+    keeper = keras.callbacks.LambdaCallback(on_epoch_end=keep, on_train_batch_end=keep_step)
     history = _fit(trainer, config, workdir, 0, 4, [keeper]).history
-    return _Whole(config, history, checkpoints, _state(trainer)[0], states)
+    return _Whole(config, history, steps, checkpoints, _state(trainer)[0], states)
+
+
+def test_averaged_weights_are_validated_and_saved_as_the_best(whole, tmp_path):
+    """The average over the updates, of which there is one every other step."""
+    momentum = whole.config.ema_momentum
+    average, *later = whole.steps[1::2]
+    for weights in later:
+        average = [momentum * a + (1 - momentum) * w for a, w in zip(average, weights, strict=True)]
+    trainer, checkpoint = _trainer(whole.config, seed=1), Checkpoint(tmp_path)
+    load_weights(trainer, whole.checkpoints[-1])
+    checkpoint.set_model(trainer)
+    checkpoint.on_epoch_end(4, {"val_loss": 0.0})
+    unet = build_model(_CONFIG)
+    load_weights(unet, tmp_path / BEST)
+    for found, expected in zip(unet.weights, average, strict=True):
+        np.testing.assert_allclose(found.numpy(), expected, rtol=1e-5, atol=1e-6)
+    spectra = spectral.training_spectra(_batch(_CONFIG, seed=99), _CONFIG.model)
+    wrong = np.abs(spectra.targets - unet(spectra.mixture)).mean(axis=(0, 1, 2))
+    validated = [whole.history[f"val_{stem}_loss"][-1] for stem in _CONFIG.model.stems]
+    np.testing.assert_allclose(wrong, validated, rtol=1e-4)
 
 
 @pytest.mark.slow
@@ -237,9 +241,9 @@ def test_continued_training_is_the_same_training(whole, tmp_path):
     """The third and fourth epoch from a checkpoint: as in one go, dropout's draws included."""
     continued = _trainer(whole.config, seed=123)  # nothing may depend on the new start
     load_weights(continued, whole.checkpoints[1])
-    assert int(continued.optimizer.iterations) == 2 * _STEPS
+    assert continued.steps_done == 2 * _STEPS
     _fit(continued, whole.config, tmp_path, 2, 4)
-    assert int(continued.optimizer.iterations) == 4 * _STEPS
+    assert continued.steps_done == 4 * _STEPS
     whole.assert_same(continued, 4)
     assert any("momentum" in name for name in whole.names)
     assert any("seed_generator_state" in name for name in whole.names)
@@ -254,7 +258,7 @@ def test_dropout_draws_matter_to_the_test_above(whole, tmp_path):
             variable.assign([1, 0])
     _fit(trainer, whole.config, tmp_path, 0, 1)
     pairs = zip(_state(trainer)[1], whole.states[0], strict=True)
-    (index,) = (i for i, name in enumerate(whole.names) if name.endswith("encoder1_conv1/kernel"))
+    index = next(i for i, n in enumerate(whole.names) if n.endswith("encoder1_conv1/kernel"))
     here, there = list(pairs)[index]
     assert np.abs(here - there).max() > 1e-5
 
@@ -369,7 +373,7 @@ def _loop(trainer, config, epochs, callbacks):
     run_epochs(
         trainer,
         tf.distribute.get_strategy(),
-        _data(config, int(trainer.optimizer.iterations.numpy())),
+        _data(config, trainer.steps_done),
         tf.data.Dataset.from_tensors(_batch(config, seed=99)),
         _STEPS,
         epochs,
@@ -410,7 +414,7 @@ def test_stopped_during_validation_it_validates_again(whole, tmp_path, loop):
     load_newest(trainer, tmp_path)
     assert int(trainer.epochs_done.numpy()) == 1
     _loop(trainer, whole.config, 2, [checkpoint])
-    assert int(trainer.optimizer.iterations.numpy()) == 2 * _STEPS
+    assert trainer.steps_done == 2 * _STEPS
     assert set(trainer.history.history) == {"val_loss", "val_a_loss", "val_b_loss"}
     whole.assert_same(trainer, 2)
 

@@ -141,7 +141,7 @@ def _load(
 ) -> str:
     """Loads the newest checkpoint; returns a note if there is one, so that the run continues."""
     loaded = checkpoints.load_newest(trainer, workdir, lambda line: logging.warning("%s", line))
-    step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
+    step, epoch = trainer.steps_done, int(trainer.epochs_done.numpy())
     if distribution.is_multiworker(strategy) and not distribution.same_everywhere(
         strategy, (step, epoch)
     ):
@@ -167,7 +167,7 @@ def _run(
 ) -> None:
     """Trains from the trainer's current step to the last epoch."""
     epochs, steps = batches.config.epochs, batches.steps_per_epoch
-    step, epoch = int(trainer.optimizer.iterations.numpy()), int(trainer.epochs_done.numpy())
+    step, epoch = trainer.steps_done, int(trainer.epochs_done.numpy())
     chief = distribution.is_chief(strategy)
     if chief:
         shown = excerpt.liveliest(batches.validation, batches.config, batches.reader)

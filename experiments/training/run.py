@@ -7,12 +7,15 @@ import contextlib
 import dataclasses
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from data_pipeline.tracks import Segment
 from experiments.training import records, stopping
 from experiments.training.options import TrainOptions
 from sccunet import cluster
+from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import lock_folder
 
@@ -86,6 +89,7 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
     # TensorFlow is imported from here on.
     reader = readers.reader_named(options.reader)
     strategy = devices(config, options)
+    _check_warmup(config, training)
     initial = _initial_weights(config, options)
     if not there:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -105,6 +109,17 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
         fit(config, options, strategy, reader, training, validation, initial)
     except PreemptedError as error:
         _leave(str(error), workdir)
+
+
+def _check_warmup(config: Config, training: Sequence[Segment]) -> None:
+    from data_pipeline.dataset import steps_per_epoch
+
+    steps = config.epochs * steps_per_epoch(training, config)
+    if config.warmup_steps >= steps:
+        raise ConfigError(
+            f"config.warmup_steps: found {config.warmup_steps}, expected less than the"
+            f" {counted(steps, 'step')} of the run"
+        )
 
 
 def _initial_weights(config: Config, options: TrainOptions):
@@ -138,6 +153,11 @@ def devices(config: Config, options: TrainOptions):
         raise ConfigError(
             f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
             " replicas that share a batch"
+        )
+    if config.accumulation_steps > 1 and replicas > 1:
+        raise ConfigError(
+            f"config.accumulation_steps: found {config.accumulation_steps} with {replicas}"
+            " replicas, expected 1: Keras accumulates gradients on one device only"
         )
     if (
         config.jit_compile

@@ -1,0 +1,68 @@
+"""The optimizer of a run, and its learning rate's schedule."""
+
+import math
+
+import keras
+from keras import ops
+
+from sccunet.config import Config
+
+
+def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
+    """Returns Adam with the config's schedule, weight decay, clipping and accumulation.
+
+    Its `bad_gradients` counts the arrays of gradients that were not finite, of every batch; under
+    the TensorFlow backend only.
+    """
+    return _Adam(
+        learning_rate_schedule(config, steps_per_epoch),
+        weight_decay=config.weight_decay or None,
+        global_clipnorm=config.clip_norm or None,
+        gradient_accumulation_steps=(
+            config.accumulation_steps if config.accumulation_steps > 1 else None
+        ),
+    )
+
+
+def learning_rate_schedule(config: Config, steps_per_epoch: int):
+    """Returns the learning rate's schedule over steps, each a batch; see `Config.decay`.
+
+    The steps of the run must be more than `Config.warmup_steps`.
+    """
+    steps, warmup = config.epochs * steps_per_epoch, config.warmup_steps
+    if warmup:
+        return keras.optimizers.schedules.CosineDecay(
+            0.0, steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
+        )
+    if config.decay == "cosine":
+        return keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
+    # A boundary is the last step with the rate before it.
+    return keras.optimizers.schedules.PiecewiseConstantDecay(
+        [math.ceil(config.epochs / 2) * steps_per_epoch - 1],
+        [config.learning_rate, config.learning_rate / 10],
+    )
+
+
+class _Adam(keras.optimizers.Adam):
+    """Keras's Adam that counts gradients that are not finite, and clips those of all replicas."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, name="adam", **kwargs)
+        self.bad_gradients = keras.metrics.Sum(name="bad_gradients")
+
+    def apply_gradients(self, grads_and_vars):
+        grads_and_vars = list(grads_and_vars)
+        good = [ops.all(ops.isfinite(gradient)) for gradient, _ in grads_and_vars]
+        self.bad_gradients.update_state(ops.cast(ops.logical_not(ops.stack(good)), "float32"))
+        return super().apply_gradients(grads_and_vars)
+
+    def _clip_gradients(self, grads):
+        """Clips the sum over all replicas, where Keras would clip each replica's part of it."""
+        strategy = getattr(self, "_distribution_strategy", None)
+        replicas = strategy.num_replicas_in_sync if strategy and self.global_clipnorm else 1
+        if replicas == 1:
+            return super()._clip_gradients(grads)
+        import tensorflow as tf
+
+        total = tf.distribute.get_replica_context().all_reduce("SUM", grads)
+        return [gradient / replicas for gradient in super()._clip_gradients(total)]

@@ -15,6 +15,7 @@ COMMANDS = {
     "Train": {
         "prepare": "decodes MUSDB18 or other compressed stems to WAV files for training",
         "train": "trains a network on a folder of tracks",
+        "calibrate": "sets the level of a network's masks on songs that it has not heard",
         "evaluate": "scores a model or another system on a folder of tracks",
         "export": "exports a trained network as a SavedModel and a TFLite file",
         "configs": "lists the configurations that --config accepts by name",

@@ -89,13 +89,13 @@ def training_spectra(waveforms, model: ModelConfig) -> TrainingSpectra:
     mixture_real, mixture_imaginary = ops.sum(real, axis=1), ops.sum(imaginary, axis=1)
     mixture = magnitude(mixture_real, mixture_imaginary)  # [batch, channels, frames, bins]
     products = real * mixture_real[:, None] + imaginary * mixture_imaginary[:, None]
-    aligned = products / _over_zero(mixture)[:, None]
+    aligned = products / over_zero(mixture)[:, None]
     return TrainingSpectra(
         _to_network(mixture), _to_network(magnitude(real, imaginary)), _to_network(aligned)
     )
 
 
-def _over_zero(mixture):
+def over_zero(mixture):
     """Makes magnitudes safe divisors.
 
     The bound is far above 1e-19: the square of smaller numbers is 0 in float32, and so is the
@@ -167,7 +167,7 @@ def separate_patches(
     real, imaginary, estimates = estimate_patches(waveforms, unet, model)
     if mask_exponent is None:
         # A silent mixture has no phase, so the estimate becomes 0.
-        gain = estimates / _over_zero(magnitude(real, imaginary))[:, None]
+        gain = estimates / over_zero(magnitude(real, imaginary))[:, None]
     else:
         gain = soft_masks(estimates, mask_exponent)
     # [batch, stems, channels, frames, bins] -> [batch, stems, channels, patch_samples]

@@ -1,0 +1,106 @@
+"""Calibrates a trained network's masks on tracks that it was not trained on.
+
+Examples:
+  sccunet calibrate --workdir=RUN --data_dir=DATA
+  sccunet calibrate --workdir=RUN --data_dir=DATA --tracks=song1,song2
+
+One number for each stem is added to the logits of its masks, the one that makes the stem's SDR over
+these tracks best. It becomes part of RUN's best weights, so separation costs no more. Choose songs
+by singers that training has not heard, and as real as those to be separated: masks of unheard
+singers are too small, and those of the training songs are not. RUN/calibration.json records what
+was done. If RUN is trained further, calibrate again.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from sccunet.config import Config, ConfigError
+from sccunet.files import write_whole
+from sccunet.runs import load_config, load_unet
+
+_BATCH = 4
+
+
+def calibrate(
+    workdir: str, data_dir: str, split: str = "valid", names: Sequence[str] = ()
+) -> list[str]:
+    """Calibrates the workdir's best weights.
+
+    Args:
+      workdir: a training workdir whose network has masks.
+      data_dir: tracks in the MUSDB18-HQ layout.
+      split: split of the tracks, if none are named.
+      names: take these tracks instead, from any split.
+
+    Returns:
+      A line for each stem.
+
+    Raises:
+      AudioError: for tracks that cannot be found or read, or are shorter than a patch.
+      ConfigError: if the workdir has no weights, its network has no masks, or a stem is silent.
+    """
+    config = load_config(workdir)
+    if config.model.output != "mask":
+        raise ConfigError(
+            f"{workdir}: found model.output = {config.model.output!r}, expected 'mask': only masks"
+            " are calibrated"
+        )
+    from data_pipeline.tracks import Segment, find_tracks
+
+    patch = config.model.patch_samples
+    tracks = find_tracks(data_dir, config, split=split, names=names, min_frames=patch)
+    unet = load_unet(workdir, config)
+    from sccunet.calibration import OFFSETS, add_offsets, sdr_of_offsets
+    from sccunet.checkpoints import BEST, save_whole
+
+    batches = _batches([Segment(track, 0, track.frames) for track in tracks], config)
+    sdr = sdr_of_offsets(unet, config.model, batches)  # [offsets, stems]
+    best = sdr.argmax(axis=0)
+    before = sdr[int((OFFSETS == 0).argmax())]
+    add_offsets(unet, OFFSETS[best])
+    save_whole(unet, Path(workdir) / BEST)
+    stems = {
+        stem: {"offset": float(OFFSETS[best[i]]), "sdr_before": before[i], "sdr": sdr[best[i], i]}
+        for i, stem in enumerate(config.model.stems)
+    }
+    record = {"tracks": [f"{track.split}/{track.name}" for track in tracks], "stems": stems}
+    write_whole(Path(workdir) / "calibration.json", json.dumps(record, indent=1) + "\n")
+    return [
+        f"{stem}: {found['offset']:+.3f}, SDR {found['sdr_before']:.2f} -> {found['sdr']:.2f} dB"
+        for stem, found in stems.items()
+    ]
+
+
+def _batches(segments, config: Config):
+    """Yields all consecutive patches, float32 [batch, stems, channels, patch_samples]."""
+    from tqdm import tqdm
+
+    from data_pipeline import dataset, places, readers
+
+    crops = places.fixed_crops(segments, config)
+    bar = tqdm(total=len(crops), desc="calibrating", unit="patch", disable=None)
+    with bar, readers.plain_errors():
+        for batch in dataset.fixed_dataset(segments, config, crops, _BATCH):
+            yield batch
+            bar.update(len(batch))
+
+
+def main(_: Sequence[str]) -> None:
+    """Calibrates as the flags say."""
+    cli.refuse_idle(["split"], _TRACKS.value, "beside --tracks, which are from any split")
+    lines = calibrate(_WORKDIR.value, _DATA_DIR.value, _SPLIT.value, _TRACKS.value)
+    print(*lines, f"calibrated: {_WORKDIR.value}", sep="\n")
+
+
+if __name__ == "__main__":
+    _WORKDIR = flags.DEFINE_string("workdir", None, "A training workdir.", required=True)
+    _DATA_DIR = flags.DEFINE_string(
+        "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True
+    )
+    _SPLIT = flags.DEFINE_string("split", "valid", "Split to calibrate on.")
+    _TRACKS = cli.define_tracks("Calibrate on these tracks instead, from any split.")
+    cli.run(main)

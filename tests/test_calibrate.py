@@ -1,0 +1,99 @@
+"""Calibration of masks, against closed forms, and as a program."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from data_pipeline.audio import write_wav
+from sccunet import build_model
+from sccunet.calibration import OFFSETS, add_offsets, sdr_of_offsets
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.runs import load_unet
+from sccunet.separation import Separator
+from sccunet.unet import output_layer
+
+_MODEL = ModelConfig(
+    stems=("a", "b"),
+    frame_length=256,
+    hop_length=64,
+    patch_samples=4096,
+    filters=(3, 4),
+    output="mask",
+)
+_CONFIG = Config(model=_MODEL)
+
+
+def _even(unet):
+    """Masks of 1/2 everywhere."""
+    for weight in output_layer(unet).weights:
+        weight.assign(np.zeros(weight.shape))
+    return unet
+
+
+def _stems(samples, channels, share):
+    """Stem a is `share` of a noise, stem b is the rest."""
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (channels, samples))
+    return np.stack([share * noise, (1 - share) * noise]).astype(np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_sdr_of_a_known_share(channels):
+    """The estimate is m of the mixture, the stem is c: the SDR is 20 log10(c / |c - m|)."""
+    model = dataclasses.replace(_MODEL, channels=channels)
+    unet = _even(build_model(model))
+    batches = [_stems(4096, channels, 0.8)[None]] * 2
+    offsets = [-1.0, 0.0, 2.0]
+    sdr = sdr_of_offsets(unet, model, batches, offsets)
+    masks = 1 / (1 + np.exp(-np.array(offsets)))
+    for stem, share in enumerate((0.8, 0.2)):
+        expected = 20 * np.log10(share / np.abs(share - masks))
+        np.testing.assert_allclose(sdr[:, stem], expected, atol=0.01)
+
+
+def test_offsets_belong_to_their_stems():
+    model = dataclasses.replace(_MODEL, channels=2)
+    unet = _even(build_model(model))
+    kernel = output_layer(unet).kernel.numpy()
+    add_offsets(unet, [0.5, -1.0])
+    np.testing.assert_allclose(output_layer(unet).bias.numpy(), [0.5, 0.5, -1, -1])
+    np.testing.assert_array_equal(output_layer(unet).kernel.numpy(), kernel)
+
+
+def test_without_masks_or_sound_it_is_refused():
+    silence = [np.zeros((1, 2, 1, 4096), np.float32)]
+    with pytest.raises(ConfigError, match="stem 'a': found only silence"):
+        sdr_of_offsets(build_model(_MODEL), _MODEL, silence, [0])
+    plain = dataclasses.replace(_MODEL, output="magnitude")
+    with pytest.raises(ConfigError, match="found 'magnitude', expected 'mask'"):
+        sdr_of_offsets(build_model(plain), plain, silence, [0])
+
+
+def test_program_puts_the_best_number_into_the_weights(make_run, tmp_path, program):
+    run = make_run(tmp_path / "run", _CONFIG, _even)
+    share = 1 / (1 + np.exp(-1.25))  # the logit of the best mask is one of the candidates
+    for stem, samples in zip("ab", _stems(9000, 2, share), strict=True):
+        write_wav(tmp_path / "data" / "valid" / "song" / f"{stem}.wav", samples.T, 44_100)
+    done = program("calibrate", f"--workdir={run}", f"--data_dir={tmp_path / 'data'}")
+    assert done.returncode == 0, done.stderr
+    assert "a: +1.250, SDR" in done.stdout
+    assert "b: -1.250, SDR" in done.stdout
+    unet = load_unet(run, _CONFIG)
+    np.testing.assert_allclose(output_layer(unet).bias.numpy(), [1.25, -1.25])
+    mixture = _stems(9000, 2, share).sum(axis=0).T
+    found = Separator.from_model(unet, _CONFIG)(mixture, 44_100)["a"]
+    np.testing.assert_allclose(found, share * mixture, atol=1e-4)
+    record = json.loads((run / "calibration.json").read_text())
+    assert record["tracks"] == ["valid/song"]
+    assert record["stems"]["a"]["offset"] == 1.25
+    assert 0 in OFFSETS
+
+
+def test_program_refuses_a_network_without_masks(make_run, tmp_path, program, refusal):
+    config = Config(model=dataclasses.replace(_MODEL, output="magnitude"))
+    run = make_run(tmp_path / "run", config, lambda unet: unet)
+    done = program("calibrate", f"--workdir={run}", f"--data_dir={tmp_path}")
+    assert refusal(done) == (
+        f"{run}: found model.output = 'magnitude', expected 'mask': only masks are calibrated"
+    )

@@ -112,7 +112,7 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
 
 
 def _check_warmup(config: Config, training: Sequence[Segment]) -> None:
-    from data_pipeline.dataset import steps_per_epoch
+    from data_pipeline.places import steps_per_epoch
 
     steps = config.epochs * steps_per_epoch(training, config)
     if config.warmup_steps >= steps:

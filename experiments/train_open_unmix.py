@@ -13,14 +13,16 @@ time. In its own training the rate falls after 80 epochs without progress, more 
 of this length has.
 
 --minutes is the wall-clock time from the end of the data checks to the end of the last stem's
-training. The input statistics come first; then each stem gets an equal share of the remaining time
-for its steps and validations. Imports and checks before, and writing UMX after, are not counted.
-The program runs on the CPU. If other programs use the same cores, OMP_NUM_THREADS=1 is many times
-faster than PyTorch's default, whose threads wait for each other.
+training. The input statistics come first; then each stem in turn gets an equal share of the time
+that is left, for its steps and validations. So the whole training misses --minutes by no more than
+a step and a validation of the last stem are held up. Imports and checks before, and writing UMX
+after, are not counted. The program runs on the CPU. If other programs use the same cores,
+OMP_NUM_THREADS=1 is many times faster than PyTorch's default, whose threads wait for each other.
 
 The program writes into UMX, in openunmix's own format:
   separator.json            settings of the STFT
-  <stem>.pth, <stem>.json   weights of the best validation; settings, steps, seconds and losses
+  <stem>.pth, <stem>.json   weights of the best validation; settings, steps, losses, and the seconds
+                            of this stem and in all
 """
 
 import dataclasses

@@ -116,14 +116,15 @@ def data_dir(tmp_path_factory, write_track):
     return folder
 
 
-def _train(data_dir, workdir, config=_TWO, ticks=60, **options):
-    """Trains with a clock that advances by a second at each reading, 3 or 4 times per step."""
+def _train(data_dir, workdir, config=_TWO, ticks=60, now=None, **options):
+    """Trains by a clock, by default one that advances by a second at each reading."""
     from experiments.baselines import open_unmix_training as training
+    from experiments.baselines import time_budget
 
     settings = {"hidden_size": 8, "batch_size": 2, "seconds": 1.0, **options}
-    clock = types.SimpleNamespace(monotonic=itertools.count().__next__)
+    clock = types.SimpleNamespace(monotonic=now or itertools.count().__next__)
     options = training.OpenUnmixOptions(data_dir, workdir, minutes=ticks / 60, **settings)
-    with mock.patch.object(training, "time", clock):
+    with mock.patch.object(time_budget, "time", clock):
         training.train_open_unmix(config, options)
     return workdir
 
@@ -170,6 +171,49 @@ def test_training_writes_what_open_unmix_reads(trained, data_dir):
         assert (args["hidden_size"], args["batch_size"], args["seq_dur"]) == (8, 2, 1.0)
         assert args["data_dir"] == str(data_dir)
         assert "validating on 1 track: the tracks in valid/" in args["split"]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_training_keeps_to_its_time(data_dir, tmp_path, monkeypatch, seed):
+    """By a clock that only the work advances. One in ten parts of the work is held up."""
+    pytest.importorskip("openunmix")
+    from data_pipeline import dataset
+    from experiments.baselines import open_unmix_training as training
+
+    rng, clock = np.random.default_rng(seed), [0.0]
+
+    def work(seconds, result=None):
+        clock[0] += seconds * rng.uniform(0.8, 1.2) + 10 * (rng.random() < 0.1)
+        return result
+
+    def step(fit, *_):
+        work(2)
+        fit.record["steps"] += 1
+
+    def validate(fit):
+        fit.record["valid_loss_history"].append(1.0)
+        fit.best = {}
+        return work(6, 1.0)
+
+    def stream(*_, **__):
+        return work(20, itertools.repeat(None))
+
+    monkeypatch.setattr(dataset, "fixed_dataset", lambda *_, **__: [])
+    monkeypatch.setattr(dataset, "training_dataset", stream)
+    monkeypatch.setattr(training, "_batches", iter)
+    statistics = np.zeros(2049), np.ones(2049)
+    monkeypatch.setattr(training, "statistics_of", lambda _: work(30, statistics))
+    monkeypatch.setattr(training._Fit, "_step", step)
+    monkeypatch.setattr(training._Fit, "_validate", validate)
+    workdir = _train(data_dir, tmp_path / "umx", _FOUR, ticks=900, now=lambda: clock[0])
+    assert clock[0] == pytest.approx(900, rel=0.02)
+    records = [json.loads((workdir / f"{stem}.json").read_text()) for stem in _LEVELS]
+    assert [record["total_seconds"] for record in records] == [clock[0]] * 4
+    seconds = [record["statistics_seconds"] for record in records[:1]]
+    seconds += [record["seconds"] for record in records]
+    assert sum(seconds) == pytest.approx(clock[0])
+    assert max(seconds[1:]) < 1.2 * min(seconds[1:])
+    assert all(9 <= len(record["valid_loss_history"]) <= 10 for record in records)
 
 
 def test_open_unmix_equals_its_own_separator(trained):

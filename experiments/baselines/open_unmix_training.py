@@ -10,11 +10,11 @@ import itertools
 import json
 import math
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from experiments.baselines.time_budget import TimeBudget
 from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import folder_written_whole, lock_folder
@@ -101,27 +101,38 @@ def _train(config: Config, options: OpenUnmixOptions) -> None:
     training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
-    started = time.monotonic()
+    budget = TimeBudget(60 * options.minutes)
     torch.manual_seed(config.seed)
     crops = places.fixed_crops(training, config, _STATISTICS_CROPS)
     crops = dataset.fixed_dataset(training, config, crops, 1, stereo=True)
     statistics = statistics_of(_batches(crops))
-    spent = time.monotonic() - started
-    share = max(0.0, 60 * options.minutes - spent) / len(config.model.stems)
+    about = {"statistics_seconds": budget.spent}
     crops = places.fixed_crops(validation, config, _VALIDATION_CROPS)
     crops = dataset.fixed_dataset(validation, config, crops, options.batch_size, stereo=True)
     trained = {}
     for i, stem in enumerate(config.model.stems):
+        budget.begin(len(config.model.stems) - i)
         # Each stem sees the same crops.
         stream = dataset.training_dataset(training, config, stereo=True)
         fit = _Fit(config, i, statistics, options.hidden_size, crops)
-        trained[stem] = fit.run(_batches(stream), share)
-    _write(config, options, trained, {"split": how, "threads": torch.get_num_threads()}, spent)
-    print(f"Open-Unmix of {', '.join(trained)}: {options.workdir}")
+        trained[stem] = fit.run(_batches(stream), budget)
+    about["total_seconds"] = budget.spent
+    arguments = {"split": how, "threads": torch.get_num_threads()}
+    _write(config, options, trained, arguments, about)
+    minutes = about["total_seconds"] / 60
+    print(f"Open-Unmix of {', '.join(trained)}, {minutes:.2f} minutes: {options.workdir}")
 
 
-def _write(config, options, trained, about, spent) -> None:
-    """Writes the workdir: openunmix's files, and a record of each network's training."""
+def _write(config, options, trained, arguments, about) -> None:
+    """Writes the workdir: openunmix's files, and a record of each network's training.
+
+    Args:
+      config: config of the training.
+      options: options of the training.
+      trained: stem -> weights and record, from `_Fit.run`.
+      arguments: further arguments of the training, for the records.
+      about: what all records say of the training of all stems.
+    """
     import torch
 
     settings = {
@@ -140,14 +151,14 @@ def _write(config, options, trained, about, spent) -> None:
         "seed": config.seed,
         "minutes": options.minutes,
         "data_dir": str(Path(options.data_dir).resolve()),
-        **about,
+        **arguments,
         "config": config.to_dict(),
     }
     with folder_written_whole(options.workdir) as folder:
         (folder / "separator.json").write_text(_to_json(settings))
         for stem, (state, record) in trained.items():
             torch.save(state, folder / f"{stem}.pth")
-            record = {"args": of_stem, "statistics_seconds": spent, **record}
+            record = {"args": of_stem, **about, **record}
             (folder / f"{stem}.json").write_text(_to_json(record))
 
 
@@ -238,7 +249,6 @@ class _Fit:
         import torch
         from openunmix import model, utils
 
-        self.started = time.monotonic()
         rate, n_fft = config.model.sample_rate, _STFT["n_fft"]
         self.i, self.stem = i, config.model.stems[i]
         self.encoder = _encoder()
@@ -266,43 +276,40 @@ class _Fit:
             "valid_step_history": [],
         }
 
-    def run(self, batches, share: float) -> tuple[dict, dict]:
-        """Trains until `share` seconds after the construction of this object, at least one step.
+    def run(self, batches, budget: TimeBudget) -> tuple[dict, dict]:
+        """Trains while the budget allows it, at least one step.
 
         Args:
           batches: endless stream of torch.float32 [batch, stems, 2, samples].
-          share: time in seconds.
+          budget: the time, in which this stem's training has begun.
 
         Returns:
           The weights of the best validation, and a record of the training.
         """
         from tqdm import tqdm
 
-        started, validation_seconds = self.started, 0.0
         bar = tqdm(
-            total=max(1, round(share)),
+            total=max(1, round(budget.share)),
             desc=self.stem,
             bar_format="{desc}: {percentage:3.0f}%|{bar}| {n:.0f} of {total} s{postfix}",
             disable=None,  # where it is not a terminal
             leave=False,
         )
         self.unmix.train()
-        for stems in batches:
-            before = time.monotonic()
-            self._step(stems, min(1.0, (before - started) / share) if share > 0 else 1.0)
-            now = time.monotonic()
-            # Ends if another such step would leave no time for the last validation.
-            done = now - started + (now - before) + validation_seconds > share
-            validations = len(self.record["valid_loss_history"])
-            if done or (now - started) / share > (validations + 1) / _VALIDATIONS:
-                valid_loss = self._validate()
-                validation_seconds = time.monotonic() - now
+        validated, done = 0, False
+        while not done:
+            with budget.step():
+                self._step(next(batches), budget.progress)
+            done = not budget.allows_a_step()
+            due = int(_VALIDATIONS * budget.progress)
+            if done or due > validated:
+                validated = due
+                with budget.validation():
+                    valid_loss = self._validate()
                 bar.set_postfix(steps=self.record["steps"], valid_loss=f"{valid_loss:.4g}")
-            bar.update(min(time.monotonic() - started, bar.total) - bar.n)
-            if done:
-                break
+            bar.update(min(budget.spent_of_share, bar.total) - bar.n)
         bar.close()
-        self.record["seconds"] = time.monotonic() - started
+        self.record["seconds"] = budget.spent_of_share
         steps, best = counted(self.record["steps"], "step"), self.record["best_loss"]
         print(f"{self.stem}: {steps}, best validation loss {best:.4g}", flush=True)
         return self.best, self.record

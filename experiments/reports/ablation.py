@@ -134,7 +134,7 @@ def _differences(variants: Mapping[str, Any]) -> tuple[list[str], list[list[str]
     columns = {title: cells for title, cells in columns.items() if len(set(cells)) > 1}
     seconds = [each["step_seconds"] for each in variants.values()]
     if None not in seconds:
-        columns["seconds per step"] = [f"{each:.3g}" for each in seconds]
+        columns["seconds per step"] = [f"{each:#.3g}" for each in seconds]
     changes = (", ".join(f"`{one}`" for one in each["changes"]) for each in variants.values())
     rows = zip(variants, changes, *columns.values(), strict=True)
     return ["variant", "changes", *columns], [list(row) for row in rows]

@@ -122,10 +122,9 @@ def test_report_is_made_only_from_the_json(two, tmp_path):
     for path in two.glob("**/*.json"):
         (other / path.relative_to(two)).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, other / path.relative_to(two))
-    report.write_report(other)
-    assert (other / "README.md").read_bytes() == text
-    for png in two.glob("*.png"):
-        assert (other / png.name).read_bytes() == png.read_bytes()
+    assert report.render(other).encode() == text
+    report._draw_scores(results.read_data_set(other / "noise"), other / "noise_scores.png")
+    assert (other / "noise_scores.png").read_bytes() == (two / "noise_scores.png").read_bytes()
 
     path = other / "songs" / "ours" / "test" / "a.json"
     path.write_text(path.read_text().replace('"SDR": ', '"SDR": 9e9, "was": '))
@@ -281,31 +280,14 @@ def test_limits_of_the_scores_are_reported(two):
     assert scoring.SILENCE in text
 
 
-@pytest.mark.parametrize(
-    ("left_out", "options", "quotes"),
-    [
-        (0, {}, True),
-        (1, {}, False),
-        (0, {"seconds": 7}, False),  # musdb's previews
-        (0, {"excerpt": 30.0}, False),
-        (0, {"rate": 22_050}, False),
-    ],
-)
-def test_published_scores_are_shown_only_with_those_of_musdb18(tmp_path, left_out, options, quotes):
-    names = results.published()["test_tracks"]
+def test_published_scores_are_shown_only_with_those_of_musdb18(tmp_path):
+    names, folder = results.published()["test_tracks"], tmp_path / "musdb18"
     assert len(set(names)) == 50
-    options = {"seconds": 210} | options
-    write_data_set(tmp_path / "musdb18", {"irm": "irm"}, names[left_out:], **options)
+    write_data_set(folder, {"irm": "irm"}, names, seconds=210)
     write_data_set(tmp_path / "songs", {"irm": "irm"}, ["a"], seconds=1)
-    text = report.render(tmp_path)
-    assert "MUSDB18" not in text  # no report says what it lacks
-    section, songs = text.split("## A name")[1:]
+    section, songs = report.render(tmp_path).split("## A name")[1:]
     assert "(quoted)" not in songs
     rows = rows_of(section)
-    if not quotes:
-        assert "(quoted)" not in text
-        assert "UMXHQ" not in text
-        return
     assert rows["Open-Unmix UMXHQ (quoted)"] == [[
         "6.25 / —", "6.04 / —", "5.07 / —", "4.28 / —", "—",
         "Open-Unmix's README; no extra training data",
@@ -313,6 +295,22 @@ def test_published_scores_are_shown_only_with_those_of_musdb18(tmp_path, left_ou
     assert rows["Wave-U-Net, voice (STL1) (quoted)"][0][:2] == ["4.97 / —", "—"]
     assert rows["IRM2 † (quoted)"][0][-1] == "SiSEC 2018"
     assert len({len(cells) for cells in [rows["irm †"][0], rows["UHL2 (quoted)"][0]]}) == 1
+
+    def assert_quotes_nothing():
+        text = report.render(tmp_path)
+        for word in ("(quoted)", "UMXHQ", "MUSDB18"):  # no report says what it lacks
+            assert word not in text
+
+    path = folder / "irm" / "evaluation.json"
+    settings = path.read_text()
+    for changes in ({"excerpt_seconds": 30.0}, {"sample_rate": 22_050}):
+        write_json(path, json.loads(settings) | changes)
+        assert_quotes_nothing()
+    path.write_text(settings)
+    (folder / "irm" / "test" / f"{names[0]}.json").unlink()
+    assert_quotes_nothing()
+    write_data_set(folder, {"irm": "irm"}, names, seconds=7)  # musdb's previews
+    assert_quotes_nothing()
 
 
 def test_scores_of_different_tracks_are_not_compared(two):

@@ -1,5 +1,6 @@
 """The program ablate: its report, only from JSON, variants, step times, and a whole run."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -17,6 +18,7 @@ from experiments.ablating import step_times
 from experiments.ablating.variants import variants_of
 from experiments.reports import ablation
 from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.files import lock_folder
 from sccunet.runs import load_config
 
 pytestmark = pytest.mark.filterwarnings(
@@ -286,6 +288,11 @@ def test_steps_are_timed_in_turns_and_once(tmp_path, monkeypatch):
         f"of {size}": Config(batch_size=size, precision="mixed_bfloat16") for size in (8, 4, 2)
     }
     two = {name: plans[name] for name in ("of 8", "of 4")}
+    with contextlib.ExitStack() as other:  # another program that times its steps there, a while
+        assert other.enter_context(lock_folder(tmp_path))
+        monkeypatch.setattr(step_times.time, "sleep", lambda _: (timed.append(0), other.close()))
+        step_times.step_seconds({}, "DATA", tmp_path)
+        assert timed.pop() == 0
     assert step_times.step_seconds(two, "DATA", tmp_path) == {"of 8": 1.0, "of 4": 0.4}
     assert timed == [8, 4] * 3
     # A longer run has the same steps, another patch length has not.

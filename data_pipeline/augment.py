@@ -34,9 +34,10 @@ def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
 
 
 def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
-    """Augments training crops after they are read: speed and tilt, which share an FFT.
+    """Augments training crops after they are read.
 
-    What an augmentation draws for a crop depends only on `seed(config, number, purpose)`.
+    Each augmentation is a function in this module with these arguments, and is called here if its
+    field of `config.augment` is on. It draws for each crop with `seed(config, number, purpose)`.
 
     Args:
       crops: the stems' waveforms, float32 [batch, stems, channels, samples], with as many samples
@@ -47,24 +48,35 @@ def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor
     Returns:
       float32 [batch, stems, channels, patch_samples]; `crops` itself if nothing is on.
     """
-    if not config.augment.speed and not config.augment.tilt_db:
-        return crops
-    batch, stems, channels, samples = crops.shape
-    drawn = tf.TensorSpec([stems])
-    factors = tf.map_fn(lambda n: speeds(config, n), numbers, fn_output_signature=drawn)
-    lengths = resampling.nearest_lengths(config, tf.reshape(factors, [-1]))
-    slopes = None
+    if config.augment.speed:
+        crops = resampled(crops, numbers, config)
     if config.augment.tilt_db:
-        slopes = tf.map_fn(lambda n: tilts(config, n), numbers, fn_output_signature=drawn)
-        slopes = tf.reshape(slopes, [-1])
+        crops = tilted(crops, numbers, config)
+    return crops
+
+
+def resampled(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+    """Plays each stem at a speed that `speeds` draws; arguments as for `waveforms`."""
+    batch, stems, channels, samples = crops.shape
+    drawn = tf.map_fn(
+        lambda n: speeds(config, n), numbers, fn_output_signature=tf.TensorSpec([stems])
+    )
     # [batch, stems, ...] -> [batch * stems, ...] and back
     rows = tf.reshape(crops, [-1, channels, samples])
-    changed = resampling.resampled(config, rows, lengths, slopes)
-    return tf.reshape(changed, [batch, stems, channels, config.model.patch_samples])
+    played = resampling.resampled(rows, tf.reshape(drawn, [-1]), config)
+    return tf.reshape(played, [batch, stems, channels, config.model.patch_samples])
+
+
+def tilted(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+    """Tilts each stem's spectrum as `tilts` draws; arguments as for `waveforms`."""
+    drawn = tf.map_fn(
+        lambda n: tilts(config, n), numbers, fn_output_signature=tf.TensorSpec([crops.shape[1]])
+    )
+    return resampling.tilted(crops, drawn[:, :, None, None], config)
 
 
 def speeds(config: Config, crop: tf.Tensor) -> tf.Tensor:
-    """Draws how fast the stems of a crop are played: log-uniform, as high as low.
+    """Draws how fast the stems of a crop are played: uniform in their logarithm.
 
     All stems have the same speed, unless they are mixed across tracks.
 

@@ -1,63 +1,85 @@
-"""Changes the speed of cuts and tilts their spectra, with one FFT and its inverse.
+"""Changes the speed of crops, and tilts their spectra.
 
-The inverse FFT has another length, and takes the spectrum cut off, or continued with zeros. This is
-exact for band-limited signals, and nothing is mirrored at the new Nyquist frequency. 2 s take
-1.5 ms. Interpolation in the graph takes longer and is less exact: 2.2 ms (cubic), 17 ms (windowed
-sinc of 16 points).
+Speed: a windowed sinc. Its phases repeat after each block, so that every block is the product of
+some samples with the same small matrix. Processors are fastest at that: 2 s take 0.7 ms, against
+1.9 ms by FFT (a spectrum that is cut off or continued with zeros), and 17 ms by a gather of 16
+samples for each sample. Tilt: an FFT and its inverse, 1.1 ms.
 """
 
 import numpy as np
 import tensorflow as tf
 
-from data_pipeline.cuts import cuts_of
+from data_pipeline.cuts import BLOCK, MARGIN, TAPS, cuts_of
 from sccunet.config import Config
 
+# Kaiser's window for images and aliases below -70 dB. The band between pass and stop is 0.137 of
+# the Nyquist frequency wide, and the cutoff half of that below: 19 kHz pass, 22 kHz do not.
+_BETA, _CUTOFF = 6.76, 0.93
 # Below and above, the gain is that at the end: 0 Hz, rumble and hiss must not grow out of bounds.
 _PIVOT, _OCTAVES = 1_000.0, 4.0  # 62.5 Hz to 16 kHz
 
 
-def nearest_lengths(config: Config, speeds: tf.Tensor) -> tf.Tensor:
-    """Returns the lengths of cuts, int32 [n], with which speeds are nearest to these, [n]."""
-    cuts = cuts_of(config)
-    possible = np.log(cuts.lengths / cuts.played)
-    between = tf.constant((possible[1:] + possible[:-1]) / 2, speeds.dtype)
-    return tf.gather(cuts.lengths, tf.searchsorted(between, tf.math.log(speeds)))
+def resampled(crops: tf.Tensor, speeds: tf.Tensor, config: Config) -> tf.Tensor:
+    """Plays cuts: sample n is the cut at `cuts.margin + n * step / BLOCK`.
 
-
-def resampled(
-    config: Config, waveforms: tf.Tensor, lengths: tf.Tensor, slopes: tf.Tensor | None = None
-) -> tf.Tensor:
-    """Makes crops: sample n is the waveform at `cuts.margin + n * length / cuts.played`.
+    The speed is the nearest that `cuts = cuts_of(config)` can have; 1 changes nothing.
 
     Args:
-      config: determines `cuts = cuts_of(config)`, and the length of a crop.
-      waveforms: float32 [n, channels, cuts.samples].
-      lengths: number of each waveform's samples that are used, int32 [n], out of `cuts.lengths`.
-      slopes: tilts of the spectra in dB per octave, 0 dB at 1 kHz, float32 [n]; None tilts none.
+      crops: cuts, float32 [n, channels, cuts.samples].
+      speeds: how fast each is played, float32 [n].
+      config: determines the cuts, and the length of a crop.
 
     Returns:
       float32 [n, channels, patch_samples].
     """
     cuts, patch = cuts_of(config), config.model.patch_samples
-    fade = np.sin(np.pi / 2 * (np.arange(cuts.margin) + 0.5) / cuts.margin) ** 2
-    fade = tf.constant(fade, waveforms.dtype)
-    octaves = np.log2(np.fft.rfftfreq(cuts.played, 1 / config.model.sample_rate).clip(1) / _PIVOT)
-    octaves = tf.constant(octaves.clip(-_OCTAVES, _OCTAVES), waveforms.dtype)
+    first, last = cuts.steps[0], cuts.steps[-1]
+    kernels = tf.constant(np.stack([_kernel(step, last) for step in cuts.steps]))
+    steps = tf.clip_by_value(tf.cast(tf.round(speeds * BLOCK), tf.int32), first, last)
+    blocks = -(-patch // BLOCK)
 
-    def crop(row):
-        cut, length, *tilt = row
-        end = length - cuts.margin
-        # The FFT joins both ends. So the margin before the crop can follow the one behind it, and
-        # the crop begins with the first sample, which no change of speed moves.
-        before, behind = cut[:, : cuts.margin] * fade, cut[:, end:length] * fade[::-1]
-        spectrum = tf.signal.rfft(tf.concat([cut[:, cuts.margin : end], behind, before], axis=1))
-        for slope in tilt:
-            bins = tf.minimum(length, cuts.played) // 2 + 1
-            gains = tf.exp(slope * float(np.log(10) / 20) * octaves[:bins])
-            spectrum = spectrum[:, :bins] * tf.cast(gains, spectrum.dtype)
-        played = tf.signal.irfft(spectrum, [cuts.played])[:, :patch]
-        return played * tf.cast(cuts.played / length, played.dtype)
+    def play(row):
+        cut, step = row
+        # [channels, blocks + 1, step]: a block reaches TAPS samples into the next.
+        parts = tf.reshape(cut[:, : (blocks + 1) * step], [-1, blocks + 1, step])
+        kernel = tf.gather(kernels, step - first)
+        own = parts[:, :-1] @ kernel[:step]
+        played = own + parts[:, 1:, :TAPS] @ kernel[step : step + TAPS]
+        return tf.reshape(played, [-1, blocks * BLOCK])[:, :patch]
 
-    rows = (waveforms, lengths) if slopes is None else (waveforms, lengths, slopes)
-    shape = [waveforms.shape[1], patch]
-    return tf.map_fn(crop, rows, fn_output_signature=tf.TensorSpec(shape, waveforms.dtype))
+    shape = tf.TensorSpec([crops.shape[1], patch], crops.dtype)
+    return tf.map_fn(play, (crops, steps), fn_output_signature=shape)
+
+
+def _kernel(step: int, longest: int) -> np.ndarray:
+    """Returns the matrix from `step` + TAPS samples to a block: float32 [longest + TAPS, BLOCK]."""
+    places = np.arange(BLOCK) * step / BLOCK  # of the block's samples among those of the cut
+    rows = places.astype(int) + np.arange(TAPS)[:, None]  # [TAPS, BLOCK]
+    distances = rows - MARGIN - places
+    if step == BLOCK:
+        weights = distances == 0
+    else:
+        window = np.i0(_BETA * np.sqrt(1 - (2 * distances / TAPS) ** 2))
+        weights = window * np.sinc(_CUTOFF * min(1, BLOCK / step) * distances)
+    kernel = np.zeros([longest + TAPS, BLOCK], np.float32)
+    kernel[rows, np.arange(BLOCK)] = weights / weights.sum(axis=0)
+    return kernel
+
+
+def tilted(crops: tf.Tensor, slopes: tf.Tensor, config: Config) -> tf.Tensor:
+    """Tilts spectra around 1 kHz, without changes of phase.
+
+    Args:
+      crops: float32 [..., samples].
+      slopes: in dB per octave, float32, of a shape that broadcasts to [..., 1].
+      config: gives the sample rate.
+
+    Returns:
+      float32 [..., samples].
+    """
+    samples = crops.shape[-1]
+    hertz = np.fft.rfftfreq(samples, 1 / config.model.sample_rate)
+    octaves = np.log2(hertz.clip(1) / _PIVOT).clip(-_OCTAVES, _OCTAVES)
+    gains = tf.exp(slopes * tf.constant(octaves * np.log(10) / 20, crops.dtype))
+    spectra = tf.signal.rfft(crops)
+    return tf.signal.irfft(spectra * tf.cast(gains, spectra.dtype), [samples])

@@ -87,7 +87,7 @@ def _long_enough(training: Sequence[Segment], config: Config) -> Sequence[Segmen
             folder = os.path.dirname(next(iter(segment.track.files.values())).path)
             raise AudioError(
                 f"{folder}: found {counted(segment.frames, 'sample')} to train on, expected at"
-                f" least {least} with config.augment.speed or config.augment.tilt_db"
+                f" least {least} with config.augment.speed"
             )
     return training
 

@@ -267,6 +267,7 @@ def test_our_contenders(prepared, monkeypatch):
         ("input", "bound"),
         ("input", "ours"),
         ("input", "ours_stereo"),
+        ("input", "ours_speed"),
         ("train", "ours"),
         ("train", "ours_pipeline"),
         ("separate", "ours"),

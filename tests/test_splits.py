@@ -133,7 +133,7 @@ def test_a_track_too_short_to_change_its_speed(data_dir, rest):
         _make(data_dir, rest, "b")
     assert _error(splits.training_split, data_dir, config) == (
         f"{data_dir}/train/a: found {least - 1} samples to train on, expected at least {least}"
-        " with config.augment.speed or config.augment.tilt_db"
+        " with config.augment.speed"
     )
     _make(data_dir, "train", "a", frames=least if rest else least + 1_000)
     [segment], *_ = splits.training_split(data_dir, config)

@@ -50,6 +50,7 @@ class Contender:
 
 _AUGMENT = {"augment": {"gain_db": 5.0, "channel_swap": True, "mix_tracks": 0.9}}
 _STEREO = {**_AUGMENT, "stereo": True}
+_SPEED = {"augment": {**_AUGMENT["augment"], "speed": 0.1}}
 _BFLOAT16 = {"precision": "mixed_bfloat16"}
 _TWIN_BFLOAT16_COMPILED = {"bfloat16": True, "compile": True}
 TORCH, _KERAS, _TF = "torch", "keras", "tensorflow"
@@ -58,6 +59,7 @@ _INPUT = (
     Contender("ours", "ours: the paper's mono crops", input_section.ours, _TF),
     Contender("ours_augmented", "ours, augmented", input_section.ours, _TF, _AUGMENT),
     Contender("ours_stereo", "ours, augmented, stereo", input_section.ours, _TF, _STEREO),
+    Contender("ours_speed", "ours, augmented, speed", input_section.ours, _TF, _SPEED),
     Contender(
         "ours_tfio", "ours, tensorflow-io's reader", input_section.ours, _TF, {"reader": "tfio"}
     ),

@@ -130,19 +130,19 @@ class VolumeBalancedComplex(_VolumeBalanced):
 
     @staticmethod
     def truth(spectra):
-        """Returns y_true of a `TrainingSpectra`, which is all of it."""
-        return tuple(spectra)
+        """Returns y_true of a `TrainingSpectra`."""
+        return spectra.mixture, spectra.aligned, spectra.energies
 
     def distances(self, y_true, y_pred):
         """Returns each example's error over the mixture's energy, [batch, stems].
 
-        |S - Shat|^2 = (A - |Shat|)^2 + |S|^2 - A^2, where A = |S| cos(difference of phases).
+        |S - Shat|^2 = |Shat|^2 - 2 |Shat| A + |S|^2, where A = |S| cos(difference of phases).
 
         Args:
-          y_true: (mixture, targets, aligned) as in `sccunet.spectral.TrainingSpectra`.
+          y_true: (mixture, aligned, energies) as in `sccunet.spectral.TrainingSpectra`.
           y_pred: magnitudes [batch, bins, frames, stems * channels].
         """
-        mixture, targets, aligned = y_true
-        errors = ops.square(aligned - y_pred) + ops.square(targets) - ops.square(aligned)
+        mixture, aligned, energies = y_true
+        errors = self._means(y_pred * (y_pred - 2 * aligned)) + energies
         energy = ops.mean(ops.square(mixture), axis=(1, 2, 3))  # [batch]
-        return self._means(errors) / ops.maximum(energy, _SILENCE)[:, None]
+        return errors / ops.maximum(energy, _SILENCE)[:, None]

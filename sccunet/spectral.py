@@ -69,11 +69,13 @@ class TrainingSpectra(NamedTuple):
       targets: magnitudes |S| of the stems, [batch, bins, frames, stems * channels].
       aligned: |S| cos(phase of S - phase of the mixture), of the same shape: the part of a stem
         that an estimate with the mixture's phase can reach (Erdogan et al. 2015).
+      energies: mean of |S|^2 over channels, frames and bins, [batch, stems].
     """
 
     mixture: Any
     targets: Any
     aligned: Any
+    energies: Any
 
 
 def training_spectra(waveforms, model: ModelConfig) -> TrainingSpectra:
@@ -88,10 +90,13 @@ def training_spectra(waveforms, model: ModelConfig) -> TrainingSpectra:
     real, imaginary = stft(waveforms, model)  # [batch, stems, channels, frames, bins]
     mixture_real, mixture_imaginary = ops.sum(real, axis=1), ops.sum(imaginary, axis=1)
     mixture = magnitude(mixture_real, mixture_imaginary)  # [batch, channels, frames, bins]
-    products = real * mixture_real[:, None] + imaginary * mixture_imaginary[:, None]
-    aligned = products / over_zero(mixture)[:, None]
+    divisor = over_zero(mixture)
+    cosine, sine = mixture_real / divisor, mixture_imaginary / divisor  # of the mixture's phase
     return TrainingSpectra(
-        _to_network(mixture), _to_network(magnitude(real, imaginary)), _to_network(aligned)
+        _to_network(mixture),
+        _to_network(magnitude(real, imaginary)),
+        _to_network(real * cosine[:, None] + imaginary * sine[:, None]),
+        ops.mean(ops.square(real) + ops.square(imaginary), axis=(2, 3, 4)),
     )
 
 

@@ -53,7 +53,7 @@ def test_stft_is_librosas(model, signal):
 
 
 def test_training_patch_is_1025_by_173():
-    mixture, targets, _ = spectral.training_spectra(_noise(2, 4, 1, 88_200), _PAPER)
+    mixture, targets, *_ = spectral.training_spectra(_noise(2, 4, 1, 88_200), _PAPER)
     assert mixture.shape == (2, 1025, 173, 1)
     assert targets.shape == (2, 1025, 173, 4)
 
@@ -62,7 +62,10 @@ def test_training_patch_is_1025_by_173():
 def test_training_spectra_are_those_of_the_stems_and_of_their_sum(channels):
     stems = _noise(3, 2, channels, 2048)
     spectra = spectral.training_spectra(stems, _TINY)
-    mixture, targets, aligned = (ops.convert_to_numpy(part) for part in spectra)
+    mixture, targets, aligned, energies = (ops.convert_to_numpy(part) for part in spectra)
+    assert energies.shape == (3, 2)
+    power = np.square(targets).reshape(3, -1, 2, channels)
+    np.testing.assert_allclose(energies, power.mean(axis=(1, 3)), rtol=1e-5)
     assert mixture.shape[-1] == channels
     for b, channel in itertools.product(range(3), range(channels)):
         whole = _librosa_stft(stems[b, :, channel].sum(axis=0), _TINY)

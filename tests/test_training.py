@@ -101,7 +101,7 @@ def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
     assert set(logs) == {"loss", "a_loss", "b_loss"}
     assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
     # The stem losses are the means of |Y_i - Yhat_i| for the network's estimates.
-    mixture, targets, _ = spectral.training_spectra(batch, _CONFIG.model)
+    mixture, targets, *_ = spectral.training_spectra(batch, _CONFIG.model)
     wrong = np.abs(ops.convert_to_numpy(targets) - ops.convert_to_numpy(trainer.unet(mixture)))
     np.testing.assert_allclose(
         [logs["a_loss"], logs["b_loss"]], wrong.mean(axis=(0, 1, 2)), rtol=1e-4

@@ -309,7 +309,7 @@ def test_paper_4stems_has_the_papers_numbers_which_are_the_defaults():
     }
 
 
-@pytest.mark.parametrize("size", ["paper", "small"])
+@pytest.mark.parametrize("size", ["paper", "small", "medium"])
 def test_2stems_differs_from_4stems_only_in_its_stems(size):
     four, two = (_values(f"{size}_{n}stems").to_dict() for n in (4, 2))
     assert two["model"].pop("stems") == ("vocals", "accompaniment")

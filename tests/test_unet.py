@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from keras import layers, ops
 
-from experiments.configs import paper_2stems, paper_4stems, small_4stems
+from experiments.configs import medium_4stems, paper_2stems, paper_4stems, small_4stems
 from sccunet import build_model
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.unet import BatchNormalization, output_relu
@@ -174,8 +174,11 @@ def test_accepts_every_kind_of_config():
         build_model({"dropout": 2})
 
 
-def test_small_config_has_0_7_million_parameters():
-    assert build_model(small_4stems.get_config()).count_params() == pytest.approx(0.7e6, rel=0.05)
+@pytest.mark.parametrize(
+    ("config", "parameters"), [(small_4stems, 717_712), (medium_4stems, 2_861_848)]
+)
+def test_other_configs_have_0_7_and_2_9_million_parameters(config, parameters):
+    assert build_model(config.get_config()).count_params() == parameters
 
 
 def test_dropout_is_for_training_only():

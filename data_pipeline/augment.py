@@ -17,6 +17,7 @@ MEAN = -1  # in place of a channel's index: the mean of all
 # Purposes of a crop's random numbers. Each has its own seed, so that switching on one kind of
 # augmentation does not change the draws of the others. At most 16; add new ones at the end.
 PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP, DROPOUT, TILT, SPEED = range(10)
+DIRECTORY, SILENT = 10, 11
 
 
 def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:

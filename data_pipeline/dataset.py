@@ -35,7 +35,8 @@ def training_dataset(
     Every patch length of the segments is a slot. A pass takes one crop for each slot, in a new
     order determined by the seed. The crop starts at a random place in the slot's segment, or at the
     slot itself if `config.random_crops` is False; but never so late that the samples to read, which
-    a change of speed makes more, are not all in the segment.
+    a change of speed makes more, are not all in the segment. Slots of mixed stems are drawn anew
+    for each crop, and so are all slots if `config.data_weights` are given.
 
     Args:
       segments: training segments, each at least as long as the cuts of `cuts_of(config)`.
@@ -121,7 +122,7 @@ def _training_places(
 def fixed_dataset(
     segments: Sequence[Segment],
     config: Config,
-    crops: Sequence[tuple[int, int]],
+    crops: np.ndarray,
     batch_size: int,
     reader: MakeReader = mmap_reader,
     stereo: bool = False,
@@ -140,7 +141,6 @@ def fixed_dataset(
     """
     stems = _Stems(segments, config, reader, stereo, config.model.patch_samples)
     count = len(config.model.stems)
-    crops = np.asarray(crops, np.int64).reshape(-1, 2)
     numbers = np.arange(len(crops))
     if context:
         # [batches, workers, a worker's part]: each worker takes its part of every batch.
@@ -150,7 +150,7 @@ def fixed_dataset(
         batch_size //= context.num_replicas_in_sync
 
     def place(i, crop):
-        segment, start = tf.repeat(crop[0], count), tf.repeat(crop[1], count)
+        segment, start = crop[:, 0], crop[:, 1]
         return stems.places(
             segment, start, augment.seed(config, i, augment.CHANNEL), None, tf.ones([count])
         )
@@ -178,7 +178,11 @@ class _Stems:
         self.config, self.stereo = config, stereo or config.model.channels == 2
         self.samples = samples  # to read for a crop
         names = [name for stem in config.model.stems for name in config.files_of(stem)]
-        self.files = [segment.track.files[name] for segment in segments for name in names]
+        files = [segment.track.files.get(name) for segment in segments for name in names]
+        self.files = [info for info in files if info]
+        there = np.array([info is not None for info in files])
+        # Readers refuse the number of a file that a partial track lacks.
+        self.numbers = tf.constant(np.where(there, there.cumsum() - 1, len(files)), tf.int64)
         self.read_files = reader(self.files, samples)
         self.sources = [len(config.files_of(stem)) for stem in config.model.stems]
         self.channels = tf.constant([segment.track.channels for segment in segments], tf.int32)
@@ -206,7 +210,7 @@ class _Stems:
             tf.repeat(x, self.sources, axis=0) for x in (segment, start, channels, gains)
         )
         files = sum(self.sources)
-        index = segment * files + tf.range(files, dtype=tf.int64)
+        index = tf.gather(self.numbers, segment * files + tf.range(files, dtype=tf.int64))
         channels = tf.ensure_shape(channels, [files, 2 if self.stereo else 1])
         return index, start, channels, gains
 

@@ -82,5 +82,10 @@ def named(
 
 def one_of(names: Sequence[str]) -> str:
     """Lists the first few names, for an error message."""
-    shown = ", ".join(repr(name) for name in names[:_SHOWN]) or "(there are no tracks)"
-    return f"one of {shown}" + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")
+    return f"one of {shown(names) or '(there are no tracks)'}"
+
+
+def shown(names: Sequence[str]) -> str:
+    """Lists the first few names."""
+    first = ", ".join(map(repr, names[:_SHOWN]))
+    return first + (f", ... ({len(names)} in all)" if len(names) > _SHOWN else "")

@@ -1,6 +1,7 @@
 """Names as users list them: with commas between them, which names can contain, or in a file."""
 
 import codecs
+import itertools
 import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -13,6 +14,9 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
+
+
+Directories = str | os.PathLike | Sequence[str | os.PathLike]  # one or several
 
 
 def listed(given: Sequence[str], known: Collection[str]) -> list[str]:
@@ -36,6 +40,28 @@ def listed(given: Sequence[str], known: Collection[str]) -> list[str]:
         else:
             names += split_names(text, known)
     return list(dict.fromkeys(names))
+
+
+def directories(given: Directories) -> tuple[str | os.PathLike, ...]:
+    """Returns one or several directories as a tuple."""
+    return (given,) if isinstance(given, str | os.PathLike) else tuple(given)
+
+
+def full_paths(dirs: Sequence[str | os.PathLike]) -> str | list[str]:
+    """Returns the full path of a directory, or a list of several, for JSON."""
+    found = [str(Path(path).resolve()) for path in dirs]
+    return found if len(found) > 1 else found[0]
+
+
+def listed_directories(given: Sequence[str]) -> list[str]:
+    """Returns the directories in texts with commas between them; those that exist can have some."""
+    found = []
+    for text in given:
+        parts = text.split(",")
+        ends = itertools.combinations(range(len(parts) + 1), 2)
+        joined = {",".join(parts[first:end]) for first, end in ends}
+        found += split_names(text, set(filter(os.path.isdir, joined)))
+    return found
 
 
 def split_names(text: str, known: Collection[str]) -> list[str]:

@@ -1,10 +1,12 @@
 """Where crops are cut: the segment and the first sample of each stem of a crop.
 
-A segment's consecutive patches are slots, numbered across segments; training crops start at a
-random place in a slot's segment. All samples that are read for them are in the segment.
+A segment's consecutive patches are slots, numbered across segments. A training crop has a slot for
+all its stems or, if stems are mixed, one for each. It starts at a random place in the slot's
+segment. All samples that are read for it are in the segment.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -21,27 +23,70 @@ def steps_per_epoch(segments: Sequence[Segment], config: Config) -> int:
     return config.steps_per_epoch or max(1, slots // config.batch_size)
 
 
-def fixed_crops(
-    segments: Sequence[Segment], config: Config, most: int = 0
-) -> list[tuple[int, int]]:
-    """Lists the segments' consecutive patches, or `most` of them, evenly spread.
+def patches_of_stems(segments: Sequence[Segment], config: Config) -> list[np.ndarray]:
+    """Lists the consecutive patches of the segments that have a stem, for each stem.
 
     Returns:
-      Pairs of a segment's index and the first sample in its files.
+      For each stem int64 [patches, 2], a segment's index and the first sample in its files.
     """
     patch = config.model.patch_samples
-    crops = [
-        (index, start)
-        for index, segment in enumerate(segments)
-        for start in range(segment.start, segment.start + segment.frames - patch + 1, patch)
-    ]
-    if most and most < len(crops):
-        crops = [crops[i] for i in np.linspace(0, len(crops) - 1, most).round().astype(int)]
-    return crops
+    counts = np.array([segment.frames // patch for segment in segments], np.int64)
+    index = np.arange(len(segments)).repeat(counts)
+    number = np.arange(len(index)) - (counts.cumsum() - counts)[index]
+    start = np.array([segment.start for segment in segments], np.int64)[index] + number * patch
+    has = np.array([segment.track.has(config) for segment in segments])[index]
+    return [np.stack([index, start], axis=1)[own] for own in has.T]
+
+
+def side_by_side(patches: Sequence[np.ndarray], most: int = 0) -> np.ndarray:
+    """Joins each stem's patches to crops; stems with fewer patches begin again.
+
+    Args:
+      patches: from `patches_of_stems`.
+      most: largest number of crops, evenly spread; 0 takes all.
+
+    Returns:
+      int64 [crops, stems, 2], a segment's index and the first sample in its files.
+    """
+    count = max(len(own) for own in patches)
+    numbers = np.arange(count)
+    if most and most < count:
+        numbers = np.linspace(0, count - 1, most).round().astype(int)
+    return np.stack([own[numbers % max(1, len(own))] for own in patches], axis=1)
+
+
+def fixed_crops(segments: Sequence[Segment], config: Config, most: int = 0) -> np.ndarray:
+    """Lists the consecutive patches of the complete tracks, or `most` of them, evenly spread.
+
+    Without complete tracks, crops join patches of several tracks: the k-th of each stem.
+
+    Returns:
+      int64 [crops, stems, 2], a segment's index and the first sample in its files, for each stem.
+    """
+    patches = patches_of_stems(segments, config)
+    taken = _taken(segments, config)
+    patches = [own[taken[own[:, 0], stem]] for stem, own in enumerate(patches)]
+    return side_by_side(patches, most)
+
+
+def longest_crop(segments: Sequence[Segment], config: Config) -> int:
+    """Returns the largest number of samples of which `fixed_crops` can make crops."""
+    frames = np.array([segment.frames for segment in segments])
+    return int((frames[:, None] * _taken(segments, config)).max(axis=0).min())
+
+
+def _taken(segments: Sequence[Segment], config: Config) -> np.ndarray:
+    """Returns the stems of each segment that fixed crops have, bool [segments, stems]."""
+    has = np.array([segment.track.has(config) for segment in segments])
+    complete = has.all(axis=1, keepdims=True)
+    return has & complete if complete.any() else has
 
 
 class TrainingPlaces:
     """Draws the places of training crops in the graph, each by its number alone.
+
+    Crops whose stems are not mixed have the slots of complete tracks; mixed stems have the slots of
+    all tracks that have the stem.
 
     Args:
       segments, config: as for `dataset.training_dataset`.
@@ -51,42 +96,136 @@ class TrainingPlaces:
         self.config, self.cuts = config, cuts_of(config)
         self.patch = config.model.patch_samples
         counts = np.array([segment.frames // self.patch for segment in segments], np.int64)
-        self.slots = int(counts.sum())
         self.ends = tf.constant(counts.cumsum())
         self.firsts = tf.constant(counts.cumsum() - counts)
         self.starts = tf.constant([segment.start for segment in segments], tf.int64)
         self.frames = tf.constant([segment.frames for segment in segments], tf.int64)
+        owner = np.arange(len(segments)).repeat(counts)  # each slot's segment
+        has = np.array([segment.track.has(config) for segment in segments])[owner]
+        directory = np.array([segment.directory for segment in segments])[owner]
+        self.whole = _Slots(has.all(axis=1, keepdims=True), directory, None, config)
+        self.mixed = _Slots(has, directory, _silent(segments, counts, config), config)
 
     def of_crop(self, i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns each stem's segment and first sample to read, int64 [stems], for crop `i`."""
-        config, count = self.config, len(self.config.model.stems)
-        number, place = i // self.slots, i % self.slots
-        slot = tf.random.experimental.index_shuffle(
-            place, tf.stack([config.seed, number]), self.slots - 1
-        )
-        segment, start = self._place(slot, augment.seed(config, i, augment.PLACE))
-        segment, start = tf.repeat(segment, count), tf.repeat(start, count)
-        if config.augment.mix_tracks:
-            slots = tf.random.stateless_uniform(
-                [count], augment.seed(config, i, augment.MIX_SLOT), 0, self.slots, tf.int64
-            )
-            elsewhere = self._place(slots, augment.seed(config, i, augment.MIX_PLACE))
-            mix = augment.is_mixed(config, i)
-            segment, start = (
-                tf.where(mix, *pair) for pair in zip(elsewhere, (segment, start), strict=True)
-            )
-        return segment, start
+        config, stems = self.config, len(self.config.model.stems)
+        seed = functools.partial(augment.seed, config, i)
+        chance = config.augment.mix_tracks
+        if chance < 1:
+            slots = self.whole.draw(seed) if config.data_weights else self.whole.of_pass(i)
+            whole = [tf.repeat(x, stems) for x in self._place(slots, seed(augment.PLACE))]
+        if chance > 0:
+            near = config.augment.silent_share < 1
+            mixed = self._place(self.mixed.draw(seed), seed(augment.MIX_PLACE), near)
+        if chance in (0, 1):
+            return tuple(mixed if chance else whole)
+        mix = augment.is_mixed(config, i)
+        return tuple(tf.where(mix, *pair) for pair in zip(mixed, whole, strict=True))
 
-    def _place(self, slot: tf.Tensor, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns segment and first sample of the cuts for `slot`, int64 of any shape."""
-        slots = tf.reshape(slot, [-1])
+    def _place(
+        self, slots: tf.Tensor, seed: tf.Tensor, near: bool = False
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns segment and first sample of the cuts for slots, all int64 [n].
+
+        Random cuts start anywhere in the segment or, if `near`, within half a patch of the slot.
+        """
         segment = tf.searchsorted(self.ends, slots, side="right", out_type=tf.int64)
-        last = tf.gather(self.frames, segment) - self.cuts.samples
+        first, last = 0, tf.gather(self.frames, segment) - self.cuts.samples
         offset = (slots - tf.gather(self.firsts, segment)) * self.patch - self.cuts.margin
-        offset = tf.clip_by_value(offset, 0, last)
+        offset = tf.clip_by_value(offset, first, last)
         if self.config.random_crops:
+            if near:
+                first = tf.maximum(offset - self.patch // 2, first)
+                last = tf.minimum(offset + self.patch // 2, last)
             # float64 so that every sample of an hour-long file can be a start.
             draws = tf.random.stateless_uniform(tf.shape(slots), seed, dtype=tf.float64)
-            offset = tf.cast(draws * tf.cast(last + 1, tf.float64), tf.int64)
-        start = tf.gather(self.starts, segment) + offset
-        return tf.reshape(segment, tf.shape(slot)), tf.reshape(start, tf.shape(slot))
+            offset = first + tf.cast(draws * tf.cast(last - first + 1, tf.float64), tf.int64)
+        return segment, tf.gather(self.starts, segment) + offset
+
+
+class _Slots:
+    """Draws slots, for one or several columns at once: the stems, if they are mixed.
+
+    A column has a list of slots for each directory if `config.data_weights` are given, otherwise
+    one; or, if `silent` is given, two in place of each, of sounding and of silent slots.
+
+    Args:
+      usable: bool [slots, columns].
+      directory: index of each slot's directory, int [slots].
+      silent: bool [slots, columns]; None makes no difference.
+      config: gives the weights of the directories, and the largest share of silent slots.
+    """
+
+    def __init__(
+        self,
+        usable: np.ndarray,
+        directory: np.ndarray,
+        silent: np.ndarray | None,
+        config: Config,
+    ):
+        self.config = config
+        weights = np.array(config.data_weights or (1.0,))
+        self.shape = usable.shape[1], len(weights), 1 if silent is None else 2
+        lists: dict[bytes, tuple[int, np.ndarray]] = {}
+        firsts, counts, total = [], [], 0
+        for column, group, is_silent in np.ndindex(self.shape):
+            chosen = usable[:, column].copy()
+            if config.data_weights:
+                chosen &= directory == group
+            if silent is not None:
+                chosen &= silent[:, column] == is_silent
+            own = np.flatnonzero(chosen)
+            # Stems that have the same tracks share a list.
+            first, _ = lists.setdefault(own.tobytes(), (total, own))
+            total = max(total, first + len(own))
+            firsts.append(first)
+            counts.append(len(own))
+        self.order = tf.constant(np.concatenate([own for _, own in lists.values()]), tf.int64)
+        self.firsts, self.counts = tf.constant(firsts, tf.int64), tf.constant(counts, tf.int64)
+        counts = np.reshape(counts, self.shape)
+        sounds, there = counts[..., 0] > 0, counts.sum(axis=2) > 0  # [columns, directories]
+        # A directory without a sound of a stem serves only if no directory has one.
+        serves = np.where(sounds.any(axis=1, keepdims=True), sounds, there)
+        chances = np.cumsum(weights * serves, axis=1)
+        self.chances = tf.constant(chances / np.maximum(chances[:, -1:], 1e-300), tf.float32)
+        share = counts[..., -1] / np.maximum(counts.sum(axis=2), 1)
+        share = np.where(sounds, np.minimum(share, config.augment.silent_share), 1)
+        self.silent_share = tf.constant(share.ravel(), tf.float32)
+
+    def of_pass(self, i: tf.Tensor) -> tf.Tensor:
+        """Returns the slot of crop `i` in passes over all slots, each in a new order: int64 [1]."""
+        count = int(self.order.shape[0])
+        number, place = i // count, i % count
+        place = tf.random.experimental.index_shuffle(
+            place, tf.stack([self.config.seed, number]), count - 1
+        )
+        return tf.gather(self.order, place)[None]
+
+    def draw(self, seed: Callable[[int], tf.Tensor]) -> tf.Tensor:
+        """Draws a slot for each column, int64 [columns]; `seed` gives the seed of a purpose."""
+        columns, groups, kinds = self.shape
+        which = groups * tf.range(columns, dtype=tf.int64)
+        if groups > 1:
+            draws = tf.random.stateless_uniform([columns, 1], seed(augment.DIRECTORY))
+            which += tf.reduce_sum(tf.cast(draws >= self.chances, tf.int64), axis=1)
+        if kinds > 1:
+            draws = tf.random.stateless_uniform([columns], seed(augment.SILENT))
+            is_silent = draws < tf.gather(self.silent_share, which)
+            which = kinds * which + tf.cast(is_silent, tf.int64)
+        # What stateless_uniform does for whole numbers up to a limit, with a limit for each.
+        draws = tf.random.stateless_uniform(
+            [columns], seed(augment.MIX_SLOT), None, None, tf.uint64
+        )
+        place = tf.cast(draws % tf.cast(tf.gather(self.counts, which), tf.uint64), tf.int64)
+        return tf.gather(self.order, tf.gather(self.firsts, which) + place)
+
+
+def _silent(segments: Sequence[Segment], counts: np.ndarray, config: Config) -> np.ndarray | None:
+    """Returns whether a stem is silent in a slot, bool [slots, stems]; None if all is taken."""
+    if config.augment.silent_share == 1:
+        return None
+    silent = np.zeros((counts.sum(), len(config.model.stems)), bool)
+    for segment, first in zip(segments, counts.cumsum() - counts, strict=True):
+        for stem, patches in enumerate(segment.silent):
+            silent[first + np.array(sorted(patches), np.int64), stem] = True
+    return silent

@@ -29,7 +29,8 @@ class Track:
       name: name of the track's folder.
       split: "train", "valid" or "test", the folder that contains it.
       files: files of the stems, and "mixture" if it exists, by file name without ending. All have
-        the same length, number of channels and sample rate.
+        the same length, number of channels and sample rate. A partial track has only the files of
+        some stems, and no mixture.
     """
 
     name: str
@@ -46,14 +47,28 @@ class Track:
         """Channels of each file."""
         return next(iter(self.files.values())).channels
 
+    def has(self, config: Config) -> tuple[bool, ...]:
+        """Tells for each of the config's stems whether the track has it."""
+        stems = config.model.stems
+        return tuple(all(file in self.files for file in config.files_of(stem)) for stem in stems)
+
 
 @dataclasses.dataclass(frozen=True)
 class Segment:
-    """Samples `start` to `start + frames` of a track."""
+    """Samples `start` to `start + frames` of a track.
+
+    Attributes:
+      track, start, frames: as above.
+      directory: index of the track's data directory, in the order of --data_dir.
+      silent: for each stem, the numbers of the segment's consecutive patches in which it is silent;
+        None where `volumes.with_silence` has not looked.
+    """
 
     track: Track
     start: int
     frames: int
+    directory: int = 0
+    silent: tuple[frozenset[int], ...] | None = None
 
 
 def find_tracks(
@@ -156,11 +171,13 @@ def load_tracks(
     folders: Sequence[tuple[str, str]],
     config: Config,
     min_frames: int,
+    partial: bool = False,
 ) -> list[Track]:
+    """Loads several tracks; the arguments and errors are those of `load_track`, a line for each."""
     found, bad = [], []
     for split, name in folders:
         try:
-            found.append(load_track(data_dir, split, name, config, min_frames))
+            found.append(load_track(data_dir, split, name, config, min_frames, partial))
         except AudioError as error:
             bad.append(str(error))
     if bad:
@@ -169,18 +186,29 @@ def load_tracks(
 
 
 def load_track(
-    data_dir: str | os.PathLike, split: str, name: str, config: Config, min_frames: int
+    data_dir: str | os.PathLike,
+    split: str,
+    name: str,
+    config: Config,
+    min_frames: int,
+    partial: bool = False,
 ) -> Track:
     """Loads a track from the headers of its files.
+
+    Args:
+      data_dir, split, name: the folder of the files.
+      config, min_frames: as for `find_tracks`.
+      partial: whether the track may lack stems, but not all; see `lacking`.
 
     Raises:
       AudioError: if a file is missing, cannot be read, or does not match the others or the config.
     """
     folder = os.path.join(data_dir, split, name)
-    present = sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))
+    present = _entries(folder)
+    absent = lacking(folder, config) if partial else ()
     files = {}
     for stem in config.model.stems:
-        for file in config.files_of(stem):
+        for file in () if stem in absent else config.files_of(stem):
             if f"{file}.wav" not in present:
                 other = [entry for entry in present if os.path.splitext(entry)[0] == file]
                 if other:
@@ -190,7 +218,7 @@ def load_track(
                     f" expected {file}.wav for the stem {stem!r}"
                 )
             files[file] = wav_info(os.path.join(folder, f"{file}.wav"))
-    if "mixture.wav" in present:
+    if "mixture.wav" in present and not absent:
         files["mixture"] = wav_info(os.path.join(folder, "mixture.wav"))
     first = next(iter(files.values()))
     for info in files.values():
@@ -216,3 +244,21 @@ def load_track(
             f"{folder}: found {counted(first.frames, 'sample')}, expected at least {min_frames}"
         )
     return Track(name, split, files)
+
+
+def lacking(folder: str | os.PathLike, config: Config) -> tuple[str, ...]:
+    """Returns the stems that a track lacks, by the names of its files; none if it lacks all.
+
+    A track that has some of a stem's files does not lack the stem, but is broken. So is one with
+    files that `prepare` would convert, or whose names differ only in capitals.
+    """
+    names = {os.path.splitext(entry)[0].lower() for entry in _entries(folder)}
+    stems = config.model.stems
+    absent = tuple(
+        stem for stem in stems if not names & {file.lower() for file in config.files_of(stem)}
+    )
+    return absent if len(absent) < len(stems) else ()
+
+
+def _entries(folder: str | os.PathLike) -> list[str]:
+    return sorted(entry for entry in os.listdir(folder) if not entry.startswith("."))

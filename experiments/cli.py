@@ -199,6 +199,19 @@ def define_config(purpose: str, default: str | None = None) -> flags.FlagHolder:
     return holder
 
 
+def define_data_dirs() -> flags.FlagHolder:
+    """Defines the flag data_dir for one or several; its value is for `names.listed_directories`."""
+    holder = flags.DEFINE_multi_string(
+        "data_dir",
+        None,
+        "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav. Several directories with commas"
+        " between them, whose shares --config.data_weights can set.",
+        required=True,
+    )
+    _show_in_help(holder)
+    return holder
+
+
 def define_tracks(purpose: str) -> flags.FlagHolder:
     """Defines the flag tracks; its value is for `names` of `data_pipeline.tracks.find_tracks`."""
     holder = flags.DEFINE_multi_string(

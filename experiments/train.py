@@ -4,6 +4,8 @@ Examples:
   sccunet train --config=paper_4stems --data_dir=DATA --workdir=RUN
   sccunet train --config=small_2stems --data_dir=DATA --workdir=RUN \
       --config.batch_size=2 --tracks=one,two
+  sccunet train --config=small_2stems --data_dir=SONGS,CHOIRS --workdir=RUN \
+      --config.data_weights="(0.7, 0.3)"
   sccunet train --config=paper_4stems --data_dir=MY_STEMS --workdir=TUNED --init_from=RUN
 
   TF_CONFIG='{"cluster": {"worker": ["host1:2222", "host2:2222"]},
@@ -21,6 +23,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from data_pipeline.names import listed_directories
 from data_pipeline.readers import READERS
 from experiments import cli
 from experiments.training.options import TrainOptions
@@ -36,7 +39,7 @@ def main(_: Sequence[str]) -> None:
             "--config: not given, expected a name such as small_4stems, or a config file"
         )
     options = TrainOptions(
-        data_dir=_DATA_DIR.value,
+        data_dirs=listed_directories(_DATA_DIR.value),
         workdir=_WORKDIR.value,
         tracks=tuple(_TRACKS.value),
         init_from=_INIT_FROM.value,
@@ -51,9 +54,7 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _CONFIG = cli.define_config("What to train.")
-    _DATA_DIR = flags.DEFINE_string(
-        "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
-    )
+    _DATA_DIR = cli.define_data_dirs()
     _WORKDIR = flags.DEFINE_string(
         "workdir", None, "Folder for config, weights and TensorBoard logs.", required=True
     )

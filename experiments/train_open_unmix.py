@@ -30,11 +30,15 @@ from collections.abc import Sequence
 
 from absl import flags
 
+from data_pipeline.names import listed_directories
 from experiments import cli
 from experiments.baselines.open_unmix_training import OpenUnmixOptions, train_open_unmix
 from sccunet.config import Config, ConfigError
 
-_USED = ("model.stems", "model.sample_rate", "sources", "augment", "random_crops", "seed")
+_USED = (
+    *("model.stems", "model.sample_rate", "sources"),
+    *("data_weights", "augment", "random_crops", "seed"),
+)
 
 
 def main(_: Sequence[str]) -> None:
@@ -48,7 +52,7 @@ def main(_: Sequence[str]) -> None:
     if _SEED.value is not None:
         config = dataclasses.replace(config, seed=_SEED.value)
     options = OpenUnmixOptions(
-        data_dir=_DATA_DIR.value,
+        data_dirs=listed_directories(_DATA_DIR.value),
         workdir=_WORKDIR.value,
         minutes=_MINUTES.value,
         hidden_size=_HIDDEN_SIZE.value,
@@ -61,9 +65,7 @@ def main(_: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     _CONFIG = cli.define_config("Stems, augmentation and seed.")
-    _DATA_DIR = flags.DEFINE_string(
-        "data_dir", None, "Tracks in the MUSDB18-HQ layout: train/<track>/<stem>.wav", required=True
-    )
+    _DATA_DIR = cli.define_data_dirs()
     _WORKDIR = flags.DEFINE_string(
         "workdir", None, "A new folder for the trained networks.", required=True
     )

@@ -3,6 +3,7 @@
 import pytest
 from absl import flags
 
+from data_pipeline import names
 from data_pipeline.errors import AudioError
 from data_pipeline.names import lines_of, listed, split_names
 from experiments import cli
@@ -74,3 +75,13 @@ def test_flags_given_again_add_to_the_list():
     assert values.seeds == ["0", "1"]
     values(["program", "--seeds=5, 6", "--seeds", "7"])
     assert values.seeds == ["5", "6", "7"]
+
+
+def test_directories_with_commas_between_them_or_in_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "b, c").mkdir()
+    assert names.listed_directories(["a,b, c", "d"]) == ["a", "b, c", "d"]
+    assert names.directories("a,b") == ("a,b",)
+    assert names.directories([tmp_path, "b"]) == (tmp_path, "b")
+    assert names.full_paths(["a"]) == str(tmp_path / "a")
+    assert names.full_paths(["a", "b"]) == [str(tmp_path / "a"), str(tmp_path / "b")]

@@ -6,10 +6,10 @@ import itertools
 import numpy as np
 import pytest
 
-from data_pipeline import audio, sigsep, splits
+from data_pipeline import audio, sigsep, splits, tracks
 from data_pipeline.cuts import cuts_of
 from data_pipeline.errors import AudioError
-from sccunet.config import AugmentConfig, Config, ModelConfig
+from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
 
 _PATCH = 1_000
 _MODEL = ModelConfig(
@@ -23,9 +23,9 @@ _MODEL = ModelConfig(
 _CONFIG = Config(model=_MODEL)
 
 
-def _make(data_dir, split, name, frames=_PATCH):
+def _make(data_dir, split, name, frames=_PATCH, stems=_MODEL.stems):
     """Writes a silent track."""
-    for file in _MODEL.stems:
+    for file in stems:
         audio.write_wav(data_dir / split / name / f"{file}.wav", np.zeros((frames, 1)), 8_000)
 
 
@@ -34,7 +34,7 @@ def _names(segments):
 
 
 def _error(call, *args, **kwargs) -> str:
-    with pytest.raises(AudioError) as caught:
+    with pytest.raises((AudioError, ConfigError)) as caught:
         call(*args, **kwargs)
     return str(caught.value)
 
@@ -174,3 +174,136 @@ def test_validation_never_overlaps_training(data_dir):
                 assert one.track.name != other.track.name or (
                     one.track == other.track and one.start + one.frames <= other.start
                 )
+
+
+def _mixing(chance=1.0, **changes):
+    return Config(model=_MODEL, augment=AugmentConfig(mix_tracks=chance), **changes)
+
+
+def test_directories_are_split_each_by_its_own_rule(data_dir):
+    one, two, three = (data_dir / name for name in ("one", "two", "three"))
+    for number in range(7):
+        _make(one, "train", f"{number}")
+    _make(two, "train", "0")
+    _make(two, "valid", "6")
+    _make(three, "train", "0", frames=1_500)  # too short to be split
+    training, validation, how = splits.training_split([one, two, three], _CONFIG)
+    assert [s.directory for s in training] == [0] * 6 + [1, 2]
+    assert [s.track.name for s in training] == [*"012345", "0", "0"]
+    assert [(s.directory, s.track.split, s.track.name) for s in validation] == [
+        (0, "train", "6"),
+        (1, "valid", "6"),
+    ]
+    assert how == (
+        f"{one}: training on 6 tracks, validating on 1 track: every 7th track of train/ in name"
+        f" order; {two}: training on 1 track, validating on 1 track: the tracks in valid/; {three}:"
+        " training on 1 track"
+    )
+    # Named tracks are taken wherever they are.
+    training, validation, _ = splits.training_split([one, two], _CONFIG, ["0"])
+    assert [(s.directory, s.track.name) for s in training] == [(0, "0"), (1, "0")]
+    assert [(s.directory, s.track.name) for s in validation] == [(1, "6")]
+
+
+def test_directories_that_do_not_fit(data_dir):
+    one, two = data_dir / "one", data_dir / "two"
+    _make(one, "train", "a", frames=2_000)
+    _make(two, "train", "b")
+    _make(two, "train", "c")
+    for dirs, config, names, message in (
+        ([one, two, one], _CONFIG, (), f"--data_dir: found {one} twice, expected different"),
+        (
+            [one, two],
+            _mixing(data_weights=(1, 2, 3)),
+            (),
+            "config.data_weights: found 3 numbers (1.0, 2.0, 3.0), expected one for each directory"
+            f" of --data_dir={one},{two}",
+        ),
+        ([one, data_dir / "no"], _CONFIG, (), f"{data_dir}/no: found no such directory, expected"),
+        ([one, two], _CONFIG, ["a"], f"{two}: found none of the named tracks, expected at least"),
+        (
+            [one, two],
+            _CONFIG,
+            ["x"],
+            f"{one}, {two}: found no track named 'x', expected one",
+        ),
+        ([two], _CONFIG, (), f"{two}: found no track to validate on, expected tracks in valid/"),
+    ):
+        message_of = _error(splits.training_split, dirs, config, names)
+        assert message_of.startswith(message)
+        assert "\n" not in message_of
+
+
+def test_partial_tracks_train_and_complete_ones_validate(data_dir):
+    for number in range(8):
+        _make(data_dir, "train", f"choir {number}", stems=("voice",))
+        _make(data_dir, "train", f"song {number}")
+    training, validation, how = splits.training_split(data_dir, _mixing(0.5))
+    assert _names(validation) == [("train", "song 6")]
+    assert len(training) == 15
+    assert "mixture" not in training[0].track.files
+    assert how.startswith("training on 15 tracks, validating on 1 track: every 7th track of train/")
+    assert how.endswith("only some of the stems: " + ", ".join(f"'choir {n}'" for n in range(8)))
+    # Those in valid/ are not needed.
+    _make(data_dir, "valid", "solo", stems=("voice",))
+    assert _names(splits.training_split(data_dir, _mixing(0.5))[1]) == [("train", "song 6")]
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_without_complete_tracks_partial_ones_validate(data_dir, apart):
+    """In one directory or in two, by rule 3, 4 and 1; a mixture is not looked at."""
+    dirs = [data_dir / "a", data_dir / "b"] if apart else [data_dir] * 2
+    kinds = list(zip(dirs, ("choir", "band"), (("voice",), ("rest",)), strict=True))
+    for number in range(7):
+        for folder, kind, stems in kinds:
+            _make(folder, "train", f"{kind} {number}", 2_000, stems)
+    _make(dirs[0], "train", "choir 3", 10, ("mixture",))
+    dirs = dirs[: 1 + apart]
+    training, validation, _ = splits.training_split(dirs, _mixing())
+    assert sorted(s.track.name for s in validation) == ["band 6", "choir 6"]
+    assert len(training) == 12
+    for folder, kind, _ in kinds:
+        (folder / "train" / f"{kind} 6").rename(folder / f"{kind} 6")
+    training, validation, _ = splits.training_split(dirs, _mixing())
+    assert [(s.start, s.frames) for s in validation] == [(_PATCH, _PATCH)] * 12
+    assert len(training) == 12
+    for folder, kind, _ in kinds:
+        (folder / "valid").mkdir(exist_ok=True)
+        (folder / f"{kind} 6").rename(folder / "valid" / f"{kind} x")
+    _, validation, _ = splits.training_split(dirs, _mixing())
+    assert sorted(s.track.name for s in validation) == ["band x", "choir x"]
+
+
+def test_partial_tracks_that_cannot_be_used(data_dir):
+    folder = data_dir / "train"
+    for name in "ab":
+        _make(data_dir, "train", name, 2_000, ("voice",))
+    _make(data_dir, "train", "c", 2_000)
+    need = "tracks with only some of the stems need mixed crops"
+    lacks = "found voice.wav, expected rest.wav for the stem 'rest'"
+    assert _error(splits.training_split, data_dir, _CONFIG) == (
+        f"{folder}/a: {lacks} (and 1 more such tracks), or config.augment.mix_tracks over 0: {need}"
+    )
+    assert _error(tracks.find_tracks, data_dir, _mixing(), names=["a"]) == f"{folder}/a: {lacks}"
+    assert len(splits.training_split(data_dir, _mixing(0.5))[0]) == 3
+    assert _error(splits.training_split, data_dir, _mixing(), names=["a", "b"]) == (
+        f"{data_dir}: found no training track with the stem 'rest', expected rest.wav in at least"
+        " one"
+    )
+    _make(data_dir, "train", "d", 2_000, ("rest",))
+    names = ["a", "b", "d"]
+    assert len(splits.training_split(data_dir, _mixing(), names)[0]) == 3
+    assert _error(splits.training_split, data_dir, _mixing(0.9), names) == (
+        "config.augment.mix_tracks: found 0.9, expected 1, or a training track in"
+        f" {data_dir} that has every stem, for the crops that are not mixed"
+    )
+    # A file that is only named otherwise, and one of several that are missing, are mistakes.
+    (folder / "d" / "Voice.wav").touch()
+    assert _error(splits.training_split, data_dir, _mixing(), names) == (
+        f"{folder}/d: found Voice.wav, rest.wav, expected voice.wav for the stem 'voice'"
+    )
+    (folder / "d" / "Voice.wav").unlink()
+    config = _mixing(sources={"voice": ("voice", "choir")})
+    assert _error(splits.training_split, data_dir, config, names).startswith(
+        f"{folder}/a: found voice.wav, expected choir.wav for the stem 'voice'"
+    )

@@ -551,7 +551,8 @@ def _truncate(path):
 _BAD_FILES = {
     "missing": (
         lambda path: path.unlink(),
-        "{folder}: found drums.wav, other.wav, vocals.wav, expected bass.wav for the stem 'bass'",
+        "{folder}: found drums.wav, other.wav, vocals.wav, expected bass.wav for the stem 'bass',"
+        " or config.augment.mix_tracks over 0: tracks with only some of the stems need mixed crops",
     ),
     "empty": (
         lambda path: path.write_bytes(b""),
@@ -588,13 +589,13 @@ def test_a_bad_file_stops_before_training_starts(bad_dir, tmp_path, kind):
     path = bad_dir / "train" / "bad" / "bass.wav"
     spoil(path)
     with pytest.raises(AudioError) as caught:
-        _train(bad_dir, tmp_path / "run")
+        _train(bad_dir, tmp_path / "run", _config(augment__mix_tracks=0.0))
     assert str(caught.value) == message.format(path=path, folder=path.parent)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_bad_track_that_is_not_named_does_not_matter(bad_dir):
-    (bad_dir / "train" / "bad" / "bass.wav").unlink()
+    _truncate(bad_dir / "train" / "bad" / "bass.wav")
     training, *_ = splits.training_split(bad_dir, _config(), ["a"])
     assert [segment.track.name for segment in training] == ["a"]
 
@@ -632,13 +633,60 @@ def test_no_tracks_and_unknown_names(bad_dir, tmp_path):
         f"{bad_dir}: found no track named 'c', expected one of 'a', 'bad', 'check'",
         names=["a", "c"],
     )
+    stems = {"model__stems": ("vocals", "piano")}
     refused(
-        f"{bad_dir}/train/a: found bass.wav, drums.wav, other.wav, vocals.wav,"
-        " expected piano.wav for the stem 'piano'\n"
-        f"{bad_dir}/train/bad: found bass.wav, drums.wav, other.wav, vocals.wav,"
-        " expected piano.wav for the stem 'piano'",
-        config=_config(model__stems=("vocals", "piano")),
+        f"{bad_dir}: found no training track with the stem 'piano', expected piano.wav in at least"
+        " one",
+        config=_config(**stems),
     )
+    refused(
+        f"{bad_dir}/train/a: found bass.wav, drums.wav, other.wav, vocals.wav, expected piano.wav"
+        " for the stem 'piano' (and 1 more such tracks), or config.augment.mix_tracks over 0:"
+        " tracks with only some of the stems need mixed crops",
+        config=_config(augment__mix_tracks=0.0, **stems),
+    )
+
+
+# Several directories, and tracks that have only some of the stems.
+
+
+@pytest.mark.slow
+def test_a_cappellas_and_instrumentals_train_and_continue(program, write_track, tmp_path):
+    """A run of two directories that was stopped ends with the weights of one that was not."""
+    choirs, bands = tmp_path / "choirs", tmp_path / "bands"
+    rest = {stem: level for stem, level in _LEVELS.items() if stem != "vocals"}
+    for seed, name in enumerate("ab"):
+        write_track(choirs / "train" / name, {"vocals": 0.2, "mixture": 0.1}, seed=seed)
+        write_track(bands / "train" / name, rest, seed=9 + seed)
+    changes = {
+        **{"augment.mix_tracks": 1.0, "augment.silent_share": 0.1, "data_weights": (1, 3)},
+        **{"epochs": 1, "steps_per_epoch": STEPS},
+    }
+
+    def line(workdir):
+        return flags(f"{choirs},{bands}", workdir, changes)
+
+    workdir, whole = tmp_path / "run", tmp_path / "whole"
+    running = process.start("train", *line(workdir))
+    _until(lambda: "training: " in running.read("stdout"), running)
+    os.kill(running.process.pid, signal.SIGTERM)
+    done = running.wait()
+    assert done.returncode == 75, done.stderr
+    assert f"{bands}: training on 2 tracks, validating on the last tenth of 2" in done.stdout
+    config = load_config(workdir)
+    with pytest.raises(ConfigError, match="found a run with other training or validation tracks"):
+        _train([bands, choirs], workdir, config)
+    for out in (workdir, whole):
+        done = program("train", *line(out))
+        assert done.returncode == 0, done.stderr
+    _assert_same_arrays(*(arrays(out / "last.weights.h5") for out in (workdir, whole)))
+    data = json.loads((workdir / "data.json").read_text())
+    assert data["data_dir"] == [str(choirs), str(bands)]
+    assert data["training"][1:3] == [
+        ["train", "b", 0, 71_816, ["vocals"]],
+        ["train", "a", 0, 71_816, 1, ["drums", "bass", "other"]],
+    ]
+    assert len(list(tmp_path.glob("*/volumes.*.json"))) == 2
 
 
 # Mistakes on the command line, one of each kind; test_config.py tests the fields.

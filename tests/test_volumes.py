@@ -13,7 +13,7 @@ from data_pipeline import audio, tracks, volumes
 from data_pipeline.errors import AudioError
 from data_pipeline.tracks import Segment
 from data_pipeline.wav import read_wav
-from sccunet.config import Config, ModelConfig
+from sccunet.config import AugmentConfig, Config, ModelConfig
 
 _PATCH, _FRAME, _HOP = 1024, 256, 64
 _MODEL = ModelConfig(
@@ -39,7 +39,7 @@ def _segments(data_dir, config=_CONFIG):
 
 
 def _volumes(data_dir, config=_CONFIG):
-    return volumes.training_volumes(_segments(data_dir, config), config, data_dir)
+    return volumes.training_volumes(_segments(data_dir, config), config, [data_dir])
 
 
 @pytest.fixture
@@ -53,13 +53,13 @@ def data_dir(tmp_path):
 @pytest.fixture
 def computed(monkeypatch):
     """Counts how often volumes are computed."""
-    calls, compute = [], volumes._per_segment
+    calls, compute = [], volumes._computed
 
     def counted(*args):
         calls.append(args)
         return compute(*args)
 
-    monkeypatch.setattr(volumes, "_per_segment", counted)
+    monkeypatch.setattr(volumes, "_computed", counted)
     return calls
 
 
@@ -98,7 +98,7 @@ def test_only_the_segment_counts(data_dir):
     part = [Segment(track, _PATCH + 7, 2 * _PATCH)]
     vocals = read_wav(track.files["vocals"]).mean(axis=1)
     expected = np.mean(_norms(vocals, [_PATCH + 7, 2 * _PATCH + 7]))
-    found = volumes.training_volumes(part, _CONFIG, data_dir)[0]
+    found = volumes.training_volumes(part, _CONFIG, [data_dir])[0]
     assert found == pytest.approx(expected, rel=1e-5)
 
 
@@ -147,18 +147,25 @@ def test_files_of_earlier_versions_are_read_again(data_dir):
 
 def test_a_damaged_cache_is_made_again(data_dir, monkeypatch, caplog):
     computed, values = [], np.array([[2.0, 1.0], [9.0, 8.0]])
-    monkeypatch.setattr(volumes, "_per_segment", lambda *_: computed.append(1) or values)
+    found = [
+        volumes._Volumes(row, np.tile(row, (n, 1))) for row, n in zip(values, (5, 2), strict=True)
+    ]
+    monkeypatch.setattr(volumes, "_computed", lambda *_: computed.append(1) or found)
     _volumes(data_dir)
     (path,) = data_dir.glob("volumes.*.json")
     whole = path.read_text()
     bad = '[["a", 1], [9, 8]]', "[[1], [2, 3]]", "[[1, 2]]", "[[1, 2], [3, NaN]]"
-    for damage in ("", whole[:-9], "null", "{}", *(f'{{"volumes": {text}}}' for text in bad)):
+    damages = ["", whole[:-9], "null", "{}", *(f'{{"volumes": {text}}}' for text in bad)]
+    damages += [whole.replace("9.0, 8.0", change) for change in ("9.0, null", "9.0", "9.0, []")]
+    for damage in damages:
         path.write_text(damage)
         for _ in range(2):
             np.testing.assert_allclose(_volumes(data_dir), [4, 3])
         assert path.read_text() == whole
-    assert len(computed) == 9
-    assert caplog.text.count(f"{path}: found a damaged file, expected volumes; computing") == 8
+    assert len(computed) == 1 + len(damages)
+    assert caplog.text.count(f"{path}: found a damaged file, expected volumes; computing") == len(
+        damages
+    )
 
 
 def test_a_file_that_was_cut_short_since_it_was_checked_gives_one_line(data_dir):
@@ -166,7 +173,7 @@ def test_a_file_that_was_cut_short_since_it_was_checked_gives_one_line(data_dir)
     path = data_dir / "train" / "long" / "drums.wav"
     os.truncate(path, 2_000)
     with pytest.raises(AudioError, match=f"^{path}: found 489 samples, expected 5420 as before"):
-        volumes.training_volumes(segments, _CONFIG, data_dir)
+        volumes.training_volumes(segments, _CONFIG, [data_dir])
 
 
 def test_another_config_is_computed_again(data_dir, computed):
@@ -205,7 +212,7 @@ def test_folder_that_cannot_be_written_only_costs_the_cache(data_dir, computed, 
     cache_dir.write_text("in the way")
     expected = _volumes(data_dir)
     for _ in range(2):
-        found = volumes.training_volumes(_segments(data_dir), _CONFIG, cache_dir)
+        found = volumes.training_volumes(_segments(data_dir), _CONFIG, [cache_dir])
         np.testing.assert_array_equal(found, expected)
     assert len(computed) == 3
     assert caplog.text.count("volumes are not kept beside the data") == 2
@@ -232,3 +239,66 @@ def test_stem_that_is_silent_in_all_tracks_is_refused(data_dir):
         assert str(caught.value) == (
             "stem 'rest': found only silence in 2 training tracks, expected sound in at least one"
         )
+
+
+def test_partial_tracks_count_where_they_have_the_stem_and_directories_keep_their_own(
+    tmp_path, computed
+):
+    first, second = tmp_path / "first", tmp_path / "second"
+    _write(first, "song", 3 * _PATCH)
+    _write(second, "choir", 2 * _PATCH, vocals=0.3)
+    for file in ("drums", "bass"):
+        (second / "train" / "choir" / f"{file}.wav").unlink()
+    config = dataclasses.replace(_CONFIG, augment=AugmentConfig(mix_tracks=1.0))
+    [song], [choir] = (
+        tracks.load_tracks(folder, [("train", name)], config, 1, partial=True)
+        for folder, name in ((first, "song"), (second, "choir"))
+    )
+    segments = [Segment(song, 0, 3 * _PATCH), Segment(choir, 0, 2 * _PATCH, 1)]
+    vocals = [
+        norm
+        for segment in segments
+        for norm in _norms(
+            read_wav(segment.track.files["vocals"]).mean(axis=1),
+            range(0, segment.frames, _PATCH),
+        )
+    ]
+    rest = _norms(
+        sum(read_wav(song.files[file]).mean(axis=1) for file in ("drums", "bass")),
+        range(0, 3 * _PATCH, _PATCH),
+    )
+    for _ in range(2):
+        found = volumes.training_volumes(segments, config, [first, second])
+        np.testing.assert_allclose(found, [np.mean(vocals), np.mean(rest)], rtol=1e-5)
+    assert len(computed) == 2  # each directory's part once
+    for folder, name in ((first, "song"), (second, "choir")):
+        (path,) = folder.glob("volumes.*.json")
+        assert json.loads(path.read_text())["tracks"] == [name]
+    volumes.training_volumes(segments[:1], config, [first])  # as another run has kept it
+    assert len(computed) == 2
+
+
+def test_patches_40_db_below_the_mean_are_silent(tmp_path, computed):
+    """Of equal patches with one at level x, the mean is (4 + x) / 5."""
+    config = dataclasses.replace(_CONFIG, augment=AugmentConfig(mix_tracks=1.0, silent_share=0.1))
+    noise = np.tile(np.random.default_rng(0).standard_normal((_PATCH, 2)), (5, 1)) / 8
+    levels = {"vocals": 10 ** (-42.2 / 20), "drums": 10 ** (-41.7 / 20), "bass": 0}
+    for file, level in levels.items():
+        loud = noise * (file != "bass")
+        loud[2 * _PATCH : 3 * _PATCH] *= level
+        audio.write_wav(tmp_path / "train" / "one" / f"{file}.wav", loud, 44_100, "float32")
+    segments = _segments(tmp_path, config)
+    assert volumes.with_silence(segments, _CONFIG, [tmp_path]) == segments
+    assert not computed  # there is no need
+    for _ in range(2):
+        [found] = volumes.with_silence(segments, config, [tmp_path])
+        assert found == dataclasses.replace(segments[0], silent=(frozenset({2}), frozenset()))
+    assert len(computed) == 1
+    # A file of an earlier version has no volumes of patches.
+    (path,) = tmp_path.glob("volumes.*.json")
+    path.write_text(json.dumps({"volumes": json.loads(path.read_text())["volumes"]}))
+    volumes.training_volumes(segments, config, [tmp_path])
+    assert len(computed) == 1
+    assert volumes.with_silence(segments, config, [tmp_path]) == [found]
+    assert len(computed) == 2
+    assert "patch_volumes" in json.loads(path.read_text())

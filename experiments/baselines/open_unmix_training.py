@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from data_pipeline.names import Directories, directories, full_paths
 from experiments.baselines.time_budget import TimeBudget
 from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
@@ -35,7 +36,8 @@ class OpenUnmixOptions:
     """What Open-Unmix is trained on, where, and for how long.
 
     Attributes:
-      data_dir: tracks in the MUSDB18-HQ layout, each at least one crop long.
+      data_dirs: a data directory, or several: tracks in the MUSDB18-HQ layout, each at least one
+        crop long.
       workdir: a new folder, which appears when all stems are trained.
       minutes: time of the whole training, as `sccunet train_open_unmix --help` defines it.
       hidden_size: size of the LSTM layers, an even number; published: 512.
@@ -44,7 +46,7 @@ class OpenUnmixOptions:
       tracks: names of the tracks to train on; default: the training split.
     """
 
-    data_dir: str | os.PathLike
+    data_dirs: Directories
     workdir: str | os.PathLike
     minutes: float
     hidden_size: int = 512
@@ -93,14 +95,16 @@ def _train(config: Config, options: OpenUnmixOptions) -> None:
     torch = import_package("torch")
     import_package("openunmix.utils")
 
-    from data_pipeline import dataset, places, splits, tracks
+    from data_pipeline import dataset, places, splits, tracks, volumes
 
     samples = round(options.seconds * config.model.sample_rate)
     model = dataclasses.replace(config.model, patch_samples=samples)
     config = dataclasses.replace(config, model=model, batch_size=options.batch_size)
-    training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
+    data_dirs = directories(options.data_dirs)
+    training, validation, how = splits.training_split(data_dirs, config, options.tracks)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
+    training = volumes.with_silence(training, config, data_dirs)
     budget = TimeBudget(60 * options.minutes)
     torch.manual_seed(config.seed)
     crops = places.fixed_crops(training, config, _STATISTICS_CROPS)
@@ -150,7 +154,7 @@ def _write(config, options, trained, arguments, about) -> None:
         "seq_dur": options.seconds,
         "seed": config.seed,
         "minutes": options.minutes,
-        "data_dir": str(Path(options.data_dir).resolve()),
+        "data_dir": full_paths(directories(options.data_dirs)),
         **arguments,
         "config": config.to_dict(),
     }

@@ -27,7 +27,12 @@ def training_segments(settings: Mapping[str, Any], config: Config) -> list:
     """Returns the segments that a run of this config would train on."""
     from data_pipeline.splits import training_split
 
-    return training_split(settings["data_dir"], config)[0]
+    segments, *_ = training_split(settings["data_dir"], config)
+    if config.augment.silent_share < 1:
+        from data_pipeline.volumes import with_silence  # imports TensorFlow
+
+        return with_silence(segments, config, [settings["data_dir"]])
+    return segments
 
 
 def bound(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:

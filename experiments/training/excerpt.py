@@ -29,7 +29,7 @@ def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -
       has.
     """
     patch = config.model.patch_samples
-    longest = max(segment.frames for segment in segments) // patch
+    longest = places.longest_crop(segments, config) // patch
     patches = max(1, min(round(_SECONDS * config.model.sample_rate / patch), longest))
     model = dataclasses.replace(config.model, patch_samples=patches * patch)
     config = dataclasses.replace(config, model=model)

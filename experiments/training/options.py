@@ -4,6 +4,7 @@ import dataclasses
 import os
 from pathlib import Path
 
+from data_pipeline.names import Directories, directories
 from sccunet.config import ConfigError
 
 
@@ -12,7 +13,7 @@ class TrainOptions:
     """Where and how a config is trained.
 
     Attributes:
-      data_dir: tracks in the MUSDB18-HQ layout.
+      data_dirs: a data directory, or several: tracks in the MUSDB18-HQ layout.
       workdir: folder for config, weights and logs.
       tracks: names of the tracks to train on; default: the training split.
       init_from: a workdir or weights file with the initial weights.
@@ -22,7 +23,7 @@ class TrainOptions:
       checkpoint_minutes: as in `sccunet.checkpoints.Checkpoint`.
     """
 
-    data_dir: str | os.PathLike
+    data_dirs: Directories
     workdir: str | os.PathLike
     tracks: tuple[str, ...] = ()
     init_from: str | os.PathLike | None = None
@@ -33,6 +34,7 @@ class TrainOptions:
     checkpoint_minutes: float | None = None
 
     def __post_init__(self):
+        object.__setattr__(self, "data_dirs", directories(self.data_dirs))
         object.__setattr__(self, "workdir", Path(self.workdir))
         try:
             os.fspath(self.workdir).encode()

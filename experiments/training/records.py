@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline.names import full_paths
 from data_pipeline.tracks import Segment
 from sccunet.config import Config, ConfigError
 from sccunet.files import read_json, write_whole
@@ -16,7 +17,7 @@ from sccunet.runs import CONFIG, load_config
 def resolve(
     config: Config,
     workdir: Path,
-    data_dir: str | os.PathLike,
+    data_dirs: Sequence[str | os.PathLike],
     training: Sequence[Segment],
     validation: Sequence[Segment],
     how: str,
@@ -26,7 +27,7 @@ def resolve(
     Args:
       config: the config as it was given.
       workdir: folder of the run.
-      data_dir: folder of the tracks.
+      data_dirs: folders of the tracks.
       training, validation, how: from `splits.training_split`.
 
     Returns:
@@ -37,10 +38,10 @@ def resolve(
       ConfigError: if the workdir holds a run with another config or other tracks.
     """
     data = {
-        "data_dir": str(Path(data_dir).resolve()),
+        "data_dir": full_paths(data_dirs),
         "split": how,
-        "training": [[s.track.split, s.track.name, s.start, s.frames] for s in training],
-        "validation": [[s.track.split, s.track.name, s.start, s.frames] for s in validation],
+        "training": [_listed(segment, config) for segment in training],
+        "validation": [_listed(segment, config) for segment in validation],
     }
     config_path, data_path = workdir / CONFIG, workdir / "data.json"
     if not config_path.exists():
@@ -62,6 +63,20 @@ def resolve(
             " same; choose another --workdir"
         )
     return dataclasses.replace(before, epochs=config.epochs)
+
+
+def _listed(segment: Segment, config: Config) -> list:
+    """Returns a segment for JSON: split, track, start, frames, and what is not as usual of two.
+
+    They are the number of the data directory, if it is not the first, and a partial track's stems.
+    """
+    has = segment.track.has(config)
+    stems = [stem for stem, own in zip(config.model.stems, has, strict=True) if own]
+    return [
+        *(segment.track.split, segment.track.name, segment.start, segment.frames),
+        *([segment.directory] if segment.directory else []),
+        *([] if all(has) else [stems]),
+    ]
 
 
 def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, step: int) -> str:
@@ -98,10 +113,14 @@ def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, s
         kept = f"cannot be saved ({error.strerror})"
     bad = [not np.isfinite(crop).all() for crop in waveforms]
     concerned = [crop for crop, is_bad in zip(files, bad, strict=True) if is_bad or not any(bad)]
-    tracks = sorted({Path(file).parent.name for crop in concerned for file in crop})
+    folders = sorted({Path(file).parent for crop in concerned for file in crop})
+    names = [folder.name for folder in folders]
     return (
         f"; its batch {kept}"
         + (", with NaN or infinity in crops of " if any(bad) else ", with crops of ")
-        + ", ".join(tracks)
+        + ", ".join(
+            name if names.count(name) == 1 else str(folder)
+            for name, folder in zip(names, folders, strict=True)
+        )
         + ("" if any(bad) else "; a lower config.learning_rate in another --workdir may help")
     )

@@ -80,10 +80,10 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
             f"config.model.stems: found {config.model.stems}, expected at least two to train on:"
             " the mixture is their sum"
         )
-    workdir, data_dir = options.workdir, options.data_dir
+    workdir, data_dirs = options.workdir, options.data_dirs
     if there := workdir.is_dir():  # otherwise it is made when data and devices have been checked
         _lock(options, held)
-    training, validation, how = splits.training_split(options.data_dir, config, options.tracks)
+    training, validation, how = splits.training_split(data_dirs, config, options.tracks)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
     # TensorFlow is imported from here on.
@@ -94,14 +94,15 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
     if not there:
         workdir.mkdir(parents=True, exist_ok=True)
         _lock(options, held)
-    config = records.resolve(config, workdir, data_dir, training, validation, how)
+    config = records.resolve(config, workdir, data_dirs, training, validation, how)
 
-    from data_pipeline.volumes import training_volumes
+    from data_pipeline import volumes
     from experiments.training.fit import fit
     from sccunet.checkpoints import PreemptedError
     from sccunet.losses import loss_weights
 
-    weights = loss_weights(config, lambda: training_volumes(training, config, data_dir))
+    weights = loss_weights(config, lambda: volumes.training_volumes(training, config, data_dirs))
+    training = volumes.with_silence(training, config, data_dirs)
     config = dataclasses.replace(config, loss_weights=weights)
     named = zip(config.model.stems, weights, strict=True)
     print("loss weights:", ", ".join(f"{stem} {alpha:.3f}" for stem, alpha in named))

@@ -188,6 +188,7 @@ class Checkpoint(keras.callbacks.Callback):
       workdir: the run's folder.
       minutes: time between saves within an epoch; None saves after epochs only.
       writes: whether this process writes the files.
+      best_by: see `Config`.
 
     Attributes:
       agree: function that takes this process's (stop requested, save due) and returns the same for
@@ -195,13 +196,18 @@ class Checkpoint(keras.callbacks.Callback):
     """
 
     def __init__(
-        self, workdir: str | os.PathLike, minutes: float | None = None, writes: bool = True
+        self,
+        workdir: str | os.PathLike,
+        minutes: float | None = None,
+        writes: bool = True,
+        best_by: str = "loss",
     ):
         super().__init__()
         self.workdir = Path(workdir)
         self.agree: Callable[[tuple[bool, bool]], tuple[bool, bool]] = lambda mine: mine
         self._seconds = math.inf if minutes is None else 60 * minutes
         self._writes = writes
+        self._best_by = best_by
         self._asked = False
         self._written = time.monotonic()
 
@@ -225,10 +231,12 @@ class Checkpoint(keras.callbacks.Callback):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
-        loss = (logs or {}).get("val_loss", math.inf)
+        sign = -1 if self._best_by == "sdr" else 1
+        loss = sign * (logs or {}).get(f"val_{self._best_by}", sign * math.inf)
         self.model.epochs_done.assign(epoch + 1)
         if loss < float(self.model.best_loss.numpy()):
             self.model.best_loss.assign(loss)
+            self.model.best_epoch.assign(epoch + 1)
             if self._writes:
                 save_whole(self.model.validated, self.workdir / BEST)
         self._save_last()

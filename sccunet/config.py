@@ -95,12 +95,14 @@ class Config:
       decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
         then 1e-4 for 20); "cosine" lowers it to 0 over all epochs.
       warmup_steps: steps in which the learning rate rises from 0, before the cosine begins.
-      weight_decay: decoupled weight decay per step, multiplied by the learning rate.
-      clip_norm: largest global 2-norm of a step's gradients; longer ones are scaled down. 0 does
+      weight_decay: decoupled weight decay per update, multiplied by the learning rate.
+      clip_norm: largest global 2-norm of an update's gradients; longer ones are scaled down. 0 does
         not limit it.
-      accumulation_steps: batches whose gradients are averaged for one update of the weights.
-      ema_momentum: momentum of the weights' exponential moving average over the updates. The
-        averaged weights are validated and saved as the best; 0 takes the weights as they are.
+      accumulation_steps: steps, each a batch, whose gradients are averaged for one update of the
+        weights.
+      ema_momentum: momentum of the exponential moving average of weights and batch normalisation's
+        statistics over the updates. The averaged network is validated and saved as the best; 0
+        takes the network as it is.
       patience: epochs without a better validation after which the run ends early; 0 never does.
       best_by: what makes a validation the best: the lowest "loss", or the highest "sdr", the mean
         of the stems' SDRs.

@@ -1,4 +1,4 @@
-"""Training loop that can start at any step, and the guard that stops a run at NaN or infinity."""
+"""Training loop that can start at any step, and what ends a run before its last epoch."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +41,28 @@ class FiniteGuard(keras.callbacks.Callback):
             raise NotFiniteError(self.model.steps_done - 1, what)
 
 
+class Patience(keras.callbacks.Callback):
+    """Ends a run without a better validation; comes after `Checkpoint`, which knows the best.
+
+    Unlike Keras's EarlyStopping, it counts on in a resumed run.
+
+    Args:
+      epochs: see `Config.patience`.
+    """
+
+    def __init__(self, epochs: int):
+        super().__init__()
+        self._epochs = epochs
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = out_of_patience(self.model, self._epochs)
+
+
+def out_of_patience(trainer: Trainer, epochs: int) -> bool:
+    """Whether a run has ended by `Config.patience`, which is `epochs`."""
+    return 0 < epochs <= trainer.epochs_since_best
+
+
 def run_epochs(
     trainer: Trainer,
     strategy,
@@ -78,6 +100,7 @@ def run_epochs(
     iterator = iter(batches)
     first_epoch = int(trainer.epochs_done.numpy())
     done = trainer.steps_done - first_epoch * steps_per_epoch
+    trainer.stop_training = False
     callbacks.on_train_begin()
     for epoch in range(first_epoch, epochs):
         trainer.reset_metrics()
@@ -89,9 +112,13 @@ def run_epochs(
             callbacks.on_train_batch_end(step, logs)
         done = 0
         trainer.reset_metrics()
-        validated = _validate(test_step, validation, callbacks)
-        logs |= {f"val_{name}": value for name, value in validated.items()}
+        _validate(test_step, validation, callbacks)
+        # Over all replicas: the mean of their logs is not the SDR of all.
+        validated = trainer.get_metrics_result()
+        logs |= {f"val_{name}": float(value) for name, value in validated.items()}
         callbacks.on_epoch_end(epoch, logs)
+        if trainer.stop_training:
+            break
     callbacks.on_train_end()
 
 
@@ -109,8 +136,8 @@ def _compiled(
     return lambda batch: {name: float(value) for name, value in run(batch).items()}
 
 
-def _validate(test_step, validation, callbacks) -> dict[str, float]:
-    """Runs all validation batches and returns their logs."""
+def _validate(test_step, validation, callbacks) -> None:
+    """Runs all validation batches."""
     logs = {}
     callbacks.on_test_begin()
     for i, batch in enumerate(validation):
@@ -118,4 +145,3 @@ def _validate(test_step, validation, callbacks) -> dict[str, float]:
         logs = test_step(batch)
         callbacks.on_test_batch_end(i, logs)
     callbacks.on_test_end(logs)
-    return logs

@@ -39,6 +39,11 @@ class Patching:
         return cls(margin=model.frame_length // 2, keep=keep, fade=fade)
 
     @property
+    def kept(self) -> slice:
+        """The samples of a patch's estimate that are not dropped."""
+        return slice(self.margin, self.margin + self.keep)
+
+    @property
     def step(self) -> int:
         """Samples from one patch to the next."""
         return self.keep - self.fade

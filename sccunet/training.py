@@ -9,7 +9,9 @@ from keras import ops
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
 from sccunet.losses import make_loss
+from sccunet.metrics import SDR
 from sccunet.optimizer import make_optimizer
+from sccunet.patching import Patching
 
 
 class Trainer(keras.Model):
@@ -39,8 +41,9 @@ class Trainer(keras.Model):
         if self.averaged:
             self.averaged.trainable = False
         self.stem_losses = [keras.metrics.Mean(name=f"{stem}_loss") for stem in model.stems]
-        # Saved with the weights: a resumed run needs the best loss so far, and must know whether
-        # the last epoch has been validated.
+        self.sdr = SDR(model.stems)
+        # Saved with the weights: a resumed run needs the best loss so far (or the best SDR, with a
+        # minus) and its epoch, and must know whether the last epoch has been validated.
         self.best_loss = self.add_weight(
             name="best_loss",
             shape=(),
@@ -49,6 +52,9 @@ class Trainer(keras.Model):
         )
         self.epochs_done = self.add_weight(
             name="epochs_done", shape=(), initializer="zeros", dtype="int32", trainable=False
+        )
+        self.best_epoch = self.add_weight(
+            name="best_epoch", shape=(), initializer="zeros", dtype="int32", trainable=False
         )
 
     @property
@@ -60,6 +66,11 @@ class Trainer(keras.Model):
     def steps_done(self) -> int:
         """Steps of the run, each a batch; `optimizer.iterations` counts updates of the weights."""
         return int(self.optimizer.variables[0].numpy())
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Epochs since the best validation, or since the start."""
+        return int(self.epochs_done.numpy()) - int(self.best_epoch.numpy())
 
     @property
     def _random_states(self) -> list:
@@ -74,6 +85,7 @@ class Trainer(keras.Model):
         """Saves what a resumed run needs besides weights and optimizer."""
         store["best_loss"] = self.best_loss.numpy()
         store["epochs_done"] = self.epochs_done.numpy()
+        store["best_epoch"] = self.best_epoch.numpy()
         for i, state in enumerate(self._random_states):
             store[f"random_state_{i}"] = state.numpy()
 
@@ -81,6 +93,8 @@ class Trainer(keras.Model):
         """Loads what `save_own_variables` saved."""
         self.best_loss.assign(store["best_loss"])
         self.epochs_done.assign(store["epochs_done"])
+        if "best_epoch" in store:  # not in those of before `Config.patience`
+            self.best_epoch.assign(store["best_epoch"])
         for i, state in enumerate(self._random_states):
             state.assign(store[f"random_state_{i}"])
 
@@ -95,7 +109,7 @@ class Trainer(keras.Model):
         logs = super().train_step(*args)
         if self.averaged:
             self._average()
-        return logs
+        return {name: value for name, value in logs.items() if name not in self.sdr.names}
 
     def _average(self) -> None:
         """Averages after each update; as in Keras, the first gives the average its value."""
@@ -108,12 +122,19 @@ class Trainer(keras.Model):
     def compute_loss(
         self, x=None, y=None, y_pred=None, sample_weight=None, training=True, **kwargs
     ):
-        """Returns the loss, and updates each stem's metric with its distance."""
+        """Returns the loss, and updates the metrics; that of the SDR in validation only."""
         estimates, spectra = y_pred
         truth = self.loss.truth(spectra)
         distances = self.loss.distances(truth, estimates)  # [batch, stems]
         for i, metric in enumerate(self.stem_losses):
             metric.update_state(distances[:, i])
+        if not training:
+            # The network has computed its estimates already.
+            separated = spectral.separate_patches(
+                ops.sum(x, axis=1), lambda *_, **__: estimates, self.config
+            )
+            kept = Patching.of(self.config).kept
+            self.sdr.update_state(x[..., kept], separated[..., kept])
         return self.loss(truth, estimates)
 
 

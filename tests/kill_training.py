@@ -25,7 +25,8 @@ import process
 from data_pipeline import audio
 
 EPOCHS, STEPS = 3, 20
-# Fields of `small_4stems`: a tiny network, and epochs of some hundred milliseconds.
+# Fields of `small_4stems`: a tiny network, epochs of some hundred milliseconds, and all that a run
+# which continues must repeat.
 CHANGES = {
     "model.filters": (4, 8),
     "model.patch_samples": 16_384,
@@ -33,6 +34,12 @@ CHANGES = {
     "epochs": EPOCHS,
     "steps_per_epoch": STEPS,
     "validation_crops": 4,
+    "warmup_steps": 1,
+    "clip_norm": 0.1,
+    "accumulation_steps": 3,
+    "ema_momentum": 0.9,
+    "patience": 50,
+    "best_by": "sdr",
 }
 _STEMS = ("vocals", "drums", "bass", "other")
 

@@ -5,8 +5,8 @@
   TF_CONFIG=... PYTHONPATH=. python tests/replicas.py DATA WORKDIR multiworker
   ... multiworker 1 7    # this worker is asked to stop (Ctrl-C) after step 7
 
-`test_distribution.py` runs it. The last line printed is JSON: the loss after each step, and after
-each epoch's validation.
+`test_distribution.py` runs it. The last line printed is JSON: the loss after each step, and loss
+and SDR of each epoch's validation.
 """
 
 import json
@@ -54,7 +54,7 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
     from experiments.training.run import train
     from sccunet import loop
 
-    losses, validated = [], []
+    losses, validated, sdr = [], [], []
 
     class Noted(loop.FiniteGuard):
         """Records the losses of the run: means since the start of the epoch."""
@@ -67,13 +67,14 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
 
         def on_epoch_end(self, epoch, logs=None):
             validated.append(float(logs["val_loss"]))
+            sdr.append(float(logs["val_sdr"]))
 
     training_fit.FiniteGuard = Noted
     strategy = "cpu" if kind == "one" else kind
     try:
         train(config(), TrainOptions(data_dir, workdir, strategy=strategy))
     finally:
-        print(json.dumps({"losses": losses, "validated": validated}))
+        print(json.dumps({"losses": losses, "validated": validated, "sdr": sdr}))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ _EPOCH = {
     "loss": 0.061234,
     "val_loss": 0.070123,
     **{f"val_{stem}_loss": 0.05 + i / 100 for i, stem in reversed(list(enumerate(_STEMS)))},
+    **{f"val_{stem}_sdr": 3.0 - 2 * i for i, stem in enumerate(_STEMS)},
+    "val_sdr": 0.0,
 }
 
 
@@ -55,7 +57,10 @@ def shown(monkeypatch):
 
 
 def test_a_file_gets_a_line_for_each_epoch_and_no_bar(shown):
-    losses = "loss 0.06123, validation 0.07012 (vocals 0.05, drums 0.06, bass 0.07, other 0.08)"
+    losses = (
+        "loss 0.06123, validation 0.07012 (vocals 0.05, drums 0.06, bass 0.07, other 0.08),"
+        " SDR 0.00 dB (vocals 3.00, drums 1.00, bass -1.00, other -3.00)"
+    )
     assert shown(terminal=False) == [
         "2 s per step: about 72 s left, without validation\n"
         f"epoch 1/2: {losses}, 40 s, about 40 s left\n"

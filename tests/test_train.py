@@ -126,8 +126,7 @@ def test_a_workdir_of_before_continues(tmp_path, write_track, capsys):
     run.train(Config.from_dict({**before, "epochs": 2}), TrainOptions(data, workdir))
     assert "continuing from epoch 1 of 2" in capsys.readouterr().out
     assert _iterations(workdir) == 4
-    after = json.loads((workdir / "config.json").read_text())
-    assert after == {**before, "epochs": 2, "loss_balance": "volume"}
+    assert load_config(workdir) == Config.from_dict({**before, "epochs": 2})
 
 
 # A whole run.
@@ -168,6 +167,9 @@ def test_a_run_logs_losses_rate_pictures_and_sound(finished):
             tag: [event.step for event in events.Tensors(tag)] for tag in events.Tags()["tensors"]
         }
     losses = {"epoch_loss", *(f"epoch_{stem}_loss" for stem in _LEVELS)}
+    sdrs = {"epoch_sdr", *(f"epoch_{stem}_sdr" for stem in _LEVELS)}
+    assert sdrs <= set(seen["validation"])
+    assert not sdrs & set(seen["train"])
     for part in ("train", "validation"):
         assert losses <= set(seen[part])
         assert all(seen[part][tag] == list(range(EPOCHS)) for tag in losses)
@@ -199,6 +201,19 @@ def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, ca
     assert f"continuing from epoch {EPOCHS} of {EPOCHS + 1} in {copy}" in printed
     assert _iterations(copy) == (EPOCHS + 1) * STEPS
     assert load_config(copy).epochs == EPOCHS + 1
+
+
+@pytest.mark.slow
+def test_a_run_without_a_better_validation_ends_early(copy, data_dir, capsys):
+    """It counts the epochs of before it was interrupted, too."""
+    config = _config(patience=EPOCHS, epochs=99, ema_momentum=0.999)
+    (copy / "config.json").write_text(config.to_json())
+    _train(data_dir, copy, config)
+    done = _iterations(copy) // STEPS
+    why = f"{done} epochs done and no better validation in the last {EPOCHS} epochs"
+    assert f"\nended early, {why}; best and last weights" in capsys.readouterr().out
+    _train(data_dir, copy, config)
+    assert f"nothing is left to train, {why}: {copy}\n" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -400,7 +415,9 @@ def _refused(data_dir, workdir, config=None, **options):
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_such_weights(data_dir, tmp_path):
     workdir = tmp_path / "run"
-    text = _refused(data_dir, workdir, _config("small_2stems", learning_rate=1e30))
+    text = _refused(
+        data_dir, workdir, _config("small_2stems", learning_rate=1e30, accumulation_steps=1)
+    )
     found = re.fullmatch(
         rf"{workdir}: the (?:loss|gradients) became NaN or infinite at step ([12]) \(epoch 1\);"
         rf" its batch is saved in {workdir}/bad_batch_\1.npz, with crops of (one|two|one, two);"
@@ -476,7 +493,7 @@ def test_a_file_that_is_cut_short_while_training_is_named(data_dir, copy, refusa
 def test_a_full_disk_is_one_line_and_the_run_goes_on(data_dir, refusal, tmp_path):
     workdir = tmp_path / "run"
     # A network whose checkpoint is larger than the logs, which would fail first.
-    changes = {"model.filters": (2, 2, 160), "epochs": 1, "steps_per_epoch": 1}
+    changes = {"model.filters": (2, 2, 160), "epochs": 1, "steps_per_epoch": 1, "warmup_steps": 0}
     _train(data_dir, workdir, _config(**changes))
     before = arrays(workdir / "last.weights.h5")
     size = (workdir / "last.weights.h5").stat().st_size - 100
@@ -710,7 +727,7 @@ def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tm
             ["--config.model.stems=('vocals',)"],
             "config.model.stems: found ('vocals',), expected at",
         ),
-        (["--config.patience=3"], "--config.patience: found no such field, expected one of"),
+        (["--config.zeal=3"], "--config.zeal: found no such field, expected one of"),
         (["--config.model.patience=3"], "--config.model.patience: found no such field"),
         (["--strategy=cloud"], "flag --strategy=cloud: value should be one of"),
         (["--strategy=tpu"], "--strategy=tpu: found no TPU 'local' ("),

@@ -24,7 +24,9 @@ from sccunet.checkpoints import (
     save_whole,
 )
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
+from sccunet.loop import FiniteGuard, NotFiniteError, Patience, out_of_patience, run_epochs
+from sccunet.patching import Patching
+from sccunet.reconstruction import Reconstruction, patch_separator
 from sccunet.separation import Separator
 from sccunet.tensorboard import TensorBoard
 from sccunet.training import compile_trainer
@@ -38,6 +40,7 @@ _CONFIG = Config(
     epochs=4,
 )
 _STEPS = 3
+_SDRS = {"a_sdr", "b_sdr", "sdr"}
 
 
 def _with(config=_CONFIG, **changes):
@@ -98,7 +101,7 @@ def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
     trainer = _trainer(_with(dropout=0.0))
     batch = _batch(_CONFIG)
     logs = trainer.evaluate(batch, batch_size=2, return_dict=True, verbose=0)
-    assert set(logs) == {"loss", "a_loss", "b_loss"}
+    assert set(logs) == {"loss", "a_loss", "b_loss", *_SDRS}
     assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
     # The stem losses are the means of |Y_i - Yhat_i| for the network's estimates.
     mixture, targets, *_ = spectral.training_spectra(batch, _CONFIG.model)
@@ -106,6 +109,24 @@ def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
     np.testing.assert_allclose(
         [logs["a_loss"], logs["b_loss"]], wrong.mean(axis=(0, 1, 2)), rtol=1e-4
     )
+
+
+def test_validation_reports_the_sdr_of_what_separation_gives():
+    """Pooled over patches and channels, on the samples that separation keeps of a patch."""
+    model = dataclasses.replace(_CONFIG.model, channels=2)
+    config = dataclasses.replace(_CONFIG, model=model, downmix=False)
+    trainer = _trainer(config)
+    stems = np.concatenate([_batch(config, seed=seed) for seed in range(2)])
+    stems = np.concatenate([stems, 0.5 * stems[::-1]], axis=2)
+    logs = trainer.evaluate(stems, batch_size=2, return_dict=True, verbose=0)
+    separate = patch_separator(trainer.unet, model, Reconstruction())
+    patching = Patching.of(model)
+    kept = slice(patching.margin, patching.margin + patching.keep)
+    truth, wrong = stems[..., kept], (stems - separate(stems.sum(axis=1)))[..., kept]
+    energies = [np.square(x, dtype=np.float64).sum(axis=(0, 2, 3)) for x in (truth, wrong)]
+    expected = 10 * np.log10(energies[0] / energies[1])
+    np.testing.assert_allclose([logs["a_sdr"], logs["b_sdr"]], expected, atol=1e-4)
+    assert logs["sdr"] == pytest.approx(expected.mean(), abs=1e-4)
 
 
 def test_training_reports_every_stem():
@@ -117,7 +138,7 @@ def test_training_reports_every_stem():
         verbose=0,
     ).history
     names = {"loss", "a_loss", "b_loss"}
-    assert names | {f"val_{name}" for name in names} <= set(history)
+    assert set(history) == names | {f"val_{name}" for name in names | _SDRS}
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
@@ -147,7 +168,7 @@ def _fit(trainer, config, workdir, initial_epoch, epochs, callbacks=()):
         epochs=epochs,
         validation_data=tf.data.Dataset.from_tensors(_batch(config, seed=99)),
         shuffle=False,
-        callbacks=[Checkpoint(workdir), *callbacks],
+        callbacks=[Checkpoint(workdir, best_by=config.best_by), *callbacks],
         verbose=0,
     )
 
@@ -199,6 +220,7 @@ def whole(tmp_path_factory):
         clip_norm=0.5,
         accumulation_steps=2,  # the three steps of an epoch leave one
         ema_momentum=0.7,
+        best_by="sdr",
     )
     trainer, steps, checkpoints, states = _trainer(config), [], [], []
 
@@ -222,10 +244,10 @@ def test_averaged_weights_are_validated_and_saved_as_the_best(whole, tmp_path):
     average, *later = whole.steps[1::2]
     for weights in later:
         average = [momentum * a + (1 - momentum) * w for a, w in zip(average, weights, strict=True)]
-    trainer, checkpoint = _trainer(whole.config, seed=1), Checkpoint(tmp_path)
+    trainer, checkpoint = _trainer(whole.config, seed=1), Checkpoint(tmp_path, best_by="sdr")
     load_weights(trainer, whole.checkpoints[-1])
     checkpoint.set_model(trainer)
-    checkpoint.on_epoch_end(4, {"val_loss": 0.0})
+    checkpoint.on_epoch_end(4, {"val_loss": 0.0, "val_sdr": 99.0})
     unet = build_model(_CONFIG)
     load_weights(unet, tmp_path / BEST)
     for found, expected in zip(unet.weights, average, strict=True):
@@ -265,12 +287,15 @@ def test_dropout_draws_matter_to_the_test_above(whole, tmp_path):
 
 def test_checkpoint_keeps_the_best_and_the_last(tmp_path):
     trainer = _trainer(_CONFIG)
-    callback = Checkpoint(tmp_path)
+    callback, patience = Checkpoint(tmp_path), Patience(2)
     callback.set_model(trainer)
+    patience.set_model(trainer)
     kernel, bias = trainer.unet.get_layer("stem_magnitudes").weights
     for epoch, loss in enumerate((3.0, 2.0, 2.5, math.nan)):
         bias.assign([epoch, epoch])
         callback.on_epoch_end(epoch, {"val_loss": loss})
+        patience.on_epoch_end(epoch)
+        assert trainer.stop_training == (epoch == 3)
     assert float(trainer.best_loss) == 2.0
     assert sorted(path.name for path in tmp_path.iterdir()) == [BEST, CHECKPOINT, PREVIOUS]
 
@@ -284,10 +309,16 @@ def test_checkpoint_keeps_the_best_and_the_last(tmp_path):
         last.unet.get_layer("stem_magnitudes").kernel.numpy(), kernel.numpy()
     )
 
-    # A continued run knows the best loss so far.
+    # A continued run knows the best loss so far and the epochs since.
+    assert (last.epochs_since_best, out_of_patience(last, 2), out_of_patience(last, 0)) == (
+        2,
+        True,
+        False,
+    )
     callback = Checkpoint(tmp_path)
     callback.set_model(last)
     callback.on_epoch_end(4, {"val_loss": 2.2})
+    assert last.epochs_since_best == 3
     load_weights(best, tmp_path / BEST)
     np.testing.assert_array_equal(best.get_layer("stem_magnitudes").bias.numpy(), [1, 1])
 
@@ -384,7 +415,7 @@ def _loop(trainer, config, epochs, callbacks):
 def test_own_loop_equals_fit(whole):
     looped = _trainer(whole.config)
     _loop(looped, whole.config, 2, [FiniteGuard()])
-    written = ("best_loss", "epochs_done")  # by `Checkpoint`
+    written = ("best_loss", "best_epoch", "epochs_done")  # by `Checkpoint`
     whole.assert_same(looped, 2, but=written, rtol=1e-5)
     assert set(looped.history.history) == set(whole.history)
     for name, values in whole.history.items():
@@ -401,7 +432,7 @@ def test_stopped_during_validation_it_validates_again(whole, tmp_path, loop):
         def on_test_batch_begin(self, batch, logs=None):
             checkpoint.preempt()
 
-    trainer, checkpoint = _trainer(whole.config), Checkpoint(tmp_path)
+    trainer, checkpoint = _trainer(whole.config), Checkpoint(tmp_path, best_by="sdr")
     load_weights(trainer, whole.checkpoints[0])
     train = {
         "fit": lambda: _fit(trainer, whole.config, tmp_path, 1, 3, [Stop(), checkpoint]),
@@ -410,12 +441,13 @@ def test_stopped_during_validation_it_validates_again(whole, tmp_path, loop):
     with pytest.raises(PreemptedError, match=f"stopped after step {2 * _STEPS}, and saved"):
         train[loop]()
 
-    trainer, checkpoint = _trainer(whole.config, seed=5), Checkpoint(tmp_path)
+    trainer, checkpoint = _trainer(whole.config, seed=5), Checkpoint(tmp_path, best_by="sdr")
     load_newest(trainer, tmp_path)
     assert int(trainer.epochs_done.numpy()) == 1
     _loop(trainer, whole.config, 2, [checkpoint])
     assert trainer.steps_done == 2 * _STEPS
-    assert set(trainer.history.history) == {"val_loss", "val_a_loss", "val_b_loss"}
+    names = {"loss", "a_loss", "b_loss"} | _SDRS
+    assert set(trainer.history.history) == {f"val_{name}" for name in names}
     whole.assert_same(trainer, 2)
 
 

@@ -20,7 +20,7 @@ from sccunet import checkpoints, distribution
 from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
-from sccunet.loop import FiniteGuard, NotFiniteError, run_epochs
+from sccunet.loop import FiniteGuard, NotFiniteError, Patience, out_of_patience, run_epochs
 from sccunet.runs import CONFIG
 from sccunet.tensorboard import TensorBoard
 from sccunet.training import Trainer, compile_trainer
@@ -63,10 +63,10 @@ def fit(
     chief, workdir = distribution.is_chief(strategy), options.workdir
     if chief:
         write_whole(workdir / CONFIG, config.to_json())
-    if int(trainer.epochs_done.numpy()) >= config.epochs:
-        print(f"nothing is left to train, {counted(config.epochs, 'epoch')} done: {workdir}")
+    if ended := _nothing_left(trainer, config):
+        print(f"nothing is left to train, {ended}: {workdir}")
         return
-    checkpoint = checkpoints.Checkpoint(workdir, options.checkpoint_minutes, writes=chief)
+    checkpoint = checkpoints.Checkpoint(workdir, options.checkpoint_minutes, chief, config.best_by)
     if distribution.is_multiworker(strategy):
         checkpoint.agree = distribution.agree(strategy)
     stopping.on_signal(checkpoint.preempt)
@@ -81,7 +81,20 @@ def fit(
         if chief and error.what != "validation loss":
             line += records.keep_bad_batch(workdir, training, config, error.step)
         raise ConfigError(line) from error
-    print(f"best and last weights, config and TensorBoard logs: {workdir}")
+    early = int(trainer.epochs_done.numpy()) < config.epochs
+    ended = f"ended early, {_nothing_left(trainer, config)}; " if early else ""
+    print(f"{ended}best and last weights, config and TensorBoard logs: {workdir}")
+
+
+def _nothing_left(trainer: Trainer, config: Config) -> str:
+    """Returns why a run has ended; nothing if it has not."""
+    done = int(trainer.epochs_done.numpy())
+    if done >= config.epochs:
+        return f"{counted(config.epochs, 'epoch')} done"
+    if out_of_patience(trainer, config.patience):
+        since = counted(config.patience, "epoch")
+        return f"{counted(done, 'epoch')} done and no better validation in the last {since}"
+    return ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +190,7 @@ def _run(
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
         # The guard comes first, so that nothing it refuses is saved.
-        found = [FiniteGuard(), checkpoint]
+        found = [FiniteGuard(), checkpoint, Patience(batches.config.patience)]
         if chief:
             logs = str(checkpoint.workdir / "tensorboard")
             found += [TensorBoard(logs, shown, epoch, note), progress]
@@ -198,7 +211,7 @@ def _run(
                 callbacks(epoch, note),
             )
             epoch, note = until, ""
-        if epoch < epochs:
+        if epoch < epochs and not trainer.stop_training:
             trainer.fit(
                 batches.of_training(epoch * steps),
                 steps_per_epoch=steps,

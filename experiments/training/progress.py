@@ -71,6 +71,8 @@ class Progress(keras.callbacks.Callback):
         ]
         stems = (f"{stem} {logs[f'val_{stem}_loss']:.4g}" for stem in self._stems)
         parts[-1] += f" ({', '.join(stems)})"
+        stems = (f"{stem} {logs[f'val_{stem}_sdr']:.2f}" for stem in self._stems)
+        parts.append(f"SDR {logs['val_sdr']:.2f} dB ({', '.join(stems)})")
         parts.append(duration(now - self._epoch_started))
         if (done := self._step - self._first) and epoch + 1 < self._epochs:
             left = (now - self._started) / done * (self._epochs * self._steps - self._step)

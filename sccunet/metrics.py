@@ -1,0 +1,40 @@
+"""Metrics of the validation."""
+
+from collections.abc import Sequence
+
+import keras
+from keras import ops
+
+# Keeps the logarithm finite where a stem is silent throughout, or estimated without any error.
+_SILENCE = 1e-20
+
+
+class SDR(keras.metrics.Metric):
+    """Signal-to-distortion ratio of each stem in dB, 10 log10(sum |s|^2 / sum |s - estimate|^2).
+
+    The sums run over all samples, channels and batches since the last reset, on all replicas.
+
+    Args:
+      stems: names of the stems.
+
+    Attributes:
+      names: `<stem>_sdr` for each stem, and `sdr`, their mean.
+    """
+
+    def __init__(self, stems: Sequence[str]):
+        super().__init__(name="sdr", dtype="float32")
+        self.names = (*(f"{stem}_sdr" for stem in stems), "sdr")
+        self._signal, self._error = (
+            self.add_variable((len(stems),), "zeros", name=name) for name in ("signal", "error")
+        )
+
+    def update_state(self, truth, estimates):
+        """Adds the energies of waveforms [batch, stems, channels, samples]."""
+        for total, waveforms in ((self._signal, truth), (self._error, truth - estimates)):
+            total.assign_add(ops.sum(ops.square(waveforms), axis=(0, 2, 3)))
+
+    def result(self):
+        """Returns a scalar for each of `names`."""
+        signal, error = (ops.maximum(total, _SILENCE) for total in (self._signal, self._error))
+        ratios = 10 * ops.log10(signal / error)
+        return dict(zip(self.names, [*ops.unstack(ratios), ops.mean(ratios)], strict=True))

@@ -414,7 +414,12 @@ def _loop(trainer, config, epochs, callbacks):
 
 def test_own_loop_equals_fit(whole):
     looped = _trainer(whole.config)
-    _loop(looped, whole.config, 2, [FiniteGuard()])
+
+    def stop(epoch, logs):  # as `Patience` does
+        looped.stop_training = epoch == 1
+
+    stopper = keras.callbacks.LambdaCallback(on_epoch_end=stop)
+    _loop(looped, whole.config, 4, [FiniteGuard(), stopper])
     written = ("best_loss", "best_epoch", "epochs_done")  # by `Checkpoint`
     whole.assert_same(looped, 2, but=written, rtol=1e-5)
     assert set(looped.history.history) == set(whole.history)
@@ -481,7 +486,7 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     excerpt = np.concatenate(_batch(_CONFIG, 3)[:, :, 0], axis=1)  # of three patches
     time = np.arange(excerpt.shape[1]) / model.sample_rate
     excerpt[0] = 0.5 * np.sin(2 * np.pi * 1000 * time)
-    trainer = _trainer(_CONFIG)
+    trainer = _trainer(_with(ema_momentum=0.5))
     board = TensorBoard(str(tmp_path / "logs"), excerpt[..., None])
     _fit(trainer, _CONFIG, tmp_path / "run", 0, 2, [board])
 
@@ -529,7 +534,7 @@ def test_tensorboard_shows_losses_pictures_and_sound(tmp_path):
     for group, waveform in (("b", excerpt[1]), ("mixture", excerpt.sum(axis=0))):
         heard = sound(f"{group}/truth", 0)
         np.testing.assert_allclose(heard, np.clip(waveform, -1, 1), rtol=0, atol=1e-4)
-    separated = Separator.from_model(trainer.unet, _CONFIG)(
+    separated = Separator.from_model(trainer.averaged, _CONFIG)(
         excerpt.sum(axis=0)[:, None], model.sample_rate
     )
     np.testing.assert_allclose(sound("b/estimate", 2), separated["b"][:, 0], rtol=0, atol=1e-3)

@@ -64,10 +64,7 @@ def _energies(unet: keras.Model, model: ModelConfig, factors: np.ndarray):
     """Returns a function from stems to the energies [stems] and errors [offsets, stems]."""
     import tensorflow as tf
 
-    patching = Patching.of(model)
-
-    def kept(waveforms):
-        return waveforms[..., patching.margin : patching.margin + patching.keep]
+    kept = Patching.of(model).kept
 
     @tf.function(reduce_retracing=True)
     def energies(stems):
@@ -79,10 +76,10 @@ def _energies(unet: keras.Model, model: ModelConfig, factors: np.ndarray):
             # sigmoid(x + log f) = f s / (1 + (f - 1) s), where s = sigmoid(x).
             masks = factor * shares / (1 + (factor - 1) * shares)
             found = spectral.istft(masks * real[:, None], masks * imaginary[:, None], model)
-            return tf.reduce_sum(tf.square(kept(stems - found)), axis=(0, 2, 3))
+            return tf.reduce_sum(tf.square((stems - found)[..., kept]), axis=(0, 2, 3))
 
         errors = tf.map_fn(error, tf.constant(factors), parallel_iterations=1)
-        return tf.reduce_sum(tf.square(kept(stems)), axis=(0, 2, 3)), errors
+        return tf.reduce_sum(tf.square(stems[..., kept]), axis=(0, 2, 3)), errors
 
     return energies
 

@@ -37,8 +37,8 @@ class AugmentConfig:
       gain_db: largest random change of each stem's level, up or down, in dB.
       channel_swap: swap left and right of each stem at random. Needs `downmix = False`.
       mix_tracks: probability that each stem of a crop comes from a different track and place.
-      silent_share: largest share of a stem's mixed crops that are taken where the stem is silent;
-        1 takes them as they come. Needs `mix_tracks`.
+      silent_share: largest share of a stem's mixed crops that are taken where the stem is silent,
+        40 dB or more below its mean volume; 1 takes them as they come. Needs `mix_tracks`.
       speed: largest random change of each stem's speed, up or down, with pitch and formants: 0.1
         plays it 1 / 1.1 to 1.1 times as fast.
       tilt_db: largest random tilt of each stem's spectrum, up or down, in dB per octave.
@@ -80,8 +80,8 @@ class Config:
       sources: the files that make up a stem, unless it is a single file with the stem's name:
         `{"accompaniment": ("drums", "bass", "other")}` sums three files.
       data_weights: share of the training crops from each data directory, in the order of
-        --data_dir; only their ratios matter. If empty, every patch of all directories is equally
-        likely.
+        --data_dir; only their ratios matter. They hold for each mixed stem, among the directories
+        that have it. If empty, every patch of all directories is equally likely.
       seed: determines initial weights, crops, their order, augmentation and dropout.
       batch_size: patches per step, over all replicas of all workers. Steps, epochs and the learning
         rate's schedule therefore do not depend on the number of replicas.

@@ -36,7 +36,8 @@ class Trainer(keras.Model):
         self.config = model
         self.ema_momentum = ema_momentum
         # A network of its own, where Keras's `use_ema` would swap weights in and out, with rounding
-        # that a resumed run cannot repeat. It also leaves out the statistics.
+        # that a resumed run cannot repeat. It also leaves out the statistics: with those of the raw
+        # weights, a small network's SDR was 0.3 to 0.6 dB lower until the learning rate fell.
         self.averaged = keras.models.clone_model(unet) if ema_momentum else None
         if self.averaged:
             self.averaged.trainable = False
@@ -105,8 +106,10 @@ class Trainer(keras.Model):
         return unet(spectra.mixture, training=training), spectra
 
     def train_step(self, *args):
-        """Keras's training step, and the moving average of the weights."""
+        """Keras's training step, and the moving average of the weights; TensorFlow and torch."""
         logs = super().train_step(*args)
+        if isinstance(logs, tuple):  # JAX's, with its state; only benchmarks train there
+            return logs
         if self.averaged:
             self._average()
         return {name: value for name, value in logs.items() if name not in self.sdr.names}

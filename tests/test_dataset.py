@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from data_pipeline import augment, dataset, places, readers, tfio_reader, tracks
+from data_pipeline import augment, dataset, places, readers, splits, tfio_reader, tracks, volumes
 from data_pipeline.audio import write_wav
 from data_pipeline.cuts import BLOCK, cuts_of
 from data_pipeline.tracks import Segment
@@ -361,3 +361,39 @@ def test_the_batch_of_a_step_and_its_origins(segments):
         track, start = _origin(vocals)
         assert Path(files[0][0]).parent.name == "abc"[track]
         assert files[0][1] == start
+
+
+def test_files_of_partial_tracks_in_two_directories(tmp_path):
+    """Samples are the files' own numbers, so they show where each stem of a crop comes from."""
+    config = _with(
+        augment=AugmentConfig(mix_tracks=0.5, silent_share=0.2), data_weights=(1, 1), batch_size=4
+    )
+    songs = {  # levels of vocals, drums and bass; the sum of drums and bass is the rest
+        ("a", "song"): (0.01, 0.02, 0.04),
+        ("a", "choir"): (0.08, None, None),
+        ("b", "song"): (None, 0.1, 0.3),
+        ("b", "quiet"): (1e-5, None, None),
+    }
+    for (folder, name), levels in songs.items():
+        for file, level in zip(_LEVELS, levels, strict=True):
+            if level:
+                path = tmp_path / folder / "train" / name / f"{file}.wav"
+                write_wav(path, np.full((3 * _PATCH, 2), level), 44_100, "float32")
+    dirs = [tmp_path / "a", tmp_path / "b"]
+    training, validation, _ = splits.training_split(dirs, config)
+    assert {segment.track.name for segment in validation} == {"song"}
+    training = volumes.with_silence(training, config, dirs)
+    crops = _take(training, config, 100)
+    assert np.ptp(crops, axis=-1).max() == 0  # no crop leaves its file
+    vocals, rest = np.round(crops[..., 0], 6).T
+    pairs = set(zip(vocals.tolist(), rest.tolist(), strict=True))
+    found = {tuple(round(float(x), 6) for x in pair) for pair in pairs}
+    # The second directory's vocals are silent, so they are not drawn at all.
+    assert found == {(0.01, 0.06), (0.01, 0.4), (0.08, 0.06), (0.08, 0.4)}
+    np.testing.assert_array_equal(crops[40:], _take(training, config, 90, first_step=10))
+    batch, origins = dataset.training_batch(training, config, 12)
+    np.testing.assert_array_equal(batch[:, :, 0], crops[48:52])
+    for (voice, others), files in zip(batch[..., 0, 0], origins, strict=True):
+        names = [Path(path).parts[-4:-1:2] for path, _ in files]
+        assert songs[names[0]][0] == pytest.approx(voice)
+        assert sum(songs[names[1]][1:]) == pytest.approx(others)

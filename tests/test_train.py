@@ -22,7 +22,7 @@ from data_pipeline import dataset, mmap_reader, readers, splits, tracks, volumes
 from data_pipeline.errors import AudioError
 from data_pipeline.wav import read_wav
 from experiments.training import fit as training_fit
-from experiments.training import run
+from experiments.training import records, run
 from experiments.training.options import TrainOptions
 from sccunet.config import Config, ConfigError, UserError
 from sccunet.files import lock_folder
@@ -704,6 +704,18 @@ def test_a_cappellas_and_instrumentals_train_and_continue(program, write_track, 
         ["train", "a", 0, 71_816, 1, ["drums", "bass", "other"]],
     ]
     assert len(list(tmp_path.glob("*/volumes.*.json"))) == 2
+
+
+def test_a_bad_batch_names_tracks_of_one_name_by_their_folders(bad_dir, tmp_path):
+    other = shutil.copytree(bad_dir, tmp_path / "other")
+    (other / "train" / "bad").rename(other / "train" / "c")
+    config = _config(batch_size=4)
+    training, *_ = splits.training_split([bad_dir, other], config)
+    line = records.keep_bad_batch(tmp_path, training, config, 0)
+    folders = (bad_dir / "train" / "a", other / "train" / "a")
+    assert f", with crops of {folders[0]}, bad, {folders[1]}, c; a lower" in line
+    files = np.load(tmp_path / "bad_batch_0.npz")["files"]
+    assert {str(Path(file).parent) for file in files.ravel()} >= set(map(str, folders))
 
 
 # Mistakes on the command line, one of each kind; test_config.py tests the fields.

@@ -97,48 +97,39 @@ def test_loss_on_one_repeated_batch_falls(precision, jit_compile):
     assert min(losses[-3:]) < 0.7 * losses[0]
 
 
-def test_loss_is_the_weighted_sum_of_the_reported_stem_losses():
-    trainer = _trainer(_with(dropout=0.0))
-    batch = _batch(_CONFIG)
-    logs = trainer.evaluate(batch, batch_size=2, return_dict=True, verbose=0)
-    assert set(logs) == {"loss", "a_loss", "b_loss", *_SDRS}
-    assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
-    # The stem losses are the means of |Y_i - Yhat_i| for the network's estimates.
-    mixture, targets, *_ = spectral.training_spectra(batch, _CONFIG.model)
-    wrong = np.abs(ops.convert_to_numpy(targets) - ops.convert_to_numpy(trainer.unet(mixture)))
-    np.testing.assert_allclose(
-        [logs["a_loss"], logs["b_loss"]], wrong.mean(axis=(0, 1, 2)), rtol=1e-4
-    )
-
-
-def test_validation_reports_the_sdr_of_what_separation_gives():
-    """Pooled over patches and channels, on the samples that separation keeps of a patch."""
+@pytest.fixture(scope="module")
+def validated():
+    """A network of two channels, the stems of two batches, and the logs of their validation."""
     model = dataclasses.replace(_CONFIG.model, channels=2)
-    config = dataclasses.replace(_CONFIG, model=model, downmix=False)
-    trainer = _trainer(config)
-    stems = np.concatenate([_batch(config, seed=seed) for seed in range(2)])
+    trainer = _trainer(dataclasses.replace(_CONFIG, model=model, downmix=False))
+    stems = np.concatenate([_batch(_CONFIG, seed=seed) for seed in range(2)])
     stems = np.concatenate([stems, 0.5 * stems[::-1]], axis=2)
     logs = trainer.evaluate(stems, batch_size=2, return_dict=True, verbose=0)
-    separate = patch_separator(trainer.unet, model, Reconstruction())
-    patching = Patching.of(model)
+    assert set(logs) == {"loss", "a_loss", "b_loss", *_SDRS}
+    return trainer, stems, logs
+
+
+def test_loss_is_the_weighted_sum_of_the_reported_stem_losses(validated):
+    trainer, stems, logs = validated
+    assert logs["loss"] == pytest.approx(0.7 * logs["a_loss"] + 0.3 * logs["b_loss"], rel=1e-5)
+    # The stem losses are the means of |Y_i - Yhat_i| for the network's estimates.
+    mixture, targets, *_ = spectral.training_spectra(stems, trainer.config)
+    wrong = np.abs(ops.convert_to_numpy(targets) - ops.convert_to_numpy(trainer.unet(mixture)))
+    expected = wrong.mean(axis=(0, 1, 2)).reshape(2, 2).mean(axis=1)  # over left and right
+    np.testing.assert_allclose([logs["a_loss"], logs["b_loss"]], expected, rtol=1e-4)
+
+
+def test_validation_reports_the_sdr_of_what_separation_gives(validated):
+    """Pooled over patches and channels, on the samples that separation keeps of a patch."""
+    trainer, stems, logs = validated
+    separate = patch_separator(trainer.unet, trainer.config, Reconstruction())
+    patching = Patching.of(trainer.config)
     kept = slice(patching.margin, patching.margin + patching.keep)
     truth, wrong = stems[..., kept], (stems - separate(stems.sum(axis=1)))[..., kept]
     energies = [np.square(x, dtype=np.float64).sum(axis=(0, 2, 3)) for x in (truth, wrong)]
     expected = 10 * np.log10(energies[0] / energies[1])
     np.testing.assert_allclose([logs["a_sdr"], logs["b_sdr"]], expected, atol=1e-4)
     assert logs["sdr"] == pytest.approx(expected.mean(), abs=1e-4)
-
-
-def test_training_reports_every_stem():
-    trainer = _trainer(_CONFIG)
-    history = trainer.fit(
-        tf.data.Dataset.from_tensors(_batch(_CONFIG)),
-        validation_data=tf.data.Dataset.from_tensors(_batch(_CONFIG, seed=1)),
-        shuffle=False,
-        verbose=0,
-    ).history
-    names = {"loss", "a_loss", "b_loss"}
-    assert set(history) == names | {f"val_{name}" for name in names | _SDRS}
 
 
 @pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
@@ -236,6 +227,11 @@ def whole(tmp_path_factory):
     keeper = keras.callbacks.LambdaCallback(on_epoch_end=keep, on_train_batch_end=keep_step)
     history = _fit(trainer, config, workdir, 0, 4, [keeper]).history
     return _Whole(config, history, steps, checkpoints, _state(trainer)[0], states)
+
+
+def test_training_reports_every_stem(whole):
+    names = {"loss", "a_loss", "b_loss"}
+    assert set(whole.history) == names | {f"val_{name}" for name in names | _SDRS}
 
 
 def test_averaged_weights_are_validated_and_saved_as_the_best(whole, tmp_path):

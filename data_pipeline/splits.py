@@ -244,7 +244,7 @@ class _DataDir:
         try:
             load_track(self.data_dir, *partial[0], self.config, 1)
         except AudioError as error:
-            more = f" (and {len(partial) - 1} more such tracks)" if partial[1:] else ""
+            more = f" (and {counted(len(partial) - 1, 'more such track')})" if partial[1:] else ""
             return AudioError(
                 f"{error}{more}, or config.augment.mix_tracks over 0: tracks with only some of the"
                 " stems need mixed crops"

@@ -282,7 +282,7 @@ def test_partial_tracks_that_cannot_be_used(data_dir):
     need = "tracks with only some of the stems need mixed crops"
     lacks = "found voice.wav, expected rest.wav for the stem 'rest'"
     assert _error(splits.training_split, data_dir, _CONFIG) == (
-        f"{folder}/a: {lacks} (and 1 more such tracks), or config.augment.mix_tracks over 0: {need}"
+        f"{folder}/a: {lacks} (and 1 more such track), or config.augment.mix_tracks over 0: {need}"
     )
     assert _error(tracks.find_tracks, data_dir, _mixing(), names=["a"]) == f"{folder}/a: {lacks}"
     assert len(splits.training_split(data_dir, _mixing(0.5))[0]) == 3

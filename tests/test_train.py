@@ -658,7 +658,7 @@ def test_no_tracks_and_unknown_names(bad_dir, tmp_path):
     )
     refused(
         f"{bad_dir}/train/a: found bass.wav, drums.wav, other.wav, vocals.wav, expected piano.wav"
-        " for the stem 'piano' (and 1 more such tracks), or config.augment.mix_tracks over 0:"
+        " for the stem 'piano' (and 1 more such track), or config.augment.mix_tracks over 0:"
         " tracks with only some of the stems need mixed crops",
         config=_config(augment__mix_tracks=0.0, **stems),
     )

@@ -111,7 +111,7 @@ class _Batches:
     reader: MakeReader
     training: Sequence[Segment]
     validation: Sequence[Segment]
-    crops: Sequence[tuple[int, int]]
+    crops: np.ndarray
     batch_size: int
 
     @property

@@ -131,7 +131,8 @@ class SpectrogramChannelsUNet(nn.Module):
             last = getattr(self, self._last)
             x = last(x.to(last.weight.dtype))[:, :, :bins, :frames]
             if self._masks:
-                return torch.sigmoid(x) * magnitudes.repeat(1, self._stems, 1, 1)
+                masks = torch.softmax(x.unflatten(1, (self._stems, -1)), dim=1)
+                return (masks * magnitudes[:, None]).flatten(1, 2)
             return output_relu(x)
 
 

@@ -29,7 +29,7 @@ class ModelConfig:
         recording on its own (paper), 2 separates left and right together.
       input_power: power of the magnitudes that the first layer reads: 1.0 (paper) or 0.5.
       output: "magnitude" estimates each stem's magnitudes directly (paper); "mask" estimates each
-        stem's share of the mixture's magnitudes.
+        stem's share of the mixture's magnitudes; the shares sum to 1.
     """
 
     stems: tuple[str, ...] = ("vocals", "drums", "bass", "other")

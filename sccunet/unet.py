@@ -106,8 +106,8 @@ def build_model(
     convolutions. A decoder level is a 5x5 transposed convolution of stride 2, dropout,
     concatenation with the encoder's features, and two 3x3 transposed convolutions of stride 1. ReLU
     and batch normalisation follow each convolution. The last layer is a 1x1 convolution to each
-    stem's magnitudes, with ReLU; or, with `output = "mask"`, to the logits of masks, whose sigmoid
-    is multiplied by the mixture's magnitudes.
+    stem's magnitudes, with ReLU; or, with `output = "mask"`, to the logits of masks, whose softmax
+    over the stems is multiplied by the mixture's magnitudes.
 
     Args:
       config: the result of a config file's `get_config()`, or its `.model` part.
@@ -159,9 +159,14 @@ def _output(x, mixture, model: ModelConfig, more):
         len(model.stems) * model.channels,
         1,
         data_format=_FORMAT,
-        activation="sigmoid" if masks else output_relu,
+        activation=None if masks else output_relu,
         dtype="float32",
         name=_OUTPUTS[model.output],
     )(x)
     x = layers.Cropping2D(more, _FORMAT, dtype="float32", name="crop")(x)
-    return x * ops.tile(mixture, (1, 1, 1, len(model.stems))) if masks else x
+    if not masks:
+        return x
+    bins_and_frames = x.shape[1:3]
+    x = ops.reshape(x, (-1, *bins_and_frames, len(model.stems), model.channels))
+    x = ops.softmax(x, axis=-2) * mixture[..., None, :]  # shares of the mixture
+    return ops.reshape(x, (-1, *bins_and_frames, len(model.stems) * model.channels))

@@ -130,11 +130,12 @@ def test_masks_are_shares_of_the_mixture(randomise):
     magnitudes = np.abs(_noise(*shape, seed=1))
     estimates = unet(magnitudes, training=False).numpy()
     assert np.all((estimates > 0) & (estimates < magnitudes))
-    # A bias that is added to the logits: sigmoid(x + log 3) = 3 s / (1 + 2 s) with s = sigmoid(x).
+    np.testing.assert_allclose(estimates.sum(axis=-1), magnitudes[..., 0], rtol=1e-5)
+    # A number that is added to the logits of one stem multiplies its share, before the sum is 1.
     bias = output_layer(unet).bias
-    bias.assign(bias.numpy() + np.log(3))
-    shares = estimates / magnitudes
-    louder = magnitudes * 3 * shares / (1 + 2 * shares)
+    bias.assign(bias.numpy() + (0, np.log(3), 0))
+    louder = estimates * (1, 3, 1)
+    louder *= magnitudes / louder.sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(unet(magnitudes, training=False), louder, rtol=1e-4)
 
 

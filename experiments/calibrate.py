@@ -4,11 +4,11 @@ Examples:
   sccunet calibrate --workdir=RUN --data_dir=DATA
   sccunet calibrate --workdir=RUN --data_dir=DATA --tracks=song1,song2
 
-One number for each stem is added to the logits of its masks, the one that makes the stem's SDR over
-these tracks best. It becomes part of RUN's best weights, so separation costs no more. Choose songs
-by singers that training has not heard, and as real as those to be separated: masks of unheard
-singers are too small, and those of the training songs are not. RUN/calibration.json records what
-was done. If RUN is trained further, calibrate again.
+One number for each stem but the last is added to the logits of its masks, so that the mean of the
+stems' SDRs over these tracks is best. It becomes part of RUN's best weights, so separation costs no
+more. Choose songs by singers that training has not heard, and as real as those to be separated:
+masks of unheard singers are too small, and those of the training songs are not.
+RUN/calibration.json records what was done. If RUN is trained further, calibrate again.
 """
 
 import json
@@ -54,18 +54,16 @@ def calibrate(
     patch = config.model.patch_samples
     tracks = find_tracks(data_dir, config, split=split, names=names, min_frames=patch)
     unet = load_unet(workdir, config)
-    from sccunet.calibration import OFFSETS, add_offsets, sdr_of_offsets
+    from sccunet.calibration import add_offsets, best_offsets
     from sccunet.checkpoints import BEST, save_whole
 
-    batches = _batches([Segment(track, 0, track.frames) for track in tracks], config)
-    sdr = sdr_of_offsets(unet, config.model, batches)  # [offsets, stems]
-    best = sdr.argmax(axis=0)
-    before = sdr[int((OFFSETS == 0).argmax())]
-    add_offsets(unet, OFFSETS[best])
+    segments = [Segment(track, 0, track.frames) for track in tracks]
+    found = best_offsets(unet, config.model, lambda: _batches(segments, config))
+    add_offsets(unet, found[0])
     save_whole(unet, Path(workdir) / BEST)
     stems = {
-        stem: {"offset": float(OFFSETS[best[i]]), "sdr_before": before[i], "sdr": sdr[best[i], i]}
-        for i, stem in enumerate(config.model.stems)
+        stem: dict(zip(("offset", "sdr_before", "sdr"), map(float, numbers), strict=True))
+        for stem, *numbers in zip(config.model.stems, *found, strict=True)
     }
     record = {"tracks": [f"{track.split}/{track.name}" for track in tracks], "stems": stems}
     write_whole(Path(workdir) / "calibration.json", json.dumps(record, indent=1) + "\n")

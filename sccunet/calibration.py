@@ -1,10 +1,10 @@
-"""Calibrates masks: one number per stem, added to the logits, that makes the SDR best.
+"""Calibrates masks: numbers that, added to the stems' logits, make the SDR best.
 
-Masks of recordings that resemble none of the training set come out too small: the network is
-careful. A number in the last convolution's bias costs nothing in separation.
+Masks of singers that a network has not heard come out too small: the network is careful. Numbers in
+the last convolution's bias cost nothing in separation.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
@@ -16,29 +16,62 @@ from sccunet.folding import fold
 from sccunet.patching import Patching
 from sccunet.unet import output_layer
 
-# Candidates for the number: a mask of 1/2 becomes one between 0.12 and 0.95.
-OFFSETS = np.arange(-2, 3.125, 0.125)
+# Stems as `Trainer` takes them: float32 [batch, stems, channels, patch_samples].
+Batches = Iterable[np.ndarray]
+
+# Candidates for a number: for a mask of 1/2 beside one other stem, masks from 0.12 to 0.95.
+_CANDIDATES = np.arange(-2, 3.125, 0.125)
 
 
-def sdr_of_offsets(
-    unet: keras.Model,
-    model: ModelConfig,
-    batches: Iterable[np.ndarray],
-    offsets: Sequence[float] = OFFSETS,
-) -> np.ndarray:
-    """Computes each stem's SDR for numbers that are added to the logits of its masks.
+def best_offsets(
+    unet: keras.Model, model: ModelConfig, batches: Callable[[], Batches]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Searches one number for each stem that makes the mean of the stems' SDRs best.
 
-    The SDR is 10 log10(sum s^2 / sum (s - estimate)^2), the sums over all batches and channels, and
-    over the samples of a patch that separation keeps.
+    The last stem's is 0: the same number for all stems changes nothing, since masks sum to 1. Each
+    of the others in turn gets the best of the candidates, until none changes any more.
 
     Args:
       unet: from `build_model`, with `output = "mask"`.
       model: its configuration.
-      batches: stems whose sum is the mixture, float32 [batch, stems, channels, patch_samples].
-      offsets: the numbers.
+      batches: function that returns the data; called once for each search.
 
     Returns:
-      float64 [offsets, stems], dB.
+      The numbers [stems], and the SDRs [stems] in dB without and with them; see `sdr`.
+
+    Raises:
+      ConfigError: as `sdr`.
+    """
+    stems = len(model.stems)
+    offsets = np.zeros(stems)
+    folded, before = fold(unet), None
+    while True:
+        start = offsets
+        for stem in range(max(1, stems - 1)):
+            candidates = np.tile(offsets, (len(_CANDIDATES), 1))
+            candidates[:, stem] = _CANDIDATES
+            ratios = sdr(folded, model, batches(), candidates)
+            if before is None:
+                before = ratios[np.flatnonzero(_CANDIDATES == 0)[0]]
+            best = ratios.mean(axis=1).argmax()
+            offsets, after = candidates[best], ratios[best]
+        if stems <= 2 or np.array_equal(start, offsets):
+            return offsets, before, after
+
+
+def sdr(unet: keras.Model, model: ModelConfig, batches: Batches, offsets: np.ndarray) -> np.ndarray:
+    """Computes each stem's SDR for numbers that are added to the logits of the masks.
+
+    The SDR is 10 log10(sum s^2 / sum (s - estimate)^2), as `sccunet.metrics.SDR` defines it.
+
+    Args:
+      unet: from `build_model` or `fold`, with `output = "mask"`.
+      model: its configuration.
+      batches: the data.
+      offsets: the numbers, [n, stems].
+
+    Returns:
+      float64 [n, stems], dB.
 
     Raises:
       ConfigError: if the network has no masks, or a stem is silent in all batches.
@@ -47,8 +80,8 @@ def sdr_of_offsets(
         raise ConfigError(
             f"config.model.output: found {model.output!r}, expected 'mask' for a calibration"
         )
-    energies = _energies(fold(unet), model, np.exp(np.asarray(offsets, np.float32)))
-    signal, errors = np.zeros(len(model.stems)), np.zeros((len(offsets), len(model.stems)))
+    energies = _energies(unet, model, np.exp(offsets).astype(np.float32))
+    signal, errors = np.zeros(len(model.stems)), np.zeros(np.shape(offsets))
     for waveforms in batches:
         found = [ops.convert_to_numpy(part) for part in energies(waveforms)]
         signal += found[0]
@@ -61,7 +94,7 @@ def sdr_of_offsets(
 
 
 def _energies(unet: keras.Model, model: ModelConfig, factors: np.ndarray):
-    """Returns a function from stems to the energies [stems] and errors [offsets, stems]."""
+    """Returns a function from stems to their energies [stems] and the errors [n, stems]."""
     import tensorflow as tf
 
     kept = Patching.of(model).kept
@@ -72,9 +105,10 @@ def _energies(unet: keras.Model, model: ModelConfig, factors: np.ndarray):
         real, imaginary, estimates = spectral.estimate_patches(mixture, unet, model)
         shares = estimates / spectral.over_zero(spectral.magnitude(real, imaginary))[:, None]
 
-        def error(factor):
-            # sigmoid(x + log f) = f s / (1 + (f - 1) s), where s = sigmoid(x).
-            masks = factor * shares / (1 + (factor - 1) * shares)
+        def error(factor):  # [stems]
+            # A number added to a logit multiplies its share, before the sum is 1.
+            masks = shares * factor[:, None, None, None]
+            masks /= spectral.over_zero(tf.reduce_sum(masks, axis=1, keepdims=True))
             found = spectral.istft(masks * real[:, None], masks * imaginary[:, None], model)
             return tf.reduce_sum(tf.square((stems - found)[..., kept]), axis=(0, 2, 3))
 
@@ -84,7 +118,7 @@ def _energies(unet: keras.Model, model: ModelConfig, factors: np.ndarray):
     return energies
 
 
-def add_offsets(unet: keras.Model, offsets: Sequence[float]) -> None:
+def add_offsets(unet: keras.Model, offsets: np.ndarray) -> None:
     """Adds one number per stem to the logits of its masks."""
     bias = output_layer(unet).bias
     value = ops.convert_to_numpy(bias)  # [stems * channels]

@@ -8,7 +8,7 @@ import pytest
 
 from data_pipeline.audio import write_wav
 from sccunet import build_model
-from sccunet.calibration import OFFSETS, add_offsets, sdr_of_offsets
+from sccunet.calibration import add_offsets, best_offsets, sdr
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.runs import load_unet
 from sccunet.separation import Separator
@@ -44,12 +44,27 @@ def test_sdr_of_a_known_share(channels):
     model = dataclasses.replace(_MODEL, channels=channels)
     unet = _even(build_model(model))
     batches = [_stems(4096, channels, 0.8)[None]] * 2
-    offsets = [-1.0, 0.0, 2.0]
-    sdr = sdr_of_offsets(unet, model, batches, offsets)
-    masks = 1 / (1 + np.exp(-np.array(offsets)))
+    offsets = np.array([[-1.0, 0.0], [0.0, 0.0], [2.0, 0.5]])
+    found = sdr(unet, model, batches, offsets)
+    masks = np.exp(offsets) / np.exp(offsets).sum(axis=1, keepdims=True)
     for stem, share in enumerate((0.8, 0.2)):
-        expected = 20 * np.log10(share / np.abs(share - masks))
-        np.testing.assert_allclose(sdr[:, stem], expected, atol=0.01)
+        expected = 20 * np.log10(share / np.abs(share - masks[:, stem]))
+        np.testing.assert_allclose(found[:, stem], expected, atol=0.01)
+
+
+def test_no_number_of_one_stem_improves_the_mean_of_three():
+    model = dataclasses.replace(_MODEL, stems=("a", "b", "c"))
+    levels = np.array([0.1, 0.3, 0.2]).reshape(1, 3, 1, 1)
+    stems = (levels * np.random.default_rng(0).standard_normal((1, 3, 1, 4096))).astype(np.float32)
+    unet = _even(build_model(model))
+    offsets, before, after = best_offsets(unet, model, lambda: [stems])
+    around = np.concatenate([offsets + step * np.eye(3)[:2] for step in (-0.25, -0.125, 0.125, 1)])
+    found = sdr(unet, model, [stems], np.array([[0, 0, 0], offsets, *around]))
+    np.testing.assert_allclose(found[:2], [before, after], atol=1e-4)
+    assert np.all(found[2:].mean(axis=1) < found[1].mean())
+    assert found[1].mean() > found[0].mean() + 0.2
+    assert offsets[0] < 0 < offsets[1]
+    assert offsets[2] == 0
 
 
 def test_offsets_belong_to_their_stems():
@@ -64,10 +79,10 @@ def test_offsets_belong_to_their_stems():
 def test_without_masks_or_sound_it_is_refused():
     silence = [np.zeros((1, 2, 1, 4096), np.float32)]
     with pytest.raises(ConfigError, match="stem 'a': found only silence"):
-        sdr_of_offsets(build_model(_MODEL), _MODEL, silence, [0])
+        sdr(build_model(_MODEL), _MODEL, silence, np.zeros((1, 2)))
     plain = dataclasses.replace(_MODEL, output="magnitude")
     with pytest.raises(ConfigError, match="found 'magnitude', expected 'mask'"):
-        sdr_of_offsets(build_model(plain), plain, silence, [0])
+        sdr(build_model(plain), plain, silence, np.zeros((1, 2)))
 
 
 def test_program_puts_the_best_number_into_the_weights(make_run, tmp_path, program):
@@ -78,16 +93,15 @@ def test_program_puts_the_best_number_into_the_weights(make_run, tmp_path, progr
     done = program("calibrate", f"--workdir={run}", f"--data_dir={tmp_path / 'data'}")
     assert done.returncode == 0, done.stderr
     assert "a: +1.250, SDR" in done.stdout
-    assert "b: -1.250, SDR" in done.stdout
+    assert "b: +0.000, SDR" in done.stdout
     unet = load_unet(run, _CONFIG)
-    np.testing.assert_allclose(output_layer(unet).bias.numpy(), [1.25, -1.25])
+    np.testing.assert_allclose(output_layer(unet).bias.numpy(), [1.25, 0])
     mixture = _stems(9000, 2, share).sum(axis=0).T
     found = Separator.from_model(unet, _CONFIG)(mixture, 44_100)["a"]
     np.testing.assert_allclose(found, share * mixture, atol=1e-4)
     record = json.loads((run / "calibration.json").read_text())
     assert record["tracks"] == ["valid/song"]
     assert record["stems"]["a"]["offset"] == 1.25
-    assert 0 in OFFSETS
 
 
 def test_program_refuses_a_network_without_masks(make_run, tmp_path, program, refusal):

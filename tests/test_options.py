@@ -133,7 +133,7 @@ def test_masks_are_shares_of_the_mixture(randomise):
     np.testing.assert_allclose(estimates.sum(axis=-1), magnitudes[..., 0], rtol=1e-5)
     # A number that is added to the logits of one stem multiplies its share, before the sum is 1.
     bias = output_layer(unet).bias
-    bias.assign(bias.numpy() + (0, np.log(3), 0))
+    bias.assign(bias.numpy() + np.log([1, 3, 1]))
     louder = estimates * (1, 3, 1)
     louder *= magnitudes / louder.sum(axis=-1, keepdims=True)
     np.testing.assert_allclose(unet(magnitudes, training=False), louder, rtol=1e-4)

@@ -37,7 +37,7 @@ class Trainer(keras.Model):
         self.ema_momentum = ema_momentum
         # A network of its own, where Keras's `use_ema` would swap weights in and out, with rounding
         # that a resumed run cannot repeat. It also leaves out the statistics: with those of the raw
-        # weights, a small network's SDR was 0.3 to 0.6 dB lower until the learning rate fell.
+        # weights, a small network's SDR was up to 0.5 dB lower until the learning rate fell.
         self.averaged = keras.models.clone_model(unet) if ema_momentum else None
         if self.averaged:
             self.averaged.trainable = False

@@ -8,9 +8,9 @@ from keras import ops
 
 from sccunet.config import Config, ConfigError
 
-# Mean square of the magnitudes of a mixture that counts as silent. White noise of -80 dBFS has
-# 4e-6 with a window of 2048 samples.
-_SILENCE = 1e-6
+# Least mean square of the magnitudes by which an error is divided: quieter mixtures count less.
+# White noise of -49 dBFS has as much, with a window of 2048 samples.
+_SILENCE = 0.01
 
 
 def make_loss(config: Config, weights: Sequence[float]) -> keras.losses.Loss:

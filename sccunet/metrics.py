@@ -1,18 +1,19 @@
 """Metrics of the validation."""
 
+import math
 from collections.abc import Sequence
 
 import keras
 from keras import ops
 
-# Keeps the logarithm finite where a stem is silent throughout, or estimated without any error.
-_SILENCE = 1e-20
+_LEAST = 1e-20  # error that keeps the logarithm finite
 
 
 class SDR(keras.metrics.Metric):
     """Signal-to-distortion ratio of each stem in dB, 10 log10(sum |s|^2 / sum |s - estimate|^2).
 
-    The sums run over all samples, channels and batches since the last reset, on all replicas.
+    The sums run over all samples, channels and batches since the last reset, on all replicas. A
+    stem that is silent in all of them has no SDR: it is NaN, and not part of the mean.
 
     Args:
       stems: names of the stems.
@@ -35,6 +36,9 @@ class SDR(keras.metrics.Metric):
 
     def result(self):
         """Returns a scalar for each of `names`."""
-        signal, error = (ops.maximum(total, _SILENCE) for total in (self._signal, self._error))
-        ratios = 10 * ops.log10(signal / error)
-        return dict(zip(self.names, [*ops.unstack(ratios), ops.mean(ratios)], strict=True))
+        sounds = self._signal > 0
+        ratio = ops.maximum(self._signal, _LEAST) / ops.maximum(self._error, _LEAST)
+        ratios = ops.where(sounds, 10 * ops.log10(ratio), 0.0)
+        mean = ops.sum(ratios) / ops.sum(ops.cast(sounds, "float32"))
+        ratios = ops.where(sounds, ratios, math.nan)
+        return dict(zip(self.names, [*ops.unstack(ratios), mean], strict=True))

@@ -23,3 +23,12 @@ def test_sdr_pools_energies():
     sdr.update_state(loud, loud * np.float32([[[[1.0]], [[0.0]]]]))
     assert float(sdr.result()["b_sdr"]) == pytest.approx(0)
     assert 100 < float(sdr.result()["a_sdr"]) < math.inf
+
+
+def test_a_stem_without_any_sound_has_no_sdr():
+    sdr = SDR(("a", "b"))
+    truth = np.float32([[[[1.0, 1.0]], [[0.0, 0.0]]]])
+    sdr.update_state(truth, np.full_like(truth, 0.5))
+    found = {name: float(value) for name, value in sdr.result().items()}
+    assert math.isnan(found["b_sdr"])
+    assert found["sdr"] == found["a_sdr"] == pytest.approx(20 * math.log10(2), rel=1e-5)

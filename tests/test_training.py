@@ -343,12 +343,27 @@ def _ops(function):
     return [op for graph in graphs for op in graph.get_operations()]
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_the_papers_step_has_static_shapes_and_nothing_of_the_host(precision):
-    """XLA, and so a TPU, requires this."""
-    config = Config(loss_weights=(0.25,) * 4, precision=precision)
+_OPTIONS = Config(
+    model=ModelConfig(filters=(4, 8), channels=2, input_power=0.5, output="mask"),
+    downmix=False,
+    loss="complex",
+    clip_norm=1.0,
+    ema_momentum=0.9,
+    accumulation_steps=2,
+)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [Config(), Config(precision="mixed_bfloat16"), _OPTIONS],
+    ids=["float32", "mixed_bfloat16", "options"],
+)
+def test_the_papers_step_has_static_shapes_and_nothing_of_the_host(config):
+    """XLA, and so a TPU, requires this; also with the options that the paper has not."""
+    config = dataclasses.replace(config, loss_weights=(0.25,) * 4)
     trainer = _trainer(config)
-    batch = tf.TensorSpec((8, 4, config.model.patch_samples), tf.float32)
+    channels, samples = config.model.channels, config.model.patch_samples
+    batch = tf.TensorSpec((8, 4, channels, samples), tf.float32)
     step = tf.function(trainer.train_step, jit_compile=True).get_concrete_function(batch)
     ops = _ops(step)
     kinds = {op.type for op in ops}

@@ -113,11 +113,17 @@ def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
             window=window,
             return_complex=True,
         ).unflatten(0, waveforms.shape[:3])  # [batch, stems, channels, bins, frames]
-        mixture = spectrum.sum(1).abs().contiguous(memory_format=layout)
+        whole = spectrum.sum(1)
+        mixture = whole.abs().contiguous(memory_format=layout)
         with torch.autocast(device_name, torch.bfloat16, enabled=settings.get("bfloat16", False)):
             estimates = forward(mixture)
-        losses = (spectrum.abs().flatten(1, 2) - estimates.float()).abs().mean((0, 2, 3))
-        loss = losses.mean()  # equal alpha for all stems
+        estimates = estimates.float().unflatten(1, spectrum.shape[1:3])
+        if config.loss == "complex":
+            phase = whole / mixture.clamp(min=1e-12)
+            errors = (spectrum - estimates * phase[:, None]).abs().square().mean((1, 2, 3, 4))
+            loss = (errors / mixture.square().mean((1, 2, 3))).mean()  # equal alpha for all stems
+        else:
+            loss = (spectrum.abs() - estimates).abs().mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -201,6 +201,10 @@ class _DataDir:
                     for part in (kept, chosen)
                 )
                 what = f"validating on {counted(len(validation), 'track')}: {rule}"
+                unused = [folder for folder in folders if folder not in chosen + kept]
+                if unused:
+                    names = shown([name for _, name in unused])
+                    what += f", but for those with only some of the stems: {names}"
                 return training, validation, self._told(kept, what)
         training, validation = self._last_tenths(complete)
         what = f"validating on the last tenth of {len(validation)} of them, which is not trained on"

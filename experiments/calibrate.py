@@ -9,20 +9,24 @@ stems' SDRs over these tracks is best. It becomes part of RUN's best weights, so
 more. Choose songs by singers that training has not heard, and as real as those to be separated:
 masks of unheard singers are too small, and those of the training songs are not.
 RUN/calibration.json records what was done. If RUN is trained further, calibrate again.
+
+It takes 200 patches, evenly spread over the tracks.
 """
 
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from experiments import cli
 from sccunet.config import Config, ConfigError
-from sccunet.files import write_whole
+from sccunet.files import lock_folder, read_json, write_whole
 from sccunet.runs import load_config, load_unet
 
 _BATCH = 4
+_MOST = 200  # patches
 
 
 def calibrate(
@@ -41,9 +45,21 @@ def calibrate(
 
     Raises:
       AudioError: for tracks that cannot be found or read, or are shorter than a patch.
-      ConfigError: if the workdir has no weights, its network has no masks, or a stem is silent.
+      ConfigError: if the workdir has no weights or is in use, its network has no masks, or a stem
+        is silent.
     """
     config = load_config(workdir)
+    with lock_folder(workdir, ".lock") as ours:
+        if ours is False:  # None: the file system has no locks
+            raise ConfigError(
+                f"{workdir}: found a run that trains in it, expected one that is over"
+            )
+        return _calibrate(workdir, config, data_dir, split, names)
+
+
+def _calibrate(
+    workdir: str, config: Config, data_dir: str, split: str, names: Sequence[str]
+) -> list[str]:
     if config.model.output != "mask":
         raise ConfigError(
             f"{workdir}: found model.output = {config.model.output!r}, expected 'mask': only masks"
@@ -53,6 +69,7 @@ def calibrate(
 
     patch = config.model.patch_samples
     tracks = find_tracks(data_dir, config, split=split, names=names, min_frames=patch)
+    _warn_of_training_tracks(workdir, data_dir, tracks)
     unet = load_unet(workdir, config)
     from sccunet.calibration import add_offsets, best_offsets
     from sccunet.checkpoints import BEST, save_whole
@@ -73,13 +90,27 @@ def calibrate(
     ]
 
 
+def _warn_of_training_tracks(workdir: str, data_dir: str, tracks: Sequence[Any]) -> None:
+    """Warns of tracks that the run was trained on, as its `data.json` lists them."""
+    path = Path(workdir) / "data.json"
+    if not path.exists():  # as in a workdir of converted weights
+        return
+    data = read_json(path, "data_dir", "training")
+    dirs = [data["data_dir"]] if isinstance(data["data_dir"], str) else data["data_dir"]
+    if str(Path(data_dir).resolve()) not in dirs:
+        return
+    trained = {(split, name) for split, name, *_ in data["training"]}
+    if known := [track.name for track in tracks if (track.split, track.name) in trained]:
+        cli.warn(f"{workdir} was trained on {', '.join(known)}: its masks are too good there")
+
+
 def _batches(segments, config: Config):
     """Yields all consecutive patches, float32 [batch, stems, channels, patch_samples]."""
     from tqdm import tqdm
 
     from data_pipeline import dataset, places, readers
 
-    crops = places.fixed_crops(segments, config)
+    crops = places.fixed_crops(segments, config, _MOST)
     bar = tqdm(total=len(crops), desc="calibrating", unit="patch", disable=None)
     with bar, readers.plain_errors():
         for batch in dataset.fixed_dataset(segments, config, crops, _BATCH):

@@ -19,8 +19,9 @@ from sccunet.unet import output_layer
 # Stems as `Trainer` takes them: float32 [batch, stems, channels, patch_samples].
 Batches = Iterable[np.ndarray]
 
-# Candidates for a number: for a mask of 1/2 beside one other stem, masks from 0.12 to 0.95.
-_CANDIDATES = np.arange(-2, 3.125, 0.125)
+# Candidates for a number, and then for what is added to the best of them.
+_COARSE = np.arange(-2, 4.5, 0.5)
+_FINE = np.arange(-0.375, 0.5, 0.125)
 
 
 def best_offsets(
@@ -29,7 +30,8 @@ def best_offsets(
     """Searches one number for each stem that makes the mean of the stems' SDRs best.
 
     The last stem's is 0: the same number for all stems changes nothing, since masks sum to 1. Each
-    of the others in turn gets the best of the candidates, until none changes any more.
+    of the others in turn gets the best of the multiples of 1/8 from -2.375 to 4.375, until none
+    changes any more; first to the nearest half.
 
     Args:
       unet: from `build_model`, with `output = "mask"`.
@@ -42,20 +44,20 @@ def best_offsets(
     Raises:
       ConfigError: as `sdr`.
     """
-    stems = len(model.stems)
-    offsets = np.zeros(stems)
-    folded, before = fold(unet), None
+    others = range(len(model.stems) - 1)
+    offsets, folded, before = np.zeros(len(model.stems)), fold(unet), None
     while True:
         start = offsets
-        for stem in range(max(1, stems - 1)):
-            candidates = np.tile(offsets, (len(_CANDIDATES), 1))
-            candidates[:, stem] = _CANDIDATES
-            ratios = sdr(folded, model, batches(), candidates)
-            if before is None:
-                before = ratios[np.flatnonzero(_CANDIDATES == 0)[0]]
-            best = ratios.mean(axis=1).argmax()
-            offsets, after = candidates[best], ratios[best]
-        if stems <= 2 or np.array_equal(start, offsets):
+        for stem in others:
+            for numbers in (_COARSE, _FINE):
+                candidates = np.tile(offsets, (len(numbers), 1))
+                candidates[:, stem] = numbers + (offsets[stem] if numbers is _FINE else 0)
+                ratios = sdr(folded, model, batches(), candidates)
+                if before is None:
+                    before = ratios[np.flatnonzero(_COARSE == 0)[0]]
+                best = ratios.mean(axis=1).argmax()
+                offsets, after = candidates[best], ratios[best]
+        if len(others) <= 1 or np.array_equal(start, offsets):
             return offsets, before, after
 
 

@@ -10,6 +10,7 @@ from data_pipeline.audio import write_wav
 from sccunet import build_model
 from sccunet.calibration import add_offsets, best_offsets, sdr
 from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.files import lock_folder
 from sccunet.runs import load_unet
 from sccunet.separation import Separator
 from sccunet.unet import output_layer
@@ -85,13 +86,20 @@ def test_without_masks_or_sound_it_is_refused():
         sdr(build_model(plain), plain, silence, np.zeros((1, 2)))
 
 
-def test_program_puts_the_best_number_into_the_weights(make_run, tmp_path, program):
+def test_program_puts_the_best_number_into_the_weights(make_run, tmp_path, program, refusal):
     run = make_run(tmp_path / "run", _CONFIG, _even)
     share = 1 / (1 + np.exp(-1.25))  # the logit of the best mask is one of the candidates
     for stem, samples in zip("ab", _stems(9000, 2, share), strict=True):
         write_wav(tmp_path / "data" / "valid" / "song" / f"{stem}.wav", samples.T, 44_100)
-    done = program("calibrate", f"--workdir={run}", f"--data_dir={tmp_path / 'data'}")
+    known = [["valid", "song", 0, 9000], ["train", "other", 0, 9000]]
+    data = {"data_dir": str(tmp_path / "data"), "training": known}
+    (run / "data.json").write_text(json.dumps(data))
+    line = ("calibrate", f"--workdir={run}", f"--data_dir={tmp_path / 'data'}")
+    with lock_folder(run, ".lock"):
+        assert refusal(program(*line)).startswith(f"{run}: found a run that trains in it, expected")
+    done = program(*line)
     assert done.returncode == 0, done.stderr
+    assert f"warning: {run} was trained on song: its masks are too good there\n" in done.stderr
     assert "a: +1.250, SDR" in done.stdout
     assert "b: +0.000, SDR" in done.stdout
     unet = load_unet(run, _CONFIG)

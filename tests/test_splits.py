@@ -244,9 +244,13 @@ def test_partial_tracks_train_and_complete_ones_validate(data_dir):
     assert "mixture" not in training[0].track.files
     assert how.startswith("training on 15 tracks, validating on 1 track: every 7th track of train/")
     assert how.endswith("only some of the stems: " + ", ".join(f"'choir {n}'" for n in range(8)))
-    # Those in valid/ are not needed.
+    # Those in valid/ are not needed; beside complete ones, they are named.
     _make(data_dir, "valid", "solo", stems=("voice",))
     assert _names(splits.training_split(data_dir, _mixing(0.5))[1]) == [("train", "song 6")]
+    _make(data_dir, "valid", "whole")
+    _, validation, how = splits.training_split(data_dir, _mixing(0.5))
+    assert _names(validation) == [("valid", "whole")]
+    assert ": the tracks in valid/, but for those with only some of the stems: 'solo'" in how
 
 
 @pytest.mark.parametrize("apart", [False, True])

@@ -33,7 +33,7 @@ def training_split(data_dirs: Directories, config: Config, names: Sequence[str] 
     3. every 7th track in name order, if no names are given;
     4. the last tenth of each track of two or more patches, in whole patches and at least one.
 
-    No sample is in both, and no track name of a directory is in both except under rule 4.
+    No sample is in both, and no track name is in both except, within a directory, under rule 4.
 
     Partial tracks, which have only some of the stems, train if `config.augment.mix_tracks` is over
     0. Only complete tracks validate. If the rules find none in any directory, they apply to partial
@@ -68,6 +68,7 @@ def training_split(data_dirs: Directories, config: Config, names: Sequence[str] 
     for i, part in enumerate(parts):
         for segments, own in zip((training, validation), part[:2], strict=True):
             segments += [dataclasses.replace(segment, directory=i) for segment in own]
+    training, elsewhere = _without_validation_tracks(training, validation)
     place = ", ".join(map(str, dirs))
     if not validation:
         raise AudioError(
@@ -79,7 +80,24 @@ def training_split(data_dirs: Directories, config: Config, names: Sequence[str] 
     told = [how for *_, how in parts]
     if len(dirs) > 1:
         told = [f"{path}: {how}" for path, how in zip(dirs, told, strict=True)]
+    if elsewhere:
+        told.append(f"not training on tracks that validate in another directory: {elsewhere}")
     return training, validation, "; ".join(told)
+
+
+def _without_validation_tracks(
+    training: Sequence[Segment], validation: Sequence[Segment]
+) -> tuple[list[Segment], str]:
+    """Leaves out tracks whose name validates in another directory, as it may be the same song."""
+    validating = {(segment.track.name, segment.directory) for segment in validation}
+    names = {name for name, _ in validating}
+    kept, left_out = [], []
+    for segment in training:
+        # The last tenth of a track may validate in its own directory.
+        own = (segment.track.name, segment.directory) in validating
+        taken = segment.track.name in names and not own
+        (left_out if taken else kept).append(segment)
+    return kept, shown([segment.track.name for segment in left_out])
 
 
 def _check_different(dirs: Sequence[str | os.PathLike]) -> None:

@@ -1,11 +1,11 @@
 r"""Trains variants of a config with several seeds, scores all runs, and writes a report.
 
 Examples:
-  sccunet ablate --config=small_2stems --data_dir=DATA --seeds=0,1,2 \
-      --variants=plain --variants="mask:model.output=mask" \
-      --variants="both:model.output=mask,model.channels=2,downmix=False" \
+  sccunet ablate --config=small_4stems --data_dir=DATA --seeds=0,1,2 \
+      --variants=all --variants="magnitude:model.output=magnitude" \
+      --variants="neither:model.output=magnitude,model.channels=1" \
       --work_dir=WORK --report_dir=REPORT --name="Masks and stereo"
-  sccunet ablate --config=small_2stems --data_dir=DATA --minutes=10 \
+  sccunet ablate --config=paper_2stems --data_dir=DATA --minutes=10 \
       --variants="alpha 1:loss_weights=(1,0)" --variants="equal:loss_balance=equal" \
       --work_dir=WORK --report_dir=REPORT --name="Loss weights"
   sccunet ablate --report_dir=REPORT

@@ -111,7 +111,8 @@ class Config:
       loss_weights: alpha of each stem, in the order of `model.stems`; if empty, `loss_balance`
         determines them.
       loss_balance: rule for loss weights if `loss_weights` is empty: "volume" computes them from
-        the volumes of the training split (paper), "equal" gives every stem the same weight.
+        the volumes of the training split (paper), "equal" gives every stem the same weight. With
+        two stems, masks and the complex loss it has no effect: the errors of both are the same.
       precision: "float32" or "mixed_bfloat16".
       jit_compile: compile the training step with XLA.
       synchronized_norm: compute batch normalisation's statistics over the patches of all replicas;

@@ -9,8 +9,8 @@ from keras import ops
 from sccunet.config import Config, ConfigError
 
 # Least mean square of the magnitudes by which an error is divided: quieter mixtures count less.
-# White noise of -49 dBFS has as much, with a window of 2048 samples.
-_SILENCE = 0.01
+# White noise of -39 dBFS has as much, with a window of 2048 samples.
+_SILENCE = 0.1
 
 
 def make_loss(config: Config, weights: Sequence[float]) -> keras.losses.Loss:

@@ -199,6 +199,11 @@ def test_directories_are_split_each_by_its_own_rule(data_dir):
         f" order; {two}: training on 1 track, validating on 1 track: the tracks in valid/; {three}:"
         " training on 1 track"
     )
+    # A track whose name validates in another directory may be the same song.
+    _make(three, "train", "6", frames=1_500)
+    again, _, how = splits.training_split([one, two, three], _CONFIG)
+    assert again == training
+    assert how.endswith("; not training on tracks that validate in another directory: '6'")
     # Named tracks are taken wherever they are.
     training, validation, _ = splits.training_split([one, two], _CONFIG, ["0"])
     assert [(s.directory, s.track.name) for s in training] == [(0, "0"), (1, "0")]

@@ -11,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import h5py
 import numpy as np
 import process
 import pytest
@@ -182,10 +183,14 @@ def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, ca
 @pytest.mark.slow
 def test_a_run_without_a_better_validation_ends_early(copy, data_dir, capsys):
     """It counts the epochs of before it was interrupted, too."""
-    config = config_of(patience=EPOCHS, epochs=99, ema_momentum=0.999)
+    config = config_of(patience=EPOCHS, epochs=99)
     (copy / "config.json").write_text(config.to_json())
+    with h5py.File(copy / "last.weights.h5", "r+") as file:
+        file["vars/best_epoch"][()], file["vars/best_loss"][()] = 1, -1  # none is better
+        del file.attrs["sha256"]
     train(data_dir, copy, config)
     done = _iterations(copy) // STEPS
+    assert done == 1 + EPOCHS
     why = f"{done} epochs done and no better validation in the last {EPOCHS} epochs"
     assert f"\nended early, {why}; best and last weights" in capsys.readouterr().out
     train(data_dir, copy, config)

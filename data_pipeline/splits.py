@@ -68,7 +68,7 @@ def training_split(data_dirs: Directories, config: Config, names: Sequence[str] 
     for i, part in enumerate(parts):
         for segments, own in zip((training, validation), part[:2], strict=True):
             segments += [dataclasses.replace(segment, directory=i) for segment in own]
-    training, elsewhere = _without_validation_tracks(training, validation)
+    training, left_out = _without_validation_tracks(training, validation)
     place = ", ".join(map(str, dirs))
     if not validation:
         raise AudioError(
@@ -80,24 +80,24 @@ def training_split(data_dirs: Directories, config: Config, names: Sequence[str] 
     told = [how for *_, how in parts]
     if len(dirs) > 1:
         told = [f"{path}: {how}" for path, how in zip(dirs, told, strict=True)]
-    if elsewhere:
-        told.append(f"not training on tracks that validate in another directory: {elsewhere}")
-    return training, validation, "; ".join(told)
+    return training, validation, "; ".join(told + left_out)
 
 
 def _without_validation_tracks(
     training: Sequence[Segment], validation: Sequence[Segment]
-) -> tuple[list[Segment], str]:
+) -> tuple[list[Segment], list[str]]:
     """Leaves out tracks whose name validates in another directory, as it may be the same song."""
     validating = {(segment.track.name, segment.directory) for segment in validation}
     names = {name for name, _ in validating}
     kept, left_out = [], []
     for segment in training:
+        name = segment.track.name
         # The last tenth of a track may validate in its own directory.
-        own = (segment.track.name, segment.directory) in validating
-        taken = segment.track.name in names and not own
-        (left_out if taken else kept).append(segment)
-    return kept, shown([segment.track.name for segment in left_out])
+        here = name not in names or (name, segment.directory) in validating
+        (kept if here else left_out).append(segment)
+    named = shown([segment.track.name for segment in left_out])
+    told = f"not training on tracks that validate in another directory: {named}"
+    return kept, [told] if left_out else []
 
 
 def _check_different(dirs: Sequence[str | os.PathLike]) -> None:

@@ -371,7 +371,7 @@ def test_files_of_partial_tracks_in_two_directories(tmp_path):
     songs = {  # levels of vocals, drums and bass; the sum of drums and bass is the rest
         ("a", "song"): (0.01, 0.02, 0.04),
         ("a", "choir"): (0.08, None, None),
-        ("b", "song"): (None, 0.1, 0.3),
+        ("b", "band"): (None, 0.1, 0.3),
         ("b", "quiet"): (1e-5, None, None),
     }
     for (folder, name), levels in songs.items():

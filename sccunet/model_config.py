@@ -73,6 +73,8 @@ class ModelConfig:
         check("channels", is_whole(self.channels, 1) and self.channels <= 2, "1 or 2")
         check("input_power", self.input_power in (1.0, 0.5), "1.0 or 0.5")
         check("output", self.output in OUTPUTS, f"one of {OUTPUTS}")
+        shares = self.output != "mask" or len(self.stems) > 1
+        check("output", shares, "'magnitude' with one stem: the masks of several share the mixture")
 
     @property
     def bins(self) -> int:

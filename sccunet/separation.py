@@ -163,7 +163,7 @@ class Separator:
         model = self.config.model
         patching = Patching.of(model)
         window = patching.window[:, None]
-        fade, step, keep = patching.fade, patching.step, patching.keep
+        fade, step = patching.fade, patching.step
         tail, pieces = None, []
         waiting = 0  # samples in the pieces
         samples, given = 0, -fade  # of the recording: the first patch fades in before it starts
@@ -174,7 +174,7 @@ class Separator:
             rows = channel_rows(patch.shape[1], model.channels)
             # [samples, channels] -> [rows, model.channels, samples]
             estimate = self._separate_patches(np.ascontiguousarray(patch.T)[rows])
-            estimate = estimate[..., patching.margin : patching.margin + keep]
+            estimate = estimate[..., patching.kept]
             estimate = _joined(estimate, patch.shape[1]) * window  # [stems, keep, channels]
             if tail is not None:
                 estimate[:, :fade] += tail

@@ -97,7 +97,7 @@ def _estimate(patches: tf.Tensor, unet: keras.Model, model: ModelConfig) -> tf.T
 
     def separate_patch(patch):
         estimate = spectral.separate_patches(patch[None], unet, model)[0]
-        return estimate[..., patching.margin : patching.margin + patching.keep] * window
+        return estimate[..., patching.kept] * window
 
     return tf.map_fn(
         separate_patch,

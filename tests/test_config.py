@@ -219,6 +219,13 @@ def test_round_trips(config):
     assert Config.from_dict(named).model is config.model
 
 
+def test_masks_need_several_stems():
+    with pytest.raises(
+        ConfigError, match=r"model\.output: found 'mask', expected 'magnitude' with"
+    ):
+        ModelConfig(stems=("a",), output="mask")
+
+
 def test_missing_fields_have_the_papers_values():
     assert Config.from_dict({}) == Config()
     assert Config.from_dict({"model": {"dropout": 0.0}}).model == ModelConfig(dropout=0.0)

@@ -193,7 +193,8 @@ def _computed(segments: Sequence[Segment], config: Config) -> list[_Volumes]:
     has = np.array([segment.track.has(config) for segment in segments])
     stems = np.flatnonzero(has.any(axis=0))
     named = [config.model.stems[stem] for stem in stems]
-    model = dataclasses.replace(config.model, stems=named)
+    # A model of masks has several stems, and there may be one here; volumes need its STFT alone.
+    model = dataclasses.replace(config.model, stems=named, output="magnitude")
     sources = {stem: config.files_of(stem) for stem in named}
     part = Config(model=model, sources=sources, downmix=config.downmix)
     crops = places.side_by_side(places.patches_of_stems(segments, part))

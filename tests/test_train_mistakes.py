@@ -158,7 +158,7 @@ def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tm
         (["--config.decay=never"], "config.decay: found 'never', expected 'step' or 'cosine'"),
         (["--config.model.hop_length=500"], "config.model.hop_length: found 500, expected a"),
         (
-            ["--config.model.stems=('vocals',)"],
+            ["--config.model.stems=('vocals',)", "--config.model.output=magnitude"],
             "config.model.stems: found ('vocals',), expected at",
         ),
         (["--config.zeal=3"], "--config.zeal: found no such field, expected one of"),

@@ -12,7 +12,7 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),
-    package_data={"": ["*.json", "*.sh"]},
+    package_data={"": ["*.json", "*.sh"], "sccunet": ["models/*/*"]},
     entry_points={"console_scripts": ["sccunet = experiments.command:main"]},
     python_requires=">=3.11",
     install_requires=[

@@ -48,7 +48,7 @@ def calibrate(
       ConfigError: if the workdir has no weights or is in use, its network has no masks, or a stem
         is silent.
     """
-    config = load_config(workdir)
+    config = load_config(workdir, workdir=True)
     with lock_folder(workdir, ".lock") as ours:
         if ours is False:  # None: the file system has no locks
             raise ConfigError(

@@ -31,7 +31,7 @@ def to_checkpoint(workdir: str, path: str) -> None:
 
     if Path(path).exists():
         raise ConfigError(f"{path}: found an existing file, expected a new one")
-    config = load_config(workdir)
+    config = load_config(workdir, workdir=True)
 
     from sccunet.runs import load_unet
 

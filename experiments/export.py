@@ -33,7 +33,7 @@ def training_data(workdir: str) -> str:
 
 def main(_: Sequence[str]) -> None:
     """Exports the workdir's best weights."""
-    config = load_config(_WORKDIR.value)
+    config = load_config(_WORKDIR.value, workdir=True)
     new_version(_EXPORT_DIR.value, _MODEL_VERSION.value)
     if _TFLITE.value and os.path.exists(_TFLITE.value):
         raise ConfigError(f"{_TFLITE.value}: found an existing file, expected a new one")

@@ -19,9 +19,9 @@ import numpy as np
 
 from sccunet.config import ConfigError
 from sccunet.files import file_written_whole, flush
+from sccunet.runs import BEST as BEST
 
 CHECKPOINT, PREVIOUS = "last.weights.h5", "previous.weights.h5"
-BEST = "best.weights.h5"
 _DIGEST = "sha256"
 
 

@@ -1,4 +1,7 @@
-"""Finds and loads trained models: training workdirs and exported SavedModels.
+"""Finds and loads trained models: portable models, training workdirs and exported SavedModels.
+
+A portable model is a folder with `NETWORK` and `CONFIG` (`sccunet.portable` writes it), a workdir one
+with `CONFIG` and `BEST`, and an export one with `saved_model.pb` and `METADATA`.
 
 Only `load_unet` imports TensorFlow, and only when called.
 """
@@ -12,17 +15,72 @@ from sccunet.config import Config
 from sccunet.files import read_json
 
 CONFIG = "config.json"
+# The network of a portable model, as `sccunet.tflite` writes it.
+NETWORK = "network.tflite"
+# The weights of a workdir's best epoch.
+BEST = "best.weights.h5"
 # The description inside an export; it includes the config.
 METADATA = Path("assets") / "metadata.json"
 
+# What a path can be, in the words of messages.
+PORTABLE, WORKDIR, SAVED_MODEL = "portable model", "training workdir", "SavedModel"
+MODELS = f"a {PORTABLE}, a {WORKDIR} or an exported {SAVED_MODEL}"
 
-def load_config(path: str | os.PathLike) -> Config:
-    """Loads the config of a training workdir or of an exported SavedModel.
+_SHIPPED = Path(__file__).parent / "models"
+
+
+def model_path(path: str | os.PathLike | None = None) -> Path:
+    """Returns the path of a model, that of `shipped_model` for None.
 
     Raises:
-      ConfigError: if `path` is neither, or its config is damaged.
+      ConfigError: as `shipped_model`.
+    """
+    return shipped_model() if path is None else Path(path)
+
+
+def shipped_model() -> Path:
+    """Returns the folder of the portable model that ships with the package.
+
+    Raises:
+      ConfigError: if none does.
+    """
+    for folder in sorted(_SHIPPED.glob("*")):
+        if (folder / NETWORK).is_file():
+            return folder
+    raise ConfigError(
+        f"--model: not given, expected {MODELS}: no model ships with this installation"
+    )
+
+
+def kind_of(path: str | os.PathLike) -> str | None:
+    """Returns PORTABLE, WORKDIR or SAVED_MODEL; None if `path` is none of them.
+
+    A workdir that somebody exported a `NETWORK` into remains a workdir: its weights may be newer.
     """
     path = Path(path)
+    if (path / NETWORK).is_file() and not (path / BEST).exists():
+        return PORTABLE
+    if (exported_version(path) / "saved_model.pb").is_file():
+        return SAVED_MODEL
+    return WORKDIR if (path / CONFIG).is_file() else None
+
+
+def load_config(path: str | os.PathLike, workdir: bool = False) -> Config:
+    """Loads the config of a portable model, a training workdir or an exported SavedModel.
+
+    Args:
+      path: folder of the model.
+      workdir: whether only a workdir will do.
+
+    Raises:
+      ConfigError: if `path` is none of them, or its config is damaged.
+    """
+    path = Path(path)
+    expected = f"a {WORKDIR}" if workdir else MODELS
+    kind = kind_of(path)
+    if workdir and kind in (PORTABLE, SAVED_MODEL):
+        why = "no others can be trained, calibrated, converted or exported"
+        raise ConfigError(f"{path}: found a {kind}, expected {expected}: {why}")
     run, export = path / CONFIG, exported_version(path) / METADATA
     found = run if run.is_file() else export
     try:
@@ -30,8 +88,7 @@ def load_config(path: str | os.PathLike) -> Config:
     except (FileNotFoundError, NotADirectoryError) as error:
         there = "no config.json" if path.is_dir() else "a file" if path.exists() else None
         raise ConfigError(
-            f"{path}: found {there or 'no such folder'},"
-            " expected a training workdir or an exported SavedModel"
+            f"{path}: found {there or 'no such folder'}, expected {expected}"
         ) from error
     except UserError as error:
         raise ConfigError(str(error)) from error
@@ -90,7 +147,7 @@ def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "floa
       ConfigError: if there are no weights, or they do not fit, or Keras's settings are unsuitable.
     """
     keras_settings.check()
-    from sccunet.checkpoints import BEST, load_weights
+    from sccunet.checkpoints import load_weights
     from sccunet.unet import build_model
 
     unet = build_model(config, precision)

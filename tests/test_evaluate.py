@@ -513,7 +513,7 @@ def test_a_damaged_file_of_scores_is_named(data_dir, run, scaled, tmp_path, name
 
 
 def test_a_users_mistake_is_one_line(program, refusal, data_dir, run, tmp_path):
-    with pytest.raises(ConfigError, match=r"no such folder, expected a training workdir"):
+    with pytest.raises(ConfigError, match=r"no such folder, expected a portable model, a tr"):
         evaluate(tmp_path / "nothing", data_dir, tmp_path / "scores")
     with pytest.raises(ConfigError, match=r"found 'median', expected one of model, mixture"):
         evaluate(run, data_dir, tmp_path / "scores", system="median")
@@ -527,7 +527,7 @@ def test_a_users_mistake_is_one_line(program, refusal, data_dir, run, tmp_path):
         f"--output_dir={tmp_path}/scores",
     )
     message = refusal(program("evaluate", *line))
-    assert message.startswith(f"{run}/config.json: found a file, expected a training workdir")
+    assert message.startswith(f"{run}/config.json: found a file, expected a portable model")
     assert not (tmp_path / "scores").exists()
 
 

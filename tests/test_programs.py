@@ -111,11 +111,12 @@ def test_flags_without_effect_are_refused(refusal, run, tmp_path):
 def test_a_folder_that_is_not_a_model_is_refused(program, refusal, tmp_path):
     model, output_dir, path = tmp_path / "model", tmp_path / "out", tmp_path / "song.wav"
     audio.write_wav(path, np.zeros((10, 1)), 44_100)
-    expected = "expected a training workdir or an exported SavedModel"
+    expected = "expected a portable model, a training workdir or an exported SavedModel"
     separate = ("separate", f"--model={model}", f"--output_dir={output_dir}", path)
     export = ("export", f"--workdir={model}", f"--export_dir={output_dir}")
-    for line in (separate, export):
-        assert refusal(program(*line)) == f"{model}: found no such folder, {expected}"
+    message = f"{model}: found no such folder, expected a training workdir"
+    assert refusal(program(*export)) == message
+    assert refusal(program(*separate)) == f"{model}: found no such folder, {expected}"
     model.mkdir()
     assert refusal(program(*separate)) == f"{model}: found no config.json, {expected}"
     assert not output_dir.exists()

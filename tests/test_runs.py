@@ -8,8 +8,20 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from sccunet import runs
 from sccunet.config import AugmentConfig, Config, ConfigError
-from sccunet.runs import CONFIG, METADATA, exported_version, load_config, new_version
+from sccunet.runs import (
+    BEST,
+    CONFIG,
+    METADATA,
+    MODELS,
+    NETWORK,
+    exported_version,
+    kind_of,
+    load_config,
+    model_path,
+    new_version,
+)
 from sccunet.separation import Separator
 
 # A workdir and an export that version 0.1.0 (commit f83ed78) made with random weights, a recording
@@ -30,6 +42,51 @@ def _export(folder, config):
     (folder / METADATA).parent.mkdir(parents=True)
     (folder / METADATA).write_text(json.dumps({"stems": [], "config": config.to_dict()}))
     (folder / "saved_model.pb").write_bytes(b"")
+
+
+def test_kinds_of_models_are_told_apart(tmp_path):
+    """The config of each is loaded; only a workdir's where only that will do."""
+    config = Config(seed=5)
+    for folder in (tmp_path / "run", tmp_path / "portable", tmp_path / "both"):
+        folder.mkdir()
+        (folder / CONFIG).write_text(config.to_json())
+    (tmp_path / "portable" / NETWORK).write_bytes(b"")
+    for name in (NETWORK, BEST):  # a workdir with a network beside its weights
+        (tmp_path / "both" / name).write_bytes(b"")
+    _export(tmp_path / "base" / "1", config)
+    kinds = {
+        "run": "training workdir",
+        "both": "training workdir",
+        "portable": "portable model",
+        "base": "SavedModel",
+        "base/1": "SavedModel",
+    }
+    assert {name: kind_of(tmp_path / name) for name in kinds} == kinds
+    assert kind_of(tmp_path) is kind_of(tmp_path / "missing") is None
+    for name, kind in kinds.items():
+        assert load_config(tmp_path / name) == config
+        if kind == "training workdir":
+            assert load_config(tmp_path / name, workdir=True) == config
+        else:
+            refused = rf"{name}: found a {kind}, expected a training workdir: no others can be tr"
+            with pytest.raises(ConfigError, match=refused):
+                load_config(tmp_path / name, workdir=True)
+    with pytest.raises(ConfigError, match=r"found no such folder, expected a training workdir$"):
+        load_config(tmp_path / "missing", workdir=True)
+
+
+def test_the_model_that_ships_with_the_package(tmp_path, monkeypatch):
+    assert len(list(runs._SHIPPED.glob("*"))) <= 1
+    monkeypatch.setattr(runs, "_SHIPPED", tmp_path)
+    (tmp_path / "rest").mkdir()
+    expected = f"--model: not given, expected {MODELS}: no model ships with this installation"
+    with pytest.raises(ConfigError) as caught:
+        model_path()
+    assert str(caught.value) == expected
+    (tmp_path / "small").mkdir()
+    (tmp_path / "small" / NETWORK).write_bytes(b"")
+    assert model_path() == tmp_path / "small"
+    assert model_path("run") == Path("run")
 
 
 def test_the_newest_version_of_an_export_is_used(tmp_path):
@@ -55,7 +112,7 @@ def test_damaged_metadata_is_named(tmp_path, text):
 def test_load_config_names_what_it_did_not_find(tmp_path):
     with pytest.raises(ConfigError) as caught:
         load_config(tmp_path)
-    expected = "expected a training workdir or an exported SavedModel"
+    expected = "expected a portable model, a training workdir or an exported SavedModel"
     assert str(caught.value) == f"{tmp_path}: found no config.json, {expected}"
     missing = tmp_path / "missing"
     with pytest.raises(ConfigError) as caught:

@@ -364,7 +364,7 @@ def test_missing_weights(tmp_path):
 
 
 def test_missing_workdir(tmp_path):
-    with pytest.raises(ConfigError, match="found no such folder, expected a training workdir or"):
+    with pytest.raises(ConfigError, match="found no such folder, expected a portable model, a tr"):
         Separator.load(tmp_path / "missing")
 
 

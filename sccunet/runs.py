@@ -1,7 +1,7 @@
 """Finds and loads trained models: portable models, training workdirs and exported SavedModels.
 
-A portable model is a folder with `NETWORK` and `CONFIG` (`sccunet.portable` writes it), a workdir one
-with `CONFIG` and `BEST`, and an export one with `saved_model.pb` and `METADATA`.
+A portable model is a folder with `NETWORK` and `CONFIG` (`sccunet.portable` writes it), a workdir
+one with `CONFIG` and `BEST`, and an export one with `saved_model.pb` and `METADATA`.
 
 Only `load_unet` imports TensorFlow, and only when called.
 """

@@ -187,7 +187,7 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
     Raises:
       ConfigError: for invalid levels, or a folder with other copies.
     """
-    from data_pipeline import audio
+    from data_pipeline.audio_writer import write_wav
     from data_pipeline.wav import read_wav, wav_info
 
     paths = sorted(Path(data_dir).glob("*/*/*.wav"))
@@ -209,7 +209,7 @@ def set_levels(data_dir: str | Path, output_dir: Path, levels: Mapping[str, floa
         if path.stem != "mixture" and not copy.exists():
             info = wav_info(path)
             gain = 10 ** (levels.get(path.stem, 0.0) / 20)
-            audio.write_wav(copy, gain * read_wav(info), info.sample_rate)
+            write_wav(copy, gain * read_wav(info), info.sample_rate)
 
 
 def seeds_of(seeds: Sequence[str]) -> list[int]:

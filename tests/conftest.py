@@ -12,7 +12,7 @@ import numpy as np
 import process
 import pytest
 
-from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from sccunet import keras_settings
 
 keras_settings.ignore()  # those of whoever runs the tests
@@ -162,7 +162,7 @@ def write_track():
         rng = np.random.default_rng(seed)
         for stem, level in levels.items():
             noise = level * rng.standard_normal((round(seconds * rate), 2))
-            audio.write_wav(Path(folder) / f"{stem}.wav", noise, rate)
+            write_wav(Path(folder) / f"{stem}.wav", noise, rate)
         return Path(folder)
 
     return write

@@ -22,7 +22,7 @@ import h5py
 import numpy as np
 import process
 
-from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 
 EPOCHS, STEPS = 3, 20
 # Fields of `small_4stems`: a tiny network, epochs of some hundred milliseconds, and all that a run
@@ -50,7 +50,7 @@ def make_data(folder: Path) -> Path:
     for track in ("train/one", "train/two", "valid/check"):
         for stem in _STEMS:
             noise = 0.1 * rng.standard_normal((2 * 44_100, 2))
-            audio.write_wav(folder / track / f"{stem}.wav", noise, 44_100)
+            write_wav(folder / track / f"{stem}.wav", noise, 44_100)
     return folder
 
 

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from data_pipeline.audio import write_wav
+from data_pipeline.audio_writer import write_wav
 from sccunet import build_model
 from sccunet.calibration import add_offsets, best_offsets, sdr
 from sccunet.config import Config, ConfigError, ModelConfig

@@ -20,6 +20,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from experiments.beam import pipeline, plans, worker
 from experiments.beam.pipeline import Plan
 from experiments.separating.recording import Output, parse_stems, separate_file
@@ -276,8 +277,8 @@ def test_scores_of_all_but_a_bad_track(program, run, tmp_path):
     for i, name in enumerate(("a", "b", "nan", "short")):
         for stem in _STEMS:
             samples = _noise(8000 * 2, seed=i + 10 * (stem == "rest"))
-            audio.write_wav(data_dir / "test" / name / f"{stem}.wav", samples, 8000, "float32")
-    audio.write_wav(data_dir / "test" / "short" / "rest.wav", _noise(8000), 8000)
+            write_wav(data_dir / "test" / name / f"{stem}.wav", samples, 8000, "float32")
+    write_wav(data_dir / "test" / "short" / "rest.wav", _noise(8000), 8000)
     samples = _noise(8000 * 2)
     samples[99] = np.nan
     soundfile.write(data_dir / "test" / "nan" / "rest.wav", samples, 8000, subtype="FLOAT")
@@ -491,7 +492,7 @@ def test_an_unexpected_error_fails_only_its_file(tmp_path, capfd):
 
 def test_a_track_that_cannot_be_looked_at_fails_alone(tmp_path, monkeypatch):
     for track in ("odd", "song"):
-        audio.write_wav(tmp_path / "in" / "test" / track / "x.wav", np.zeros((10, 1)), 44_100)
+        write_wav(tmp_path / "in" / "test" / track / "x.wav", np.zeros((10, 1)), 44_100)
     given = {"input_dir": tmp_path / "in", "data_dir": tmp_path / "out"}
     given = types.SimpleNamespace(**given, musdb_dir=None, sample_rate=44_100, trim=0)
     sources_of = plans.inputs.sources_of

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data_pipeline import audio, sigsep
+from data_pipeline import sigsep
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.tracks import find_tracks
 from data_pipeline.wav import read_wav
 from experiments import compare, scoring
@@ -484,7 +485,7 @@ def test_the_example_is_where_every_stem_sounds(tmp_path):
     for stem, sounds in (("vocals", (6, 9)), ("drums", (0, 8)), ("bass", (2, 10))):
         samples = np.zeros((10 * RATE, 2))
         samples[sounds[0] * RATE : sounds[1] * RATE] = 0.1 * rng.standard_normal(2)
-        audio.write_wav(tmp_path / "test" / "a" / f"{stem}.wav", samples, RATE)
+        write_wav(tmp_path / "test" / "a" / f"{stem}.wav", samples, RATE)
     config = Config(model=ModelConfig(stems=("vocals", "drums", "bass"), sample_rate=RATE))
     track = find_tracks(tmp_path, config, split="test")[0]
     whole = (0, track.frames)
@@ -562,7 +563,7 @@ def test_the_program(program, refusal, data_dir, tmp_path):
         stems = {path.stem: read_wav(path) for path in track.iterdir()}
         for stem, rest in (("vocals", "other"), ("other", "vocals")):
             estimate = stems[stem] + 0.1 * stems[rest]
-            audio.write_wav(theirs / "test" / track.name / f"{stem}.wav", estimate, RATE)
+            write_wav(theirs / "test" / track.name / f"{stem}.wav", estimate, RATE)
     line = ("compare", f"--report_dir={folder}", f"--work_dir={work}", "--name=White noise",
             f"--data_dir={data_dir}", f"--model={run}", "--excerpt=2")  # fmt: skip
     systems = f"--systems=scaled,irm,theirs:folder={theirs}"

@@ -9,6 +9,7 @@ import soundfile
 from av.stream import Disposition
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.wav import read_wav
 from experiments import client
 from experiments.preparing.inputs import sources_of
@@ -46,7 +47,7 @@ def test_prepare_reads_the_same_stream_and_says_so(tmp_path):
     track = tmp_path / "song"
     track.mkdir()
     _write_streams(track / "vocals.mka", (0.125, 0.25), 1)
-    audio.write_wav(track / "mixture.wav", np.full((4_000, 2), 0.5), 44_100)
+    write_wav(track / "mixture.wav", np.full((4_000, 2), 0.5), 44_100)
     warnings = prepare_track(str(tmp_path / "out"), sources_of(str(track)), 44_100)
     assert warnings == [f"{track}/vocals.mka: found 2 audio streams, read number 1 (from 0)"]
     assert (read_wav(tmp_path / "out" / "vocals.wav") == 0.25).all()

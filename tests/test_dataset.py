@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from data_pipeline import augment, dataset, places, readers, splits, tfio_reader, tracks, volumes
-from data_pipeline.audio import write_wav
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.cuts import BLOCK, cuts_of
 from data_pipeline.tracks import Segment
 from sccunet.config import AugmentConfig, Config, ModelConfig

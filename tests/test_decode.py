@@ -10,6 +10,7 @@ import soundfile
 from audio_files import integers, salvage
 
 from data_pipeline import audio, sigsep
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError, DamagedError
 
 
@@ -105,7 +106,7 @@ def test_musdb_excerpt():
 
 def test_tags_in_an_unknown_code_page(tmp_path):
     path = tmp_path / "x.wav"
-    audio.write_wav(path, np.ones((100, 1)) / 2, 44_100)
+    write_wav(path, np.ones((100, 1)) / 2, 44_100)
     tag = b"INFOINAM" + struct.pack("<I", 4) + b"\xfc\xff\xe9\0"
     data = path.read_bytes()
     path.write_bytes(data[:12] + b"LIST" + struct.pack("<I", len(tag)) + tag + data[12:])

@@ -15,7 +15,8 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from data_pipeline import audio, sigsep
+from data_pipeline import sigsep
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError
 from data_pipeline.wav import read_wav
 from experiments import evaluating, scoring
@@ -43,7 +44,7 @@ def write_run(folder, **model):
 def write_track(folder, **stems):
     """Writes stems [samples, channels] as 16-bit WAVs; returns them as they are read back."""
     for name, samples in stems.items():
-        audio.write_wav(folder / f"{name}.wav", samples, RATE)
+        write_wav(folder / f"{name}.wav", samples, RATE)
     return {name: read_wav(folder / f"{name}.wav") for name in stems}
 
 

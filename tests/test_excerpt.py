@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from data_pipeline.audio import write_wav
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.mmap_reader import mmap_reader
 from data_pipeline.tracks import Segment, find_tracks
 from experiments.training import excerpt

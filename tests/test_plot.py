@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError
 from experiments import plot
 from experiments.reports import pictures, spectrograms
@@ -17,7 +17,7 @@ RATE = 8000
 def write(folder, ending=".wav", **stems):
     for stem, samples in stems.items():
         encoding = "pcm24" if ending == ".flac" else "float32"
-        audio.write_wav(folder / f"{stem}{ending}", samples, RATE, encoding)
+        write_wav(folder / f"{stem}{ending}", samples, RATE, encoding)
 
 
 def pairs_of(truth_dir, estimates_dir, *part):

@@ -7,7 +7,7 @@ import numpy as np
 import process
 import pytest
 
-from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from experiments.command import COMMANDS
 from sccunet.config import Config, ModelConfig
 from sccunet.runs import METADATA
@@ -110,7 +110,7 @@ def test_flags_without_effect_are_refused(refusal, run, tmp_path):
 
 def test_a_folder_that_is_not_a_model_is_refused(program, refusal, tmp_path):
     model, output_dir, path = tmp_path / "model", tmp_path / "out", tmp_path / "song.wav"
-    audio.write_wav(path, np.zeros((10, 1)), 44_100)
+    write_wav(path, np.zeros((10, 1)), 44_100)
     expected = "expected a portable model, a training workdir or an exported SavedModel"
     separate = ("separate", f"--model={model}", f"--output_dir={output_dir}", path)
     export = ("export", f"--workdir={model}", f"--export_dir={output_dir}")

@@ -16,6 +16,7 @@ import pytest
 import soundfile
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError, DamagedError
 from data_pipeline.wav import read_wav, wav_info
 from experiments.separating import recording
@@ -444,7 +445,7 @@ def _double(patches):
 def tone(tmp_path):
     path = tmp_path / "tone.wav"
     samples = 0.75 * np.sin(2 * np.pi * 441 * np.arange(30_000) / 44_100)[:, None]
-    audio.write_wav(path, samples, 44_100, "float32")
+    write_wav(path, samples, 44_100, "float32")
     return path, samples
 
 
@@ -572,7 +573,7 @@ def test_recordings_that_hold_nan_are_named():
 
 def test_goes_on_without_anybody_to_tell(run, tmp_path):
     for name, level in {"soft": 0.1, "loud": 1}.items():  # the loud one is turned down: a line
-        audio.write_wav(tmp_path / f"{name}.wav", np.full((5000, 1), level), 44_100)
+        write_wav(tmp_path / f"{name}.wav", np.full((5000, 1), level), 44_100)
     line = ("separate", f"--model={run}", f"--output_dir={tmp_path}/out", "--encoding=pcm16")
     paths = [tmp_path / f"{name}.wav" for name in ("loud", "missing", "soft")]
     done = process.run(*line, *paths, gone={0: "closed", 1: "unread", 2: "closed"})
@@ -586,7 +587,7 @@ def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
 
     files = [tmp_path / name for name in ("a.wav", "odd.wav", "big.wav", "z.wav")]
     for path in files:
-        audio.write_wav(path, np.zeros((10, 1)), 44_100)
+        write_wav(path, np.zeros((10, 1)), 44_100)
     errors = {"odd.wav": RuntimeError("one\ntwo"), "big.wav": MemoryError(), "a.wav": None}
     done = []
 

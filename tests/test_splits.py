@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from data_pipeline import audio, sigsep, splits, tracks
+from data_pipeline import sigsep, splits, tracks
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.cuts import cuts_of
 from data_pipeline.errors import AudioError
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
@@ -26,7 +27,7 @@ _CONFIG = Config(model=_MODEL)
 def _make(data_dir, split, name, frames=_PATCH, stems=_MODEL.stems):
     """Writes a silent track."""
     for file in stems:
-        audio.write_wav(data_dir / split / name / f"{file}.wav", np.zeros((frames, 1)), 8_000)
+        write_wav(data_dir / split / name / f"{file}.wav", np.zeros((frames, 1)), 8_000)
 
 
 def _names(segments):

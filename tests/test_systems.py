@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.wav import read_wav
 from experiments import evaluating
 from experiments.baselines.system import pick_stems
@@ -155,9 +155,9 @@ def songs(tmp_path):
     for name in ("a", "b"):
         for i, stem in enumerate(_STEMS):
             samples = 0.1 * noise(ord(name) + i, 4 * RATE, 1)
-            audio.write_wav(tmp_path / "data" / "test" / name / f"{stem}.wav", samples, RATE)
+            write_wav(tmp_path / "data" / "test" / name / f"{stem}.wav", samples, RATE)
             path = tmp_path / "theirs" / "test" / name / f"{stem}.wav"
-            audio.write_wav(path, 0.9 * samples, RATE, "float32")
+            write_wav(path, 0.9 * samples, RATE, "float32")
     return tmp_path
 
 
@@ -184,13 +184,13 @@ def test_folder_of_estimates_that_do_not_fit(songs):
     theirs = songs / "theirs"
     with pytest.raises(UserError, match=r"nowhere/test/a: found no such folder, expected the es"):
         score(songs / "nowhere")
-    audio.write_wav(theirs / "test" / "b" / "bass.wav", noise(0, RATE, 1), RATE)
+    write_wav(theirs / "test" / "b" / "bass.wav", noise(0, RATE, 1), RATE)
     with pytest.raises(UserError, match=r"found \(32000, 1\) .*, expected \(8000, 1\) as in bass"):
         score(theirs, ["b"])
     (theirs / "test" / "b" / "bass.wav").unlink()
     with pytest.raises(UserError, match="stem bass: found a system with drums, vocals"):
         score(theirs, ["b"])
-    audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), 2 * RATE)
+    write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), 2 * RATE)
     with pytest.raises(UserError, match=r"bass\.wav: found 16000 Hz, expected 8000 Hz"):
         score(theirs, ["a"])
     (theirs / "test" / "a" / "bass.flac").touch()
@@ -199,11 +199,11 @@ def test_folder_of_estimates_that_do_not_fit(songs):
     (theirs / "test" / "a" / "bass.flac").unlink()
     # A folder without scores can be used; one with scores cannot.
     (theirs / "test" / "a" / "bass.wav").unlink()
-    audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), RATE)
+    write_wav(theirs / "test" / "a" / "bass.wav", noise(0, 4 * RATE, 1), RATE)
     score(theirs, ["a"])
     with pytest.raises(ConfigError, match=r"found scores for weights = .*; choose another"):
         score(theirs / "test", ["a"])
-    audio.write_wav(theirs / "test" / "a" / "bass.wav", noise(1, 4 * RATE, 1), RATE)
+    write_wav(theirs / "test" / "a" / "bass.wav", noise(1, 4 * RATE, 1), RATE)
     with pytest.raises(ConfigError, match=r"found scores for weights_sha256 = "):
         score(theirs, ["a"])
 
@@ -215,7 +215,7 @@ def test_excerpt_is_the_middle(songs):
         samples = read_wav(songs / "data" / "test" / "a" / f"{stem}.wav")
         gain = np.full((4 * RATE, 1), 0.5)
         gain[RATE : 3 * RATE] = 0.99
-        audio.write_wav(folder / f"{stem}.wav", gain * samples, RATE, "float32")
+        write_wav(folder / f"{stem}.wav", gain * samples, RATE, "float32")
     theirs = {"names": ["a"], "system": "folder", "weights": songs / "theirs"}
     for excerpt, seconds, expected in ((2.0, 2, 40), (100.0, 4, 9)):
         summary = evaluate(songs / "data", songs / f"{excerpt}", excerpt=excerpt, **theirs)

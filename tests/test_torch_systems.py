@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from experiments.baselines.systems import SYSTEMS, load_system
 from experiments.baselines.torch_system import resampled
 from sccunet.config import AugmentConfig, Config, ConfigError, ModelConfig
@@ -270,7 +271,7 @@ def test_training_learns_and_keeps_the_best(tmp_path):
         stems = {"vocals": 0.1 * np.repeat(tones, 2, axis=1)}
         stems |= {name: 2 * _noise(len(tones), seed=(seed, i)) for i, name in enumerate("abc")}
         for name, waveform in stems.items():
-            audio.write_wav(tmp_path / "data" / track / f"{name}.wav", waveform, 44_100)
+            write_wav(tmp_path / "data" / track / f"{name}.wav", waveform, 44_100)
     config = dataclasses.replace(
         _TWO, sources={"accompaniment": ("a", "b", "c")}, augment=AugmentConfig()
     )

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from data_pipeline import audio, splits, tracks
+from data_pipeline import splits, tracks
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError
 from sccunet.config import Config, ModelConfig
 
@@ -26,7 +27,7 @@ def _make(data_dir, split, name, frames=_PATCH, files=("voice", "rest"), channel
     """Writes a track whose files hold random whole numbers, for exact sums."""
     for number, file in enumerate(files):
         x = np.random.default_rng(number).integers(-1_000, 1_000, (frames, channels)) / 32_768
-        audio.write_wav(data_dir / split / name / f"{file}.wav", x, rate)
+        write_wav(data_dir / split / name / f"{file}.wav", x, rate)
 
 
 def _error(call, *args, **kwargs) -> str:
@@ -76,7 +77,7 @@ def test_stems_and_mixture(data_dir):
     np.testing.assert_array_equal(tracks.read_mixture(track, config), voice + drums + bass)
 
     given = np.full((_PATCH, 2), 0.25)
-    audio.write_wav(data_dir / "train" / "a" / "mixture.wav", given, 8_000)
+    write_wav(data_dir / "train" / "a" / "mixture.wav", given, 8_000)
     (track,) = tracks.find_tracks(data_dir, config)
     assert sorted(track.files) == ["bass", "drums", "mixture", "voice"]
     np.testing.assert_array_equal(tracks.read_mixture(track, config), given)

@@ -9,7 +9,8 @@ import librosa
 import numpy as np
 import pytest
 
-from data_pipeline import audio, tracks, volumes
+from data_pipeline import tracks, volumes
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError
 from data_pipeline.tracks import Segment
 from data_pipeline.wav import read_wav
@@ -30,7 +31,7 @@ def _write(data_dir, name, frames, **levels):
     rng = np.random.default_rng([frames, *name.encode()])
     for file in ("vocals", "drums", "bass"):
         noise = levels.get(file, 0.1) * rng.standard_normal((frames, 2))
-        audio.write_wav(data_dir / "train" / name / f"{file}.wav", noise, 44_100)
+        write_wav(data_dir / "train" / name / f"{file}.wav", noise, 44_100)
 
 
 def _segments(data_dir, config=_CONFIG):
@@ -106,7 +107,7 @@ def test_without_downmix_both_channels_count_whatever_the_seed(tmp_path, compute
     """Training draws one channel of each crop, by the seed."""
     noise = np.random.default_rng(0).standard_normal((2 * _PATCH, 2)) * (0.2, 0.02)
     for file in ("vocals", "drums", "bass"):
-        audio.write_wav(tmp_path / "train" / "one" / f"{file}.wav", noise, 44_100)
+        write_wav(tmp_path / "train" / "one" / f"{file}.wav", noise, 44_100)
     config = dataclasses.replace(_CONFIG, downmix=False)
     first = _volumes(tmp_path, config)
     waveforms = read_wav(tmp_path / "train" / "one" / "vocals.wav").T
@@ -196,7 +197,7 @@ def test_another_config_is_computed_again(data_dir, computed):
 def test_changed_file_is_computed_again(data_dir, computed):
     before = _volumes(data_dir)
     path = data_dir / "train" / "long" / "vocals.wav"
-    audio.write_wav(path, 2 * read_wav(path), 44_100)
+    write_wav(path, 2 * read_wav(path), 44_100)
     after = _volumes(data_dir)
     assert len(computed) == 2
     assert after[0] > 1.5 * before[0]
@@ -286,7 +287,7 @@ def test_patches_40_db_below_the_mean_are_silent(tmp_path, computed):
     for file, level in levels.items():
         loud = noise * (file != "bass")
         loud[2 * _PATCH : 3 * _PATCH] *= level
-        audio.write_wav(tmp_path / "train" / "one" / f"{file}.wav", loud, 44_100, "float32")
+        write_wav(tmp_path / "train" / "one" / f"{file}.wav", loud, 44_100, "float32")
     segments = _segments(tmp_path, config)
     assert volumes.with_silence(segments, _CONFIG, [tmp_path]) == segments
     assert not computed  # there is no need

@@ -12,6 +12,7 @@ import soundfile
 from audio_files import integers, salvage
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError, DamagedError
 from data_pipeline.wav import read_wav, wav_info
 
@@ -143,7 +144,7 @@ def test_wav_that_only_ffmpegs_libraries_can_read(tmp_path):
 
 def test_wav_of_a_stream_of_unknown_length(tmp_path):
     path = tmp_path / "piped.wav"
-    audio.write_wav(path, np.linspace(-0.5, 0.5, 100)[:, None], 44_100)
+    write_wav(path, np.linspace(-0.5, 0.5, 100)[:, None], 44_100)
     data = bytearray(path.read_bytes())
     data[40:44] = b"\xff\xff\xff\xff"
     path.write_bytes(data)
@@ -170,7 +171,7 @@ def test_missing_and_unreadable_files(tmp_path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_forbidden_file(tmp_path):
     path = tmp_path / "x.wav"
-    audio.write_wav(path, np.zeros((10, 1)), 44_100)
+    write_wav(path, np.zeros((10, 1)), 44_100)
     path.chmod(0)
     for reader in (wav_info, audio.probe):
         with pytest.raises(AudioError, match=r"x\.wav: cannot be read \(Permission denied\)"):
@@ -179,7 +180,7 @@ def test_forbidden_file(tmp_path):
 
 def test_wav_that_shrinks_after_its_header_was_read(tmp_path):
     path = tmp_path / "x.wav"
-    audio.write_wav(path, np.zeros((100, 1)), 44_100)
+    write_wav(path, np.zeros((100, 1)), 44_100)
     info = wav_info(path)
     os.truncate(path, 100)
     with pytest.raises(AudioError, match=r"x\.wav: found a file that got shorter while in use"):

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from experiments.baselines.system import System, pick_stems
 from experiments.preparing.inputs import sources_of
 from sccunet.config import Config, ConfigError
@@ -54,4 +55,4 @@ def read_estimates(folder: str | os.PathLike, key: str, config: Config) -> np.nd
 def write_estimates(folder: str | os.PathLike, estimates: np.ndarray, config: Config) -> None:
     """Writes estimates [stems, samples, channels] as <folder>/<stem>.wav, 32-bit floats."""
     for stem, samples in zip(config.model.stems, estimates, strict=True):
-        audio.write_wav(Path(folder) / f"{stem}.wav", samples, config.model.sample_rate, "float32")
+        write_wav(Path(folder) / f"{stem}.wav", samples, config.model.sample_rate, "float32")

@@ -122,13 +122,13 @@ def htdemucs(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 def cold_start(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
     """Measures the program `separate` on a short file, from start to end."""
-    from data_pipeline import audio
+    from data_pipeline.audio_writer import write_wav
 
     mixture = _mixture(settings, _COLD_SECONDS)
     rate = Config.from_dict(settings["config"]).model.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mixture.wav")
-        audio.write_wav(path, mixture, rate)
+        write_wav(path, mixture, rate)
         run = Path(settings[settings["model"]], RUN)
         arguments = [f"--model={run}", f"--output_dir={folder}/stems", str(path)]
         seconds = seconds_of(lambda: run_program("separate", *arguments))

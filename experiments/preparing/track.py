@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError
 from data_pipeline.wav import read_wav, wav_info
 from experiments.preparing.inputs import STEM_MP4, Sources
@@ -91,7 +92,7 @@ def _write_track(target: str, sources: Sources, sample_rate: int, trim: int) -> 
                         f" {other}; --trim={abs(frames - length)} or more cuts to the shortest"
                     )
             lengths[what] = frames
-            audio.write_wav(part / f"{stem}.wav", samples, sample_rate)
+            write_wav(part / f"{stem}.wav", samples, sample_rate)
         warnings += _cut_to_the_shortest(part, lengths, sample_rate)
     return warnings
 
@@ -130,7 +131,7 @@ def _cut_to_the_shortest(folder: Path, lengths: dict[str, int], sample_rate: int
         return []
     for path in folder.iterdir():
         if wav_info(path).frames > frames:
-            audio.write_wav(path, read_wav(path, frames=frames), sample_rate)
+            write_wav(path, read_wav(path, frames=frames), sample_rate)
     return [
         f"{shortest}: {counted(longest - frames, 'sample')} shorter than the longest file of its"
         f" track; all are cut to {counted(frames, 'sample')}"

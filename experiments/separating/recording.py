@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import audio_writer, check_format
 from data_pipeline.errors import AudioError, DamagedError
 from data_pipeline.names import split_names
 from data_pipeline.wav import read_wav, wav_info
@@ -27,8 +28,8 @@ class Output:
     Attributes:
       sums: name of a file without extension -> the model's stems that are summed in it, as
         `parse_stems` returns them.
-      ending: extension of the files, one of `audio.WRITABLE`.
-      encoding: sample format, one of `audio.WRITABLE[ending]`.
+      ending: extension of the files, one of `WRITABLE`.
+      encoding: sample format, one of `WRITABLE[ending]`.
       clip_mode: treatment of samples beyond full scale. "rescale": if there are any, all stems of
         the recording are divided by one factor; "clamp": the samples are limited to full scale;
         "none": they are kept, which only floats allow.
@@ -125,7 +126,7 @@ def separate_file(
     ):
         info, _ = opened
         for file in output.files:  # before the work
-            audio.check_format(partial / file, info.sample_rate, info.channels, output.encoding)
+            check_format(partial / file, info.sample_rate, info.channels, output.encoding)
         if rescale:  # by the peak, which is known only at the end: first write unscaled stems
             unscaled = dataclasses.replace(output, ending=".wav", encoding="float32")
             unscaled_dir = partial / "unscaled"
@@ -161,7 +162,7 @@ def _write_stems(
         bar = stack.enter_context(_progress(title, frames, rate))
         write = {
             name: stack.enter_context(
-                audio.audio_writer(folder / file, rate, channels, output.encoding, most)
+                audio_writer(folder / file, rate, channels, output.encoding, most)
             )
             for name, file in zip(output.names, output.files, strict=True)
         }
@@ -247,9 +248,7 @@ def _progress(title: str, frames: int | None, rate: int):
 def _rescale(source: Path, target: Path, encoding: str, peak: float) -> None:
     """Writes a float WAV divided by `peak` in its final encoding, and removes it."""
     info = wav_info(source)
-    with audio.audio_writer(
-        target, info.sample_rate, info.channels, encoding, info.frames
-    ) as write:
+    with audio_writer(target, info.sample_rate, info.channels, encoding, info.frames) as write:
         for start in range(0, info.frames, _BLOCK):
             write(read_wav(info, start, _BLOCK) / np.float32(peak))
     source.unlink()

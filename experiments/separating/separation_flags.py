@@ -3,6 +3,7 @@
 from absl import flags
 
 from data_pipeline import audio
+from data_pipeline.audio_writer import WRITABLE
 from experiments import cli
 from experiments.separating.recording import RESIDUAL, Output, parse_stems
 from sccunet.config import PRECISIONS, ConfigError
@@ -46,17 +47,17 @@ def define_flags() -> None:
     flags.DEFINE_enum(
         "format",
         "wav",
-        [ending.removeprefix(".") for ending in audio.WRITABLE],
+        [ending.removeprefix(".") for ending in WRITABLE],
         "File format of the stems.",
     )
     defaults = ", ".join(
         f"{encodings[0]} in {ending.removeprefix('.').upper()}"
-        for ending, encodings in audio.WRITABLE.items()
+        for ending, encodings in WRITABLE.items()
     )
     flags.DEFINE_enum(
         "encoding",
         None,
-        list(dict.fromkeys(name for encodings in audio.WRITABLE.values() for name in encodings)),
+        list(dict.fromkeys(name for encodings in WRITABLE.values() for name in encodings)),
         f"Sample format of the stems. Default: {defaults}.",
     )
     flags.DEFINE_enum(
@@ -77,7 +78,7 @@ def output_of_flags() -> Output:
     """
     given = flags.FLAGS
     ending = f".{given.format}"
-    encodings = audio.WRITABLE[ending]
+    encodings = WRITABLE[ending]
     encoding = given.encoding or encodings[0]
     if encoding not in encodings:
         raise ConfigError(

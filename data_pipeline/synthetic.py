@@ -1,4 +1,4 @@
-"""Makes a small multitrack set from a seed, for the demo and the tests.
+"""Makes a small multitrack set from a seed, for the tour and the tests.
 
 Every track has its own key, tempo, chords, patterns, instruments, room and mix. Drums, bass, chords
 and a sung voice sound most of the time and differ as in music: drums are short and broad-band, the

@@ -34,7 +34,7 @@ COMMANDS = {
     "Other": {
         "convert": "converts weights from TensorFlow to PyTorch and back",
         "plot": "draws spectrograms of true and estimated stems",
-        "demo": "runs the whole chain on built-in data",
+        "tour": "runs the whole chain on built-in data",
     },
 }
 

@@ -26,7 +26,7 @@ def no_waiting_for_the_disk():
 
 
 # A worker runs a whole file, so those that take longest come first.
-_LONGEST = ("training", "train", "demo", "distribution", "export", "catalogue", "ablate")
+_LONGEST = ("training", "train", "tour", "distribution", "export", "catalogue", "ablate")
 
 
 def pytest_collection_modifyitems(items):

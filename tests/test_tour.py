@@ -1,4 +1,4 @@
-"""The demo, small, on a machine without ffmpeg."""
+"""The tour, small, on a machine without ffmpeg."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import process
 import pytest
 
 from data_pipeline.wav import wav_info
-from experiments import cli, demo, scoring
+from experiments import cli, scoring, tour
 
 _STEMS = {"vocals", "drums", "bass", "other"}
 
@@ -17,7 +17,7 @@ def test_figures_fit_a_terminal():
     scores = {"mixture": -0.001, "scaled": -12.3, "model": 150.0, "irm": None}
     systems = {system: {"sdr": value, "sir": value} for system, value in scores.items()}
     summary = {"tracks": ["test/a"], "metric": scoring.MUSEVAL}
-    text = demo.report({"stems": {"vocals": systems}}, summary)
+    text = tour.report({"stems": {"vocals": systems}}, summary)
     assert max(map(len, text.splitlines())) <= 80
     row = next(line for line in text.splitlines() if line.startswith("vocals"))
     values = ("0.00", "-12.30", ">100", "none")
@@ -25,8 +25,8 @@ def test_figures_fit_a_terminal():
 
 
 @pytest.mark.slow
-def test_demo_ends_with_figures_stems_plots_and_a_saved_model(monkeypatch, capsys, tmp_path):
-    root, empty = tmp_path / "demo", tmp_path / "bin"
+def test_tour_ends_with_figures_stems_plots_and_a_saved_model(monkeypatch, capsys, tmp_path):
+    root, empty = tmp_path / "tour", tmp_path / "bin"
     empty.mkdir()
 
     def run_program(name, *arguments):
@@ -35,7 +35,7 @@ def test_demo_ends_with_figures_stems_plots_and_a_saved_model(monkeypatch, capsy
         return 0
 
     monkeypatch.setattr(cli, "run_program", run_program)
-    demo.demo(root, train_tracks=1, test_tracks=1, seconds=2, epochs=1, steps=1)
+    tour.tour(root, train_tracks=1, test_tracks=1, seconds=2, epochs=1, steps=1)
     stdout = capsys.readouterr().out
     assert "trained only on synthetic audio" in stdout
 

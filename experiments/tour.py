@@ -1,11 +1,11 @@
 """Runs the whole chain on built-in data in a few minutes, with the programs that a user would run.
 
-The demo makes a synthetic training set and prepares the real 6-second MUSDB18 excerpt that comes
+The tour makes a synthetic training set and prepares the real 6-second MUSDB18 excerpt that comes
 with the stempeg package. It trains a small network, scores the network and reference systems on
 unseen tracks, exports the network, and separates the real excerpt with the exported SavedModel.
 
 Example:
-  sccunet demo
+  sccunet tour
 """
 
 import json
@@ -24,17 +24,17 @@ from sccunet.files import read_json, write_whole
 
 _SYSTEMS = ("mixture", "scaled", "model", "irm")
 _CONFIG = "small_4stems"
-# Folders in the demo's folder.
+# Folders in the tour's folder.
 _DATA, _EXCERPT, _RUN, _MODEL, _SCORES = "synthetic", "excerpt", "run", "saved_model", "scores"
 
 
-def demo(
+def tour(
     root: Path, train_tracks: int, test_tracks: int, seconds: float, epochs: int, steps: int
 ) -> None:
     """Runs the chain in the folder `root` and prints the results.
 
     Args:
-      root: folder of the demo, made if it does not exist.
+      root: folder of the tour, made if it does not exist.
       train_tracks: number of synthetic tracks to train on.
       test_tracks: number of synthetic tracks to score.
       seconds: length of each track.
@@ -109,7 +109,7 @@ def separate_and_plot(root: Path, mixtures: dict[str, Path]) -> dict[str, Path]:
     """Exports the network, separates recordings with the export, and plots truth and estimates.
 
     Args:
-      root: folder of the demo.
+      root: folder of the tour.
       mixtures: name of a recording -> its file, in the same folder as its true stems.
 
     Returns:
@@ -191,8 +191,8 @@ def report(result: dict, summary: dict) -> str:
 
 def main(_: Sequence[str]) -> None:
     """Runs the chain as the flags say."""
-    demo(
-        Path(_DEMO_DIR.value),
+    tour(
+        Path(_TOUR_DIR.value),
         _TRAIN_TRACKS.value,
         _TEST_TRACKS.value,
         _SECONDS.value,
@@ -202,7 +202,7 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    _DEMO_DIR = flags.DEFINE_string("demo_dir", "demo", "Folder for everything that is written.")
+    _TOUR_DIR = flags.DEFINE_string("tour_dir", "tour", "Folder for everything that is written.")
     _TRAIN_TRACKS = flags.DEFINE_integer("train_tracks", 20, "Number of synthetic training tracks.")
     _TEST_TRACKS = flags.DEFINE_integer("test_tracks", 3, "Number of synthetic test tracks.")
     _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a synthetic track, in seconds.")

@@ -12,7 +12,11 @@ setup(
     long_description_content_type="text/markdown",
     license="MIT",
     packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),
-    package_data={"": ["*.json", "*.sh"], "sccunet": ["models/*/*"]},
+    package_data={
+        "": ["*.json", "*.sh"],
+        "sccunet": ["models/*/*"],
+        "experiments.recordings": ["*"],
+    },
     entry_points={"console_scripts": ["sccunet = experiments.command:main"]},
     python_requires=">=3.11",
     install_requires=[

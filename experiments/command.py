@@ -11,6 +11,7 @@ from sccunet import __version__
 COMMANDS = {
     "Separate": {
         "separate": "separates recordings of any length into stems",
+        "demo": "separates a real song that comes with sccunet",
     },
     "Train": {
         "prepare": "decodes MUSDB18 or other compressed stems to WAV files for training",

@@ -78,7 +78,9 @@ def run(tmp_path_factory, make_run, randomise):
 _FILES = """
 from importlib import resources
 for package, name in (("experiments.reports", "published.json"),
-                      ("data_pipeline", "everything_is_remixed.json")):
+                      ("data_pipeline", "everything_is_remixed.json"),
+                      ("experiments.recordings", "sodium.ogg"),
+                      ("experiments.recordings", "sodium.txt")):
     path = resources.files(package) / name
     assert path.is_file()
     print(path)
@@ -88,7 +90,7 @@ for package, name in (("experiments.reports", "published.json"),
 @pytest.mark.slow
 def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write_track):
     files = installed(tmp_path, "python", "-P", "-c", _FILES).split()
-    assert len(files) == 2
+    assert len(files) == 4
     assert not any(file.startswith(str(ROOT)) for file in files)
 
     found = installed(tmp_path, "sccunet", "configs").splitlines()

@@ -1,0 +1,86 @@
+"""Separates a real song with the model that comes with sccunet.
+
+Without FILE, the song is 25 seconds of "Sodium" by Software-Entwicklungskit, which is in the public
+domain (CC0 1.0). The true stems do not come with it, so that nothing is scored.
+
+Examples:
+  sccunet demo
+  sccunet demo song.mp3
+  sccunet demo --model=RUN --demo_dir=OUT song.mp3
+"""
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from data_pipeline import audio
+from experiments import cli, recordings
+from sccunet import runs
+from sccunet.config import ConfigError
+
+
+def demo(song: Path, folder: Path, model: str | None = None) -> None:
+    """Separates a song as a user would, and prints where its stems are and how loud they are.
+
+    Args:
+      song: a recording.
+      folder: parent of the stems' folder, in which existing stems are replaced.
+      model: what `separate` takes; None for the model that comes with sccunet.
+
+    Raises:
+      ConfigError: if there is no such file, or no model.
+      SystemExit: if it cannot be separated.
+    """
+    if not song.is_file():
+        raise ConfigError(f"{song}: found no such file, expected a recording")
+    stems = runs.load_config(runs.model_path(model)).model.stems
+    arguments = [f"--model={model}"] if model else []
+    arguments += [f"--output_dir={folder}", "--overwrite", str(song)]
+    began = time.monotonic()
+    code = cli.run_program("separate", *arguments)
+    if code:
+        sys.exit(abs(code))
+    seconds = time.monotonic() - began
+    print(f"\n{song.name}: separated in {seconds:.1f} s. Levels against the mixture:")
+    files = [folder / song.stem / f"{stem}.wav" for stem in stems]
+    print(report(power(song), {file: power(file) for file in files}))
+
+
+def power(path: Path) -> float:
+    """Returns the mean square of all samples of all channels of a file."""
+    total, samples = 0.0, 0
+    with audio.recording(path) as (_, blocks):
+        for block in blocks:
+            total += float(np.square(block, dtype=np.float64).sum())
+            samples += block.size
+    return total / max(samples, 1)
+
+
+def report(mixture: float, stems: Mapping[Path, float]) -> str:
+    """Returns a line for each file: its power over the mixture's, and its path."""
+    levels = [
+        f"{10 * np.log10(stem / mixture):.1f} dB" if stem and mixture else "silent"
+        for stem in stems.values()
+    ]
+    return "\n".join(f"{level:>9}  {file}" for level, file in zip(levels, stems, strict=True))
+
+
+def main(files: Sequence[str]) -> None:
+    """Separates the file that is given, or the song that comes with sccunet."""
+    if len(files) > 1:
+        raise ConfigError(f"FILE: found {len(files)}, expected one recording")
+    demo(Path(files[0] if files else recordings.SODIUM), Path(_DEMO_DIR.value), _MODEL.value)
+
+
+if __name__ == "__main__":
+    _DEMO_DIR = flags.DEFINE_string(
+        "demo_dir", "demo", "Folder for the stems; existing ones are replaced."
+    )
+    _MODEL = flags.DEFINE_string(
+        "model", None, f"{runs.MODELS.capitalize()}. Default: the model that comes with sccunet."
+    )
+    cli.run(main, takes_files=True)

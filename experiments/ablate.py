@@ -299,4 +299,4 @@ if __name__ == "__main__":
         "Score this many seconds from the middle of each test track.",
         lower_bound=1,
     )
-    cli.run(main)
+    cli.run(main, needs=["matplotlib"])

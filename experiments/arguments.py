@@ -9,11 +9,32 @@ from typing import Any
 
 from absl import app, flags
 
-from experiments import configs
+from experiments import configs, missing
 from sccunet.config import Config, ConfigError
 
 
-def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> list[str]:
+def define_config(purpose: str, default: str | None = None) -> flags.FlagHolder:
+    """Defines the flag config, and with it a flag for each field of the config.
+
+    Without ml_collections there is the flag alone, for --help; `parse` refuses to use it.
+    """
+    try:
+        from ml_collections import config_flags
+
+        define = config_flags.DEFINE_config_file
+    except ModuleNotFoundError:
+        define = flags.DEFINE_string
+    return define(
+        "config",
+        default,
+        f"{purpose} One of {', '.join(configs.names())} (see sccunet configs), or a file."
+        " --config.FIELD=VALUE sets any field of it, such as --config.batch_size=4.",
+    )
+
+
+def parse(
+    argv: Sequence[str], values: flags.FlagValues | None = None, needs: Sequence[str] = ()
+) -> list[str]:
     """Parses flags with absl; returns the other arguments.
 
     A config file is code and can raise anything; every such error is the user's.
@@ -21,9 +42,10 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> list[s
     Args:
       argv: the program's name and its arguments.
       values: the flags, if they are not those of this program.
+      needs: modules that must be installed, in `missing.EXTRAS`.
 
     Raises:
-      ConfigError: for a mistake, where absl would print its usage text.
+      UserError: for a mistake, where absl would print its usage text, and for a missing module.
       SystemExit: after --help.
     """
     argv = _long_forms(argv)
@@ -33,6 +55,9 @@ def parse(argv: Sequence[str], values: flags.FlagValues | None = None) -> list[s
             return app.parse_flags_with_usage(argv)
         except SystemExit:  # absl exits with 1
             sys.exit(0)
+    missing.check(*needs)
+    if "config" in values and (values["config"].default or any(_config_flags(argv))):
+        missing.check("ml_collections", flag="--config")
     try:
         left = values(argv)
         if "config" in values:

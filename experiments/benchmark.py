@@ -272,4 +272,4 @@ if __name__ == "__main__":
     _REPORT_ONLY = flags.DEFINE_boolean(
         "report_only", False, "Only render the report, from the JSON in --output_dir."
     )
-    cli.run(main, takes_files=True, any_backend=True)
+    cli.run(main, takes_files=True, any_backend=True, needs=["matplotlib"])

@@ -132,4 +132,4 @@ if __name__ == "__main__":
     )
     _SPLIT = flags.DEFINE_string("split", "valid", "Split to calibrate on.")
     _TRACKS = cli.define_tracks("Calibrate on these tracks instead, from any split.")
-    cli.run(main)
+    cli.run(main, needs=["tensorflow"])

@@ -25,7 +25,6 @@ system with inputs, model and outputs at the same paths.
 
 import contextlib
 import functools
-import importlib
 import sys
 from collections.abc import Sequence
 
@@ -51,13 +50,6 @@ def main(action: str, beam_flags: Sequence[str], files: Sequence[str]) -> None:
         raise ConfigError(f"ACTION: found {found}, expected separate, score or prepare first")
     if files and action != "separate":
         raise ConfigError(f"found the argument {files[0]!r}, expected only --flags")
-    try:
-        with pipeline.without_warnings():
-            importlib.import_module("apache_beam")
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            'apache-beam: not installed, expected pip install -e ".[beam]"'
-        ) from error
     outcome = pipeline.run(_PLANS[action](files), beam_flags, flags.FLAGS.workers)
     if action == "score":
         plans.summarise_scores()
@@ -118,4 +110,8 @@ if __name__ == "__main__":
         _refuse_beam_flags(sys.argv)
     else:  # its flags are unknown, too
         sys.argv[1:] = {"-h", "--help", "--helpfull"} & {*sys.argv}
-    cli.run(functools.partial(main, _ACTION, _BEAM_FLAGS), takes_files=True)
+    cli.run(
+        functools.partial(main, _ACTION, _BEAM_FLAGS),
+        takes_files=True,
+        needs=["apache_beam", *["museval"] * (_ACTION == "score")],
+    )

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from absl import app, flags, logging
 
-from experiments import arguments, configs, streams
+from experiments import arguments, missing, streams
 from sccunet import keras_settings
 from sccunet.config import ConfigError, UserError
 from sccunet.reconstruction import MASKS, Reconstruction
@@ -28,17 +28,21 @@ FIELDS_OF_STEMS = (
 
 
 def run(
-    main: Callable[[Sequence[str]], None], takes_files: bool = False, any_backend: bool = False
+    main: Callable[[Sequence[str]], None],
+    takes_files: bool = False,
+    any_backend: bool = False,
+    needs: Sequence[str] = (),
 ) -> None:
     """Runs `main` under absl, with the arguments that are not flags.
 
-    A user's mistake prints one line to standard error and exits with code 1. Closed streams and
-    readers that are gone do not stop the program.
+    A user's mistake, or a package that is not installed, prints one line to standard error and
+    exits with code 1. Closed streams and readers that are gone do not stop the program.
 
     Args:
       main: the program.
       takes_files: whether it accepts arguments besides its flags.
       any_backend: whether KERAS_BACKEND selects Keras's backend; otherwise it is TensorFlow.
+      needs: modules without which the program can only show its help, in `missing.EXTRAS`.
     """
     streams.protect()
     _use_this_installation()
@@ -57,6 +61,8 @@ def run(
                 raise UserError(f"standard output: cannot be written ({lost.strerror})")
         except UserError as error:
             _fail(str(error))
+        except ModuleNotFoundError as error:
+            _fail(missing.reason(error))
         except KeyboardInterrupt:
             report("interrupted")
             sys.exit(128 + signal.SIGINT)
@@ -67,7 +73,7 @@ def run(
                 raise
             _fail(f"{error.filename}: cannot be read or written ({error.strerror})")
 
-    app.run(guarded, flags_parser=_parse)
+    app.run(guarded, flags_parser=lambda argv: _parse(argv, needs))
 
 
 def _use_this_installation() -> None:
@@ -82,9 +88,9 @@ def _use_this_installation() -> None:
         os.environ["PYTHONPATH"] = f"{root}{os.pathsep}{others}" if others else root
 
 
-def _parse(argv: Sequence[str]) -> list[str]:
+def _parse(argv: Sequence[str], needs: Sequence[str]) -> list[str]:
     try:
-        return arguments.parse(argv)
+        return arguments.parse(argv, needs=needs)
     except UserError as error:
         _fail(str(error))
 
@@ -187,14 +193,7 @@ def refuse_idle_overrides(used: Sequence[str]) -> None:
 
 def define_config(purpose: str, default: str | None = None) -> flags.FlagHolder:
     """Defines the flag config, and with it a flag for each field of the config."""
-    from ml_collections import config_flags
-
-    holder = config_flags.DEFINE_config_file(
-        "config",
-        default,
-        f"{purpose} One of {', '.join(configs.names())} (see sccunet configs), or a file."
-        " --config.FIELD=VALUE sets any field of it, such as --config.batch_size=4.",
-    )
+    holder = arguments.define_config(purpose, default)
     _show_in_help(holder)
     return holder
 
@@ -274,11 +273,14 @@ def reconstruction_of_flags() -> Reconstruction:
     """Returns the reconstruction that the flags of `define_reconstruction` choose.
 
     Raises:
-      ConfigError: for values that `Reconstruction` refuses, or those of another mask.
+      UserError: for values that `Reconstruction` refuses, those of another mask, or a mask whose
+        package is not installed.
     """
     given = flags.FLAGS
     refuse_idle(["mask_exponent"], given.mask != "soft", "without --mask=soft")
     refuse_idle(["wiener_iterations"], given.mask != "wiener", "without --mask=wiener")
+    if given.mask == "wiener":
+        missing.check("norbert", flag="--mask=wiener")
     return Reconstruction(given.mask, given.mask_exponent, given.wiener_iterations)
 
 

@@ -345,4 +345,4 @@ if __name__ == "__main__":
     _WORK_DIR = flags.DEFINE_string(
         "work_dir", "compare_work", "Folder for audio and unfinished scores; do not commit it."
     )
-    cli.run(main)
+    cli.run(main, needs=["matplotlib"])

@@ -82,4 +82,4 @@ if __name__ == "__main__":
     )
     _OUTPUT = flags.DEFINE_string("output", None, "The PyTorch checkpoint to write, a new file.")
     _CHECKPOINT = flags.DEFINE_string("checkpoint", None, "The PyTorch checkpoint to read.")
-    cli.run(main)
+    cli.run(main, needs=["tensorflow"])

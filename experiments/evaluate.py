@@ -53,4 +53,4 @@ if __name__ == "__main__":
         " of four stereo stems. Default: as many as cores and memory allow.",
         lower_bound=1,
     )
-    cli.run(main)
+    cli.run(main, needs=["museval"])

@@ -88,4 +88,4 @@ if __name__ == "__main__":
     _TFLITE = flags.DEFINE_string(
         "tflite", None, "Also write the network, without STFTs, to this TFLite (LiteRT) file."
     )
-    cli.run(main)
+    cli.run(main, needs=["tensorflow"])

@@ -151,4 +151,4 @@ if __name__ == "__main__":
         "duration", None, "Draw this many seconds. Default: all from --start.", lower_bound=0
     )
     _OUTPUT = flags.DEFINE_string("output", None, "The PNG to write.", required=True)
-    cli.run(main)
+    cli.run(main, needs=["matplotlib"])

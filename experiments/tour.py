@@ -208,4 +208,4 @@ if __name__ == "__main__":
     _SECONDS = flags.DEFINE_float("seconds", 20.0, "Length of a synthetic track, in seconds.")
     _EPOCHS = flags.DEFINE_integer("epochs", 8, "Number of training epochs.")
     _STEPS = flags.DEFINE_integer("steps_per_epoch", 100, "Training steps per epoch.")
-    cli.run(main)
+    cli.run(main, needs=["tensorflow"])

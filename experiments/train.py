@@ -87,4 +87,4 @@ if __name__ == "__main__":
         "Minutes between checkpoints within an epoch; the most that a killed run loses.",
         lower_bound=0.0,
     )
-    cli.run(main)
+    cli.run(main, needs=["tensorflow"])

@@ -83,4 +83,4 @@ if __name__ == "__main__":
         None,
         "Seed of crops, augmentation, weights and dropout. Default: the config's.",
     )
-    cli.run(main)
+    cli.run(main, needs=["tensorflow"])

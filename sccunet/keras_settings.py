@@ -29,11 +29,17 @@ def check() -> None:
     """Imports Keras and checks what would change results.
 
     Raises:
+      ModuleNotFoundError: if Keras or TensorFlow is not installed.
       ConfigError: if Keras cannot be imported, or its default precision is not float32.
     """
     try:
         import keras
     except (ImportError, ValueError) as error:
+        if isinstance(error, ModuleNotFoundError) and error.name in ("keras", "tensorflow"):
+            error.add_note(
+                "sccunet needs it for all but portable models: pip install 'sccunet[train]'"
+            )
+            raise
         reason = " ".join(str(error).split())[:300]
         raise ConfigError(
             f"Keras: cannot be imported ({reason}), expected an installed backend and valid"

@@ -451,20 +451,6 @@ def test_help_of_an_action_shows_its_flags(program):
             assert flag in done.stdout
 
 
-def test_without_beam(program, refusal, run, tmp_path):
-    # Python finds this module before an installed Beam.
-    (tmp_path / "apache_beam.py").write_text("raise ModuleNotFoundError(name='apache_beam')\n")
-    done = program(
-        "catalogue",
-        "separate",
-        f"--model={run}",
-        f"--output_dir={tmp_path}",
-        "song.wav",
-        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{_ROOT}"},
-    )
-    assert refusal(done) == 'apache-beam: not installed, expected pip install -e ".[beam]"'
-
-
 def test_a_worker_whose_program_has_ended_does_not_begin(monkeypatch):
     monkeypatch.setattr(worker, "_end_with_parent", lambda: None)
     monkeypatch.setattr(worker.runpy, "run_module", lambda *_, **__: pytest.fail("it began"))

@@ -1,4 +1,4 @@
-"""The help of every program, and programs without a test file of their own."""
+"""Programs without a test file of their own, and flags without effect."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import process
 import pytest
 
 from data_pipeline.audio_writer import write_wav
-from experiments.command import COMMANDS
 from sccunet.config import Config, ModelConfig
 from sccunet.runs import METADATA
 
@@ -22,20 +21,6 @@ _CONFIG = Config(
     ),
     sources={"rest": ("drums", "bass")},
 )
-
-
-@pytest.mark.parametrize("name", [name for group in COMMANDS.values() for name in group])
-def test_help_shows_examples_at_once(program, name):
-    done = program(name, "--help", env={"PYTHONPROFILEIMPORTTIME": "1", "PATH": ""})
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert done.returncode == 0
-    assert "absl.flags" in imported
-    assert ("--mask:" in done.stdout) == (name in ("separate", "evaluate"))
-    assert not imported & {"tensorflow", "keras", "museval", "matplotlib", "av", "torch"}
-    assert "Traceback" not in done.stderr
-    assert "Example" in done.stdout
-    assert f"\n  sccunet {name}" in done.stdout or f"| sccunet {name}" in done.stdout
-    assert "python -m" not in done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,114 @@
+"""What works with `pip install sccunet` alone, and what the rest says that it needs."""
+
+import contextlib
+import json
+import os
+import re
+import runpy
+import subprocess
+import sys
+from importlib import metadata
+from unittest import mock
+
+import pytest
+import without_extras
+from process import ROOT
+
+from experiments import missing
+from experiments.command import COMMANDS
+
+_PROGRAMS = [name for group in COMMANDS.values() for name in group]
+
+
+@pytest.fixture(scope="module")
+def light():
+    """Function that runs commands without the extras: [[program, *arguments], ...].
+
+    Returns exit code, output and errors of each. Modules in `refused` cannot be imported, either.
+    """
+
+    def run(commands, refused=(), **env):
+        done = subprocess.run(
+            [sys.executable, "-P", ROOT / "tests" / "without_extras.py", *refused],
+            input=json.dumps([[str(word) for word in command] for command in commands]),
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+            capture_output=True, text=True, timeout=600, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    return run
+
+
+def test_help_of_every_program_needs_no_extra_and_shows_examples_at_once(light):
+    slow = ("av", "openvino", "soundfile", "soxr")
+    found = light([[name, "--help"] for name in _PROGRAMS], slow, PATH="")
+    for name, (code, out, err) in zip(_PROGRAMS, found, strict=True):
+        assert (code, err) == (0, ""), name
+        assert "Example" in out
+        assert f"\n  sccunet {name}" in out or f"| sccunet {name}" in out
+        assert "python -m" not in out
+        assert ("--mask:" in out) == (name in ("separate", "evaluate")), name
+
+
+_CONFIG = "--config=small_4stems"
+# Command -> what it says.
+_LINES = {
+    ("train", _CONFIG, "--data_dir=D", "--workdir=W"): "train needs tensorflow: {train}",
+    ("train_open_unmix", _CONFIG): "train_open_unmix needs tensorflow: {train}",
+    ("export", "--workdir=W", "--export_dir=E"): "export needs tensorflow: {train}",
+    ("tour",): "tour needs tensorflow: {train}",
+    ("calibrate", "--workdir=W", "--data_dir=D"): "calibrate needs tensorflow: {train}",
+    ("convert", "--workdir=W", "--output=O"): "convert needs tensorflow: {train}",
+    ("evaluate", "--model=M", "--data_dir=D"): "evaluate needs museval: {train}",
+    ("measure", _CONFIG, "--data_dir=D"): "measure --config needs ml_collections: {train}",
+    ("plot", "--truth_dir=T"): "plot needs matplotlib: {train}",
+    ("compare", "--report_dir=R"): "compare needs matplotlib: {train}",
+    ("ablate", "--report_dir=R"): "ablate needs matplotlib: {train}",
+    ("benchmark", "--output_dir=R"): "benchmark needs matplotlib: {train}",
+    ("catalogue", "separate", "--model=M"): "catalogue needs apache_beam: {beam}",
+    ("client", "--protocol=grpc", "--server=x:1", "--metadata"): "client needs grpc: {serve}",
+    ("separate", "--model=M", "--output_dir=O", "--mask=wiener", "x.wav"): "separate --mask=wiener"
+    " needs norbert: {wiener}",
+}
+
+
+def test_programs_say_which_extra_brings_what_they_lack(light):
+    installs = {extra: f"pip install 'sccunet[{extra}]'" for extra in missing.EXTRAS.values()}
+    for line, found in zip(_LINES.values(), light(_LINES), strict=True):
+        assert found == [1, "", f"error: sccunet {line.format(**installs)}\n"]
+
+
+def _required(extra):
+    """Returns the names of all packages that an extra brings, "" being no extra."""
+    with mock.patch("setuptools.setup") as setup:
+        runpy.run_path("setup.py")
+    layers = {**setup.call_args.kwargs["extras_require"]}
+    layers[""] = setup.call_args.kwargs["install_requires"]
+    found, left = set(), [*layers[extra]]
+    while left:
+        package, extras = re.match(r"([\w.-]+)(?:\[([\w,]+)\])?", left.pop()).groups()
+        if package == "sccunet":
+            left += [each for name in extras.split(",") for each in layers[name]]
+        elif (name := _name(package)) not in found:
+            found.add(name)
+            with contextlib.suppress(metadata.PackageNotFoundError):  # for other systems
+                left += [each for each in metadata.requires(name) or () if "extra ==" not in each]
+    return found
+
+
+def _name(package):
+    return re.sub("[-_.]+", "-", package).lower()
+
+
+def test_extras_bring_the_modules_that_name_them(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    packages = {
+        module: {*map(_name, names)} for module, names in metadata.packages_distributions().items()
+    }
+    required = {extra: _required(extra) for extra in ("", *missing.EXTRAS.values())}
+    for module, extra in missing.EXTRAS.items():
+        if module in packages:  # tests of what is not installed are skipped
+            assert packages[module] & required[extra], module
+            assert not packages[module] & required[""], module
+    for module in without_extras.BROUGHT:
+        assert packages.get(module, required[""]) & required[""], module

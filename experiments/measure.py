@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments import cli
+from experiments import cli, model_flag
 from experiments.baselines import folders
 from experiments.baselines.system import versions
 from experiments.baselines.systems import SYSTEMS, load_system
@@ -41,7 +41,7 @@ class Options:
     Attributes:
       data_dir: tracks in the MUSDB18-HQ layout.
       system: one of `MEASURED`.
-      model: training workdir or exported SavedModel; only "model" needs one.
+      model: folder of a model, as for `Separator.load`; only "model" needs one.
       config: defines the stems if there is no model.
       weights: as in `load_system`.
       split: its first track is separated, if none is named.
@@ -145,13 +145,12 @@ def _time(separate: Callable[[], np.ndarray], repeats: int) -> tuple[list[float]
 
 def main(_: Sequence[str]) -> None:
     """Measures as the flags say; prints or writes the result."""
-    cli.refuse_idle(["config"], _MODEL.value, "beside --model, whose config defines the stems")
     cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
     cli.refuse_idle(["split"], _TRACKS.value, "beside --tracks, which are from any split")
     options = Options(
         _DATA_DIR.value,
         system=_SYSTEM.value,
-        model=_MODEL.value,
+        model=model_flag.value_without_config(),
         config=Config.from_dict(_CONFIG.value) if _CONFIG.value else None,
         weights=_WEIGHTS.value,
         split=_SPLIT.value,
@@ -176,8 +175,8 @@ if __name__ == "__main__":
         MEASURED,
         "System to measure; sccunet evaluate --help describes each.",
     )
-    _MODEL = flags.DEFINE_string("model", None, "Training workdir or exported SavedModel.")
-    _CONFIG = cli.define_config("Defines the stems if there is no --model.")
+    model_flag.define("; its config defines the stems")
+    _CONFIG = cli.define_config("Defines the stems in place of a model.")
     _WEIGHTS = flags.DEFINE_string("weights", None, "Weights of the system, as in evaluate.")
     _DATA_DIR = flags.DEFINE_string(
         "data_dir", None, "Tracks in the MUSDB18-HQ layout.", required=True

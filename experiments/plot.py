@@ -10,13 +10,14 @@ Examples:
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from absl import flags
 
 from data_pipeline import audio
 from data_pipeline.errors import AudioError
-from experiments import cli
+from experiments import cli, model_flag
 from experiments.preparing.inputs import sources_of
 from experiments.reports import spectrograms
 from sccunet.config import ConfigError
@@ -77,8 +78,8 @@ def files_in(folder: str, part: Part) -> dict[str, Read]:
     return {stem: functools.partial(part, *source) for stem, source in sources.items()}
 
 
-def separated(truth: Mapping[str, Read], part: Part, model: str) -> dict[str, Read]:
-    """Separates the mixture of a track with a training workdir or an exported SavedModel.
+def separated(truth: Mapping[str, Read], part: Part, model: Path) -> dict[str, Read]:
+    """Separates the mixture of a track with a model.
 
     Returns:
       Stem -> function that returns its estimate.
@@ -122,15 +123,11 @@ def read_pairs(
 
 def main(_: Sequence[str]) -> None:
     """Draws one track."""
-    if bool(_MODEL.value) == bool(_ESTIMATES_DIR.value):
-        found = "found both" if _MODEL.value else "found neither"
-        raise ConfigError(f"--model, --estimates_dir: {found}, expected one of them")
+    cli.refuse_idle(["estimates_dir"], flags.FLAGS.model, "beside --model")
+    model = None if _ESTIMATES_DIR.value else model_flag.value()
     part = Part(_START.value, _DURATION.value)
     truth = files_in(_TRUTH_DIR.value, part)
-    if _MODEL.value:
-        estimates = separated(truth, part, _MODEL.value)
-    else:
-        estimates = files_in(_ESTIMATES_DIR.value, part)
+    estimates = separated(truth, part, model) if model else files_in(_ESTIMATES_DIR.value, part)
     drawn = {}
     for name, *pair in read_pairs(_TRUTH_DIR.value, truth, estimates):
         drawn[name] = tuple(spectrograms.levels(each, part.sample_rate) for each in pair)
@@ -143,9 +140,7 @@ def main(_: Sequence[str]) -> None:
 if __name__ == "__main__":
     _TRUTH_DIR = flags.DEFINE_string("truth_dir", None, "Folder of a track's stems.", required=True)
     _ESTIMATES_DIR = flags.DEFINE_string("estimates_dir", None, "Folder of the track's estimates.")
-    _MODEL = flags.DEFINE_string(
-        "model", None, "Training workdir or exported SavedModel, in place of --estimates_dir."
-    )
+    model_flag.define(", in place of --estimates_dir")
     _START = flags.DEFINE_float("start", 0.0, "Draw from here, in seconds.", lower_bound=0)
     _DURATION = flags.DEFINE_float(
         "duration", None, "Draw this many seconds. Default: all from --start.", lower_bound=0

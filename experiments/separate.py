@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from absl import flags
 
 from data_pipeline import audio
-from experiments import cli
+from experiments import cli, model_flag
 from experiments.separating import separation_flags, stem_folders
 from experiments.separating.recording import separate_file
 from sccunet.checks import counted
@@ -59,7 +59,9 @@ def main(files: Sequence[str]) -> None:
     if folders:
         from sccunet.separation import Separator
 
-        separator = Separator.load(given.model, cli.reconstruction_of_flags(), given.precision)
+        separator = Separator.load(
+            model_flag.value(), cli.reconstruction_of_flags(), given.precision
+        )
     for folder, file in folders.items():
         try:
             separate_file(separator, file, folder, output, stream=given.audio_stream)

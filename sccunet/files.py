@@ -92,6 +92,17 @@ def read_json(path: str | os.PathLike, *fields: str) -> Any:
     return found
 
 
+def sha256_of(paths: Iterable[Path]) -> str:
+    """Returns the SHA-256 of files, names included; missing files are left out."""
+    digest = hashlib.sha256()
+    for path in paths:
+        if path.is_file():
+            digest.update(os.fsencode(path.name))
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
 def flush(path: str | os.PathLike) -> None:
     """Flushes a file's content, or a folder's list of names, to the disk.
 

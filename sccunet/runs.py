@@ -65,6 +65,14 @@ def kind_of(path: str | os.PathLike) -> str | None:
     return WORKDIR if (path / CONFIG).is_file() else None
 
 
+def weights_of(path: str | os.PathLike) -> list[Path]:
+    """Returns the files that determine a model's estimates; some may be missing."""
+    kind, path = kind_of(path), exported_version(path)
+    if kind == SAVED_MODEL:
+        return [path / "saved_model.pb", *sorted((path / "variables").glob("*"))]
+    return [path / CONFIG, path / (NETWORK if kind == PORTABLE else BEST)]
+
+
 def load_config(path: str | os.PathLike, workdir: bool = False) -> Config:
     """Loads the config of a portable model, a training workdir or an exported SavedModel.
 

@@ -402,7 +402,7 @@ def test_mistakes_are_one_line_and_come_first(program, refusal, data_dir, tmp_pa
     run = write_run(tmp_path / "run")
     other = write_run(tmp_path / "other", stems=("vocals", "drums"))
     for system, options, message in (
-        ("irm", {}, "--model: not given, expected a training workdir, or a"),
+        ("irm", {}, "--model: not given, expected a portable model, a training"),
         ("irm", {"model": run, "split": "train"}, f"{data_dir}/train: found"),
         (
             f"model={other}",

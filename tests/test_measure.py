@@ -76,7 +76,7 @@ def test_an_oracle_receives_the_truth(data_dir, tmp_path):
 def test_mistakes(data_dir):
     with pytest.raises(ConfigError, match="system: found 'folder', expected one of model, mixture"):
         measure.measure(measure.Options(data_dir, "folder", config=CONFIG))
-    with pytest.raises(ConfigError, match="model: missing, expected a training workdir or an exp"):
+    with pytest.raises(ConfigError, match="model: missing, expected a portable model, a training"):
         measure.measure(measure.Options(data_dir, config=CONFIG))
 
 

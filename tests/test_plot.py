@@ -141,8 +141,8 @@ def test_the_axis_has_true_times(monkeypatch, tmp_path):
 
 def test_the_program(program, refusal, tmp_path):
     line = ("plot", f"--truth_dir={tmp_path}", f"--output={tmp_path}/new/x.png")
-    message = "--model, --estimates_dir: found neither, expected one of them"
-    assert refusal(program(*line)) == message
+    message = "--estimates_dir: given, expected none beside --model"
+    assert refusal(program(*line, "--model=RUN", "--estimates_dir=OUT")) == message
     write(tmp_path, vocals=0.1 * np.random.default_rng(0).standard_normal((RATE, 1)))
     done = program(*line, f"--estimates_dir={tmp_path}", "--start=0.5", "--duration=0.3")
     assert done.returncode == 0, done.stderr

@@ -2,13 +2,19 @@
 
 import json
 import os
+import types
+from pathlib import Path
 
 import numpy as np
 import process
 import pytest
+from absl import flags
 
 from data_pipeline.audio_writer import write_wav
-from sccunet.config import Config, ModelConfig
+from experiments import model_flag
+from sccunet import runs
+from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.files import write_whole
 from sccunet.runs import METADATA
 
 _CONFIG = Config(
@@ -54,6 +60,21 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     assert metadata["licence"] == "CC0"
     assert metadata["training_data"] == "training on 1 track: song"
     assert sorted(entry.name for entry in exported.iterdir()) == ["1", "2"]
+
+
+def test_a_model_that_is_left_out_is_the_one_that_ships(tmp_path, monkeypatch):
+    given = types.SimpleNamespace(model=None, config=None)
+    monkeypatch.setattr(flags, "FLAGS", given)
+    monkeypatch.setattr(runs, "_SHIPPED", tmp_path)
+    expected = "--model: not given, .* ships with this installation; without a model, --config def"
+    with pytest.raises(ConfigError, match=expected):
+        model_flag.value_without_config()
+    write_whole(tmp_path / "small" / runs.NETWORK, b"")
+    assert model_flag.value() == model_flag.value_without_config() == tmp_path / "small"
+    given.config = {"model": {}}
+    assert model_flag.value_without_config() is None
+    given.model = "RUN"
+    assert model_flag.value() == Path("RUN")
 
 
 _CONFIG_GIVEN = "--config=small_4stems"

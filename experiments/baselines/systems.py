@@ -95,7 +95,7 @@ def load_system(
     Args:
       system: name of the system.
       config: gives stems and sample rate, and the frames of the oracles.
-      model: training workdir or exported SavedModel; only for "model".
+      model: folder of a model, as for `Separator.load`; only for "model".
       weights: as the system's row describes them; only if it does.
       reconstruction: how the model's estimates become stems; by default as in the paper.
 

@@ -13,7 +13,7 @@ from data_pipeline import audio, tracks
 from data_pipeline.errors import AudioError
 from data_pipeline.folders import chosen_folders
 from data_pipeline.names import lines_of
-from experiments import cli, evaluating, evaluation_flags, quiet, scoring
+from experiments import cli, evaluating, evaluation_flags, model_flag, quiet, scoring
 from experiments.baselines.system import System
 from experiments.baselines.systems import load_system
 from experiments.beam.pipeline import Plan
@@ -67,7 +67,10 @@ def plan_separation(files: Sequence[str]) -> Plan:
         {file: (file, str(folder)) for folder, file in planned.todo.items()},
         functools.partial(_separate, output=output, stream=given.audio_stream),
         functools.partial(
-            _separator, os.path.abspath(given.model), cli.reconstruction_of_flags(), given.precision
+            _separator,
+            os.path.abspath(model_flag.value()),
+            cli.reconstruction_of_flags(),
+            given.precision,
         ),
         skipped=len(planned.finished) - len(damaged),
         failed=[os.fsdecode(path.read_bytes()).strip() for path in damaged],

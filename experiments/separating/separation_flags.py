@@ -4,7 +4,7 @@ from absl import flags
 
 from data_pipeline import audio
 from data_pipeline.audio_writer import WRITABLE
-from experiments import cli
+from experiments import cli, model_flag
 from experiments.separating.recording import RESIDUAL, Output, parse_stems
 from sccunet.config import PRECISIONS, ConfigError
 from sccunet.runs import load_config
@@ -14,9 +14,7 @@ _CLIP_MODES = ("rescale", "clamp", "none")
 
 def define_flags() -> None:
     """Defines the flags; programs adopt them as key flags of this module."""
-    flags.DEFINE_string(
-        "model", None, "A training workdir or an exported SavedModel.", required=True
-    )
+    model_flag.define()
     flags.DEFINE_string("output_dir", None, "Folder for the stems.", required=True)
     flags.DEFINE_multi_string(
         "stems",
@@ -92,7 +90,7 @@ def output_of_flags() -> Output:
             " scale"
         )
     cli.reconstruction_of_flags()  # for its checks
-    stems = load_config(given.model).model.stems
+    stems = load_config(model_flag.value()).model.stems
     sums = parse_stems(given.stems, stems)
     if given.residual and RESIDUAL in stems:
         raise ConfigError("--residual: found a stem named residual, expected none")

@@ -1,0 +1,45 @@
+"""The flag --model, which most programs have."""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from sccunet.config import ConfigError
+from sccunet.runs import MODELS, model_path
+
+flags.disclaim_key_flags()  # the flag is one of the module that calls `define`
+
+
+def define(purpose: str = "") -> None:
+    """Defines the flag; `purpose` follows the kinds of models in its description."""
+    flags.DEFINE_string(
+        "model",
+        None,
+        f"{MODELS[0].upper()}{MODELS[1:]}{purpose}. Default: the model that ships with sccunet.",
+    )
+
+
+def value() -> Path:
+    """Returns the path of the model.
+
+    Raises:
+      ConfigError: if none is given, and none ships with the package.
+    """
+    return model_path(flags.FLAGS.model)
+
+
+def value_without_config() -> Path | None:
+    """Returns the path of the model, None beside --config, which then defines the stems.
+
+    Raises:
+      ConfigError: if both are given; if neither is, and no model ships with the package.
+    """
+    given = flags.FLAGS
+    cli.refuse_idle(["config"], given.model, "beside --model, whose config defines the stems")
+    if given.config:
+        return None
+    try:
+        return value()
+    except ConfigError as error:
+        raise ConfigError(f"{error}; without a model, --config defines the stems") from error

@@ -46,6 +46,9 @@ def installed(tmp_path_factory):
             copy = folder / "source" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes((ROOT / name).read_bytes())
+    model = folder / "source" / "sccunet" / "models" / "any" / "network.tflite"
+    model.parent.mkdir(parents=True)
+    model.touch()
     build = [*pip, "wheel", *offline, "--no-build-isolation", f"--wheel-dir={folder}"]
     subprocess.run([*build, folder / "source"], check=True)
     (wheel,) = folder.glob("sccunet-*.whl")
@@ -76,9 +79,17 @@ def run(tmp_path_factory, make_run, randomise):
 
 
 _FILES = """
-from importlib import resources
+from importlib import metadata, resources
+extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "tags", "wiener", "test"}
+assert {*metadata.metadata("sccunet").get_all("Provides-Extra")} == extras
+required = metadata.requires("sccunet")
+separating = [text for text in required if "extra ==" not in text]
+assert any(text.startswith("openvino") for text in separating)
+assert not any(text.startswith(("tensorflow", "keras", "scipy")) for text in separating)
+assert any(text.startswith("sccunet[serve];") and "train" in text for text in required)
 for package, name in (("experiments.reports", "published.json"),
                       ("data_pipeline", "everything_is_remixed.json"),
+                      ("sccunet", "models/any/network.tflite"),
                       ("experiments.recordings", "sodium.ogg"),
                       ("experiments.recordings", "sodium.txt")):
     path = resources.files(package) / name
@@ -90,7 +101,7 @@ for package, name in (("experiments.reports", "published.json"),
 @pytest.mark.slow
 def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write_track):
     files = installed(tmp_path, "python", "-P", "-c", _FILES).split()
-    assert len(files) == 4
+    assert len(files) == 5
     assert not any(file.startswith(str(ROOT)) for file in files)
 
     found = installed(tmp_path, "sccunet", "configs").splitlines()

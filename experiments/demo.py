@@ -1,4 +1,4 @@
-"""Separates a real song with the model that comes with sccunet.
+"""Separates a real song with the model that ships with sccunet.
 
 Without FILE, the song is 25 seconds of "Sodium" by Software-Entwicklungskit, which is in the public
 domain (CC0 1.0). The true stems do not come with it, so that nothing is scored.
@@ -18,7 +18,7 @@ import numpy as np
 from absl import flags
 
 from data_pipeline import audio
-from experiments import cli, recordings
+from experiments import cli, model_flag, recordings
 from sccunet import runs
 from sccunet.config import ConfigError
 
@@ -29,7 +29,7 @@ def demo(song: Path, folder: Path, model: str | None = None) -> None:
     Args:
       song: a recording.
       folder: parent of the stems' folder, in which existing stems are replaced.
-      model: what `separate` takes; None for the model that comes with sccunet.
+      model: what `separate` takes; None for the model that ships with sccunet.
 
     Raises:
       ConfigError: if there is no such file, or no model.
@@ -73,14 +73,13 @@ def main(files: Sequence[str]) -> None:
     """Separates the file that is given, or the song that comes with sccunet."""
     if len(files) > 1:
         raise ConfigError(f"FILE: found {len(files)}, expected one recording")
-    demo(Path(files[0] if files else recordings.SODIUM), Path(_DEMO_DIR.value), _MODEL.value)
+    song = Path(files[0] if files else recordings.SODIUM)
+    demo(song, Path(_DEMO_DIR.value), flags.FLAGS.model)
 
 
 if __name__ == "__main__":
     _DEMO_DIR = flags.DEFINE_string(
         "demo_dir", "demo", "Folder for the stems; existing ones are replaced."
     )
-    _MODEL = flags.DEFINE_string(
-        "model", None, f"{runs.MODELS.capitalize()}. Default: the model that comes with sccunet."
-    )
+    model_flag.define()
     cli.run(main, takes_files=True)

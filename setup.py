@@ -41,7 +41,7 @@ setup(
         "filelock>=3.13",
         "numpy",
         "openvino>=2025.4",
-        "soundfile",
+        "soundfile>=0.13",
         "soxr",
         "tqdm",
     ],

@@ -7,6 +7,7 @@ imported only where they are used, so that programs show their flags at once.
 import contextlib
 import dataclasses
 import itertools
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from data_pipeline import containers, decode
-from data_pipeline.errors import AudioError, EncodingError, NoWavError, bad_file
+from data_pipeline.errors import (
+    AudioError,
+    DamagedError,
+    EncodingError,
+    NoWavError,
+    bad_file,
+)
 from data_pipeline.wav import check_whole, opened, wav_blocks
 from data_pipeline.wav_header import wav_header
 from sccunet.checks import counted
@@ -42,6 +49,34 @@ class AudioInfo:
     choice: str = ""
 
 
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """A part of a recording.
+
+    Attributes:
+      start: where it begins, in seconds.
+      seconds: how long it is, if the recording does not end before; None: to the end.
+    """
+
+    start: float = 0.0
+    seconds: float | None = None
+
+    def samples(self, rate: int) -> tuple[int, float]:
+        """Returns the number of its first sample, and how many it has at most, at a rate in Hz."""
+        count = math.inf if self.seconds is None else max(round(self.seconds * rate), 1)
+        return round(self.start * rate), count
+
+    def length(self, whole: float | None) -> float | None:
+        """Returns its seconds in a recording of `whole` seconds, or None if that is not known."""
+        if whole is None:
+            return None
+        left = max(whole - self.start, 0.0)
+        return left if self.seconds is None else min(left, self.seconds)
+
+
+WHOLE = Part()
+
+
 def probe(path: str | os.PathLike) -> AudioInfo:
     """Reads the properties of an audio file, in any format that FFmpeg's libraries read.
 
@@ -54,7 +89,10 @@ def probe(path: str | os.PathLike) -> AudioInfo:
 
 @contextlib.contextmanager
 def recording(
-    path: str | os.PathLike, stream: int | None = None, salvage: bool = False
+    path: str | os.PathLike,
+    stream: int | None = None,
+    salvage: bool = False,
+    part: Part = WHOLE,
 ) -> Iterator[tuple[AudioInfo, Iterator[np.ndarray]]]:
     """Opens a file once, for its properties and for its audio in blocks.
 
@@ -68,26 +106,27 @@ def recording(
         is marked as default, or else the first.
       salvage: yield everything that can be decoded of a damaged file, with zeros in the gaps whose
         length the file's timestamps tell, then raise `DamagedError`.
+      part: yield only this part, and give its length in `info`. What is behind it is not decoded.
 
     Raises:
-      AudioError: on entering, if the file is missing, unreadable, empty or has no audio; on
-        entering or from `blocks`, if the audio can't be decoded to its end.
+      AudioError: on entering, if the file is missing, unreadable, empty, has no audio or ends
+        before the part; on entering or from `blocks`, if the audio can't be decoded to its end.
       DamagedError: from `blocks` with `salvage`, after the last block, if audio was lost.
     """
     path = os.fspath(path)
     with contextlib.ExitStack() as stack:
         try:
-            found = _wav(path, stream, salvage, stack)
+            found = _wav(path, stream, salvage, stack, part)
         except EncodingError as error:
             if path == "-":
                 raise
-            found = _other(path, stream, salvage, stack, error)
+            found = _other(path, stream, salvage, stack, part, error)
         containers.check_plausible(path, found[0].sample_rate, found[0].channels)
         yield found
 
 
 def _wav(
-    path: str, stream: int | None, salvage: bool, stack: contextlib.ExitStack
+    path: str, stream: int | None, salvage: bool, stack: contextlib.ExitStack, part: Part
 ) -> tuple[AudioInfo, Iterator[np.ndarray]]:
     """Opens a WAV with our parser: FFmpeg's libraries read a truncated one as if it were shorter.
 
@@ -106,11 +145,15 @@ def _wav(
             check_whole(wav, size)
     if stream:
         raise containers.too_few_streams(wav.path, 1, stream)
+    seconds = part.length(wav.seconds or None)
+    info = AudioInfo(wav.sample_rate, wav.channels, 1, seconds, seconds or part.seconds)
+    first, count = part.samples(wav.sample_rate)
+    if wav.frames > first > 0 and file.seekable():
+        file.seek(first * wav.frame_bytes, os.SEEK_CUR)
+        wav = dataclasses.replace(wav, frames=wav.frames - first)
+        first = 0
     blocks = stack.enter_context(contextlib.closing(wav_blocks(wav, file, salvage)))
-    first = next(blocks)
-    seconds = wav.seconds or None
-    info = AudioInfo(wav.sample_rate, wav.channels, 1, seconds, seconds)
-    return info, itertools.chain([first], blocks)
+    return info, _begun(path, blocks, first, count, wav.sample_rate)
 
 
 def _other(
@@ -118,6 +161,7 @@ def _other(
     stream: int | None,
     salvage: bool,
     stack: contextlib.ExitStack,
+    part: Part,
     refusal: EncodingError,
 ) -> tuple[AudioInfo, Iterator[np.ndarray]]:
     """Opens a file with FFmpeg's libraries, after our parser refused it."""
@@ -134,10 +178,37 @@ def _other(
     if stream is None and streams > 1:
         choice = f"found {counted(streams, 'audio stream')}, read number {index} (from 0)"
     seconds = containers.stated_seconds(container, source)
-    about = seconds or (container.duration or 0) / 1e6 or None
+    about = part.length(seconds or (container.duration or 0) / 1e6 or None)
     rate = source.codec_context.sample_rate
+    seconds, about = part.length(seconds), about or part.seconds
     info = AudioInfo(rate, first.shape[1], streams, seconds, about, choice)
-    return info, itertools.chain([first], blocks)
+    return info, _begun(path, itertools.chain([first], blocks), *part.samples(rate), rate)
+
+
+def _begun(
+    path: str, blocks: Iterator[np.ndarray], first: int, count: float, rate: int
+) -> Iterator[np.ndarray]:
+    """Returns `count` samples of blocks from sample `first` on.
+
+    Raises:
+      AudioError: if there is no sample `first`.
+    """
+    cut = _cut(blocks, first, count)
+    try:
+        return itertools.chain([next(cut)], cut)
+    except (StopIteration, DamagedError) as error:
+        found = f"no audio from {first / rate:g} s on"
+        raise bad_file(path, found, "a part that begins before the end") from error
+
+
+def _cut(blocks: Iterator[np.ndarray], first: int, count: float) -> Iterator[np.ndarray]:
+    for block in blocks:
+        block, first = block[first:], max(first - len(block), 0)
+        if len(block):
+            yield block[: min(count, len(block))]
+            count -= len(block)
+        if count <= 0:
+            return
 
 
 def read(path: str | os.PathLike, stream: int | None = None) -> tuple[np.ndarray, int]:

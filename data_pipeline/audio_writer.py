@@ -1,27 +1,22 @@
 """Writes audio files, whole or not at all.
 
-Audio is float `[samples, channels]` with full scale [-1, 1).
+Audio is float `[samples, channels]` with full scale [-1, 1). Modules that take long to import are
+imported only where they are used, so that programs show their flags at once.
 """
 
 import contextlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
+from data_pipeline.encoders import Write, libsndfile_writer, mp4_writer
 from data_pipeline.errors import AudioError, bad_file
-from data_pipeline.wav_header import make_riff
-from sccunet.checks import counted
+from data_pipeline.formats import WRITABLE, check_format, ending_of
+from data_pipeline.stem_file import add_stem_atom
 from sccunet.files import file_written_whole
-
-# Formats that `audio_writer` writes: ending, as libsndfile names the format -> encodings, the first
-# being the default.
-WRITABLE = {".wav": ("float32", "pcm24", "pcm16"), ".flac": ("pcm24", "pcm16")}
-_MOST_CHANNELS = {"FLAC": 8, "WAV": 1_024}  # the latter is libsndfile's
-# Encoding -> libsndfile's name for it, and bits per sample.
-_SUBTYPES = {"pcm16": ("PCM_16", 16), "pcm24": ("PCM_24", 24), "float32": ("FLOAT", 32)}
 
 
 def write_wav(
@@ -51,8 +46,10 @@ def audio_writer(
     path: str | os.PathLike,
     sample_rate: int,
     channels: int,
-    encoding: str = "pcm16",
+    encoding: str | None = "pcm16",
     frames: int | None = None,
+    bitrate: int | None = None,
+    stems: Sequence[str] = (),
 ) -> Iterator[Callable[[np.ndarray], None]]:
     """Context manager that yields a function to write blocks `[samples, channels]`.
 
@@ -60,42 +57,54 @@ def audio_writer(
     ending determines the format, if it is in `WRITABLE`; otherwise the format is WAV.
 
     Args:
-      path, sample_rate, encoding: as for `write_wav`; FLAC has no "float32".
-      channels: number of channels in every block; FLAC has at most 8.
-      frames: total number of samples, if known. A file of more than 4 GiB, which a WAV header
-        cannot count, is written as RF64; if the number is unknown, space is left for that.
+      path: as for `write_wav`.
+      sample_rate: of the blocks. If the format does not have it, they are resampled to
+        `Format.rate` of it.
+      channels: number of channels in every block; lossy formats have at most 2, FLAC 8.
+      encoding: as for `write_wav`; FLAC has no "float32", and lossy formats ignore it.
+      frames: total number of samples, if known. A WAV of more than 4 GiB, which its header cannot
+        count, is written as RF64; if the number is unknown, space is left for that.
+      bitrate: of a lossy format, for all channels together, in kbit/s; default: `Format.bitrate`
+        for each. If the format does not have it at this rate, it is the nearest that it has.
+      stems: for a .stem.mp4, the names of the stems. Blocks are then
+        `[samples, (1 + stems) * channels]`: the mixture's channels and those of each stem.
 
     Raises:
-      AudioError: as `write_wav`, or if FLAC can't hold such samples.
+      AudioError: as `write_wav`, or if the format can't hold such samples.
     """
-    import soundfile
-
     path = os.fspath(path)
-    subtype, bits = _SUBTYPES[encoding]
-    kind = check_format(path, sample_rate, channels, encoding)
-    size = (frames or 0) * channels * bits // 8
-    if kind == "WAV" and (frames is None or size >= 2**32 - 2**16):
-        kind = "RF64"
-    written = 0
+    check_format(path, sample_rate, channels, encoding)
+    ending = ending_of(path)
+    kind = WRITABLE[ending]
+    rate, bitrate = kind.rate(sample_rate), bitrate or kind.bitrate * channels
+    with _whole_file(path) as part, contextlib.ExitStack() as stack:
+        if kind.mp4:
+            names = ["mixture", *stems] if kind.stems else [""]
+            opened = mp4_writer(part, rate, channels, bitrate, names)
+        else:
+            opened = libsndfile_writer(part, ending, rate, channels, encoding, bitrate, frames)
+        put = stack.enter_context(opened)
+        put = stack.enter_context(_resampled(put, sample_rate, rate))
 
-    def write(audio: np.ndarray) -> None:
-        nonlocal written
-        if not np.isfinite(audio).all():
-            raise bad_file(path, "NaN or infinite samples to write", "finite ones")
-        file.write(_encoded(audio, encoding))
-        written += len(audio)
+        def write(audio: np.ndarray) -> None:
+            if not np.isfinite(audio).all():
+                raise bad_file(path, "NaN or infinite samples to write", "finite ones")
+            put(audio)
+
+        yield write
+        stack.close()
+        if kind.stems:
+            add_stem_atom(part, stems)
+
+
+@contextlib.contextmanager
+def _whole_file(path: str) -> Iterator[str]:
+    """Context manager that yields a hidden path, as `file_written_whole`; errors name the file."""
+    import soundfile
 
     try:
         with file_written_whole(path) as part:
-            with soundfile.SoundFile(
-                os.fsencode(part), "w", sample_rate, channels, subtype, format=kind
-            ) as file:
-                yield write
-            # libsndfile reports no error if it can't write the end of a FLAC file.
-            if written and soundfile.info(os.fsencode(part)).frames != written:
-                raise OSError(f"not all of the {written} samples were written")
-            if kind == "RF64" and written and os.path.getsize(part) < 2**32:
-                make_riff(part)
+            yield os.fspath(part)
     except (OSError, soundfile.LibsndfileError) as error:
         # libsndfile reports a full disk as a system error.
         folder = os.path.dirname(os.path.abspath(path))
@@ -106,41 +115,34 @@ def audio_writer(
 
 
 def _reason(error: Exception) -> str:
-    """An error of the system or of libsndfile without the name of a file."""
+    """An error of the system or of a library without the name of a file."""
     text = getattr(error, "strerror", getattr(error, "error_string", "")) or str(error)
     return text.removeprefix("Error : ").rstrip(".")
 
 
-def check_format(path: str | os.PathLike, sample_rate: int, channels: int, encoding: str) -> str:
-    """Checks that `audio_writer` can write such a file; returns libsndfile's name of the format.
+@contextlib.contextmanager
+def _resampled(put: Write, from_rate: int, to_rate: int) -> Iterator[Write]:
+    """Context manager that yields `put` for blocks at another rate, whose number is rounded."""
+    if from_rate == to_rate:
+        yield put
+        return
+    import soxr
 
-    Raises:
-      AudioError: if the format can't hold such samples.
-    """
-    path = os.fspath(path)
-    ending = os.path.splitext(path)[1].lower()
-    kind = ending[1:].upper() if ending in WRITABLE else "WAV"
-    encodings = sorted(WRITABLE[f".{kind.lower()}"])
-    if encoding not in encodings:
-        raise bad_file(path, f"{encoding} samples for a {kind} file", " or ".join(encodings))
-    if channels > (most := _MOST_CHANNELS[kind]):
-        raise bad_file(path, f"{counted(channels, 'channel')} for a {kind} file", f"at most {most}")
-    tens = sample_rate <= 655_350 and sample_rate % 10 == 0  # as FLAC counts higher rates
-    if kind == "FLAC" and sample_rate > 65_535 and not tens:
-        raise bad_file(
-            path,
-            f"{sample_rate} Hz for a FLAC file",
-            "at most 65535 Hz, or a multiple of 10 Hz up to 655350 Hz",
-        )
-    return kind
+    stream, given, written = None, 0, 0
 
+    def resample(audio: np.ndarray) -> None:
+        nonlocal stream, given, written
+        audio = np.ascontiguousarray(audio, np.float32)
+        if stream is None:
+            stream = soxr.ResampleStream(from_rate, to_rate, audio.shape[1], "float32", "VHQ")
+            resample.empty = audio[:0]
+        given += len(audio)
+        out = stream.resample_chunk(audio)
+        written += len(out)
+        put(out)
 
-def _encoded(audio: np.ndarray, encoding: str) -> np.ndarray:
-    """Converts float samples to soundfile's input for one of `_SUBTYPES`."""
-    if encoding == "float32":
-        return np.asarray(audio, np.float32)
-    bits = _SUBTYPES[encoding][1]
-    full = 2 ** (bits - 1)
-    data = np.clip(np.rint(audio * float(full)), -full, full - 1)
-    # soundfile expects 24 bits as the upper bits of 32.
-    return data.astype(np.int16) if bits == 16 else data.astype(np.int32) << 8
+    yield resample
+    if stream is not None:
+        out = stream.resample_chunk(resample.empty, last=True)
+        missing = (2 * given * to_rate + from_rate) // (2 * from_rate) - written
+        put(np.pad(out[:missing], ((0, max(missing - len(out), 0)), (0, 0))))

@@ -234,7 +234,9 @@ class _Decoding:
             yield samples[:within]
         if within < len(samples) and self.kind != "au":  # whose header counts bytes
             self.late.append(samples[within:])
-        if self.late and self.count - self.end > _DURATION_SLACK * self.rate:  # no padding
+        # A block's padding may be longer, at a low rate.
+        slack = max(_DURATION_SLACK * self.rate, self.block)
+        if self.late and self.count - self.end > slack:  # no padding
             yield from self.late
             self.late, self.end = [], math.inf
 

@@ -1,19 +1,22 @@
 """Separates recordings of any length into stems.
 
 Examples:
+  sccunet separate song.wav
   sccunet separate --model=RUN --output_dir=OUT song.wav
   sccunet separate --model=EXPORT --output_dir=OUT song.flac "other song.mp3" ALBUM/
   sccunet separate --model=RUN --output_dir=OUT --stems=vocals,accompaniment song.wav
   sccunet separate --model=RUN --output_dir=OUT --format=flac --mask=soft song.wav
+  sccunet separate --format=mp3 --bitrate=192k --name="{track} - {stem}" song.wav
+  sccunet separate --format=stem.mp4 --start=1:00 --duration=30 song.wav
   sccunet separate --model=RUN --output_dir=OUT --recursive MUSIC/
   cat song.wav | sccunet separate --model=RUN --output_dir=OUT -
 
 A folder stands for the audio files in it, and `-` for a WAV file on standard input. Stems are
 written to OUT/<file name without extension>/<stem>.wav (OUT/stdin/ for `-`), with the length,
-sample rate and channels of the file. With --recursive, a folder stands for all folders inside it,
-too, and the stems of MUSIC/album/song.wav go to OUT/album/song/. A file that cannot be read is
-reported; for a damaged file, the missing part is reported. The other files are separated, and the
-exit code is 1.
+sample rate, channels and tags of the file; by default, OUT is "separated". With --recursive, a
+folder stands for all folders inside it, too, and the stems of MUSIC/album/song.wav go to
+OUT/album/song/. A file that cannot be read is reported; for a damaged file, the missing part is
+reported. The other files are separated, and the exit code is 1.
 """
 
 import sys
@@ -35,13 +38,13 @@ def main(files: Sequence[str]) -> None:
         raise ConfigError("FILE: found none, expected recordings, folders of them, or -")
     given = flags.FLAGS
     # A wrong --model is reported before TensorFlow is loaded.
-    output = separation_flags.output_of_flags()
+    output, part = separation_flags.output_of_flags(), separation_flags.part_of_flags()
     planned = stem_folders.plan(
         files,
         given.output_dir,
         given.overwrite,
         given.skip_existing,
-        output.files,
+        output.written,
         given.recursive,
     )
     stem_folders.warn_of_left_out(planned)
@@ -59,12 +62,13 @@ def main(files: Sequence[str]) -> None:
     if folders:
         from sccunet.separation import Separator
 
+        separation_flags.warn_of_tags(folders.values())
         separator = Separator.load(
             model_flag.value(), cli.reconstruction_of_flags(), given.precision
         )
     for folder, file in folders.items():
         try:
-            separate_file(separator, file, folder, output, stream=given.audio_stream)
+            separate_file(separator, file, folder, output, stream=given.audio_stream, part=part)
             done += 1
         except Exception as error:  # may be a library's own, and others are waiting
             cli.report_failure(file, error)

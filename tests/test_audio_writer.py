@@ -11,8 +11,9 @@ import soundfile
 from audio_files import integers
 
 from data_pipeline import audio
-from data_pipeline.audio_writer import WRITABLE, audio_writer, write_wav
+from data_pipeline.audio_writer import audio_writer, write_wav
 from data_pipeline.errors import AudioError
+from data_pipeline.formats import WRITABLE
 from data_pipeline.wav import read_wav, wav_info
 
 _SINE = 0.5 * np.sin(np.arange(9_000, dtype=np.float32) / 20)[:, None]
@@ -205,4 +206,4 @@ def test_names_that_are_not_utf8_are_written(tmp_path, ending):
     write_wav(folder / os.fsdecode(b"\xff" + ending.encode()), _SINE, 44_100)
     assert os.listdir(os.fsencode(folder)) == [b"\xff" + ending.encode()]
     found, _ = audio.read(folder / os.listdir(folder)[0])
-    np.testing.assert_allclose(found, _SINE, atol=2e-5)
+    np.testing.assert_allclose(found, _SINE, atol=2e-5 if WRITABLE[ending].encodings else 0.1)

@@ -23,7 +23,8 @@ from data_pipeline import audio
 from data_pipeline.audio_writer import write_wav
 from experiments.beam import pipeline, plans, worker
 from experiments.beam.pipeline import Plan
-from experiments.separating.recording import Output, parse_stems, separate_file
+from experiments.separating.output import Output, parse_stems
+from experiments.separating.recording import separate_file
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.runs import load_config
 from sccunet.separation import Separator

@@ -20,7 +20,8 @@ from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError, DamagedError
 from data_pipeline.wav import read_wav, wav_info
 from experiments.separating import recording
-from experiments.separating.recording import Output, parse_stems, separate_file
+from experiments.separating.output import Output, parse_stems
+from experiments.separating.recording import separate_file
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.runs import load_unet
 from sccunet.separation import Separator
@@ -436,6 +437,23 @@ def test_standard_input_residual_sums_and_masks(program, run, separator, tmp_pat
         assert 1e-5 < error < 0.05
 
 
+@pytest.mark.slow
+def test_parts_in_other_formats_under_other_names(program, run, separator, tmp_path):
+    recording = _noise(30_000).astype(np.float32)
+    path, out = tmp_path / "song.wav", tmp_path / "out"
+    soundfile.write(path, recording, 44_100, subtype="FLOAT")
+    line = ("separate", f"--model={run}", f"--output_dir={out}", "--start=0.2", "--duration=0:00.4")
+    line = (*line, "--format=mp3", "--bitrate=160k", "--name={track} - {stem}", "--skip_existing")
+    done = program(*line, path)
+    assert done.returncode == 0, done.stderr
+    assert _left(out) == sorted(["song", *(f"song/song - {stem}.mp3" for stem in _STEMS)])
+    for stem, truth in separator(recording[8_820:26_460], 44_100).items():
+        found, rate = audio.read(out / "song" / f"song - {stem}.mp3")
+        assert (found.shape, rate) == ((17_640, 2), 44_100)
+        assert np.corrcoef(found.ravel(), truth.ravel())[0, 1] > 0.8
+    assert program(*line, path).stdout.startswith("stems of 0 of 0 files (files with existing")
+
+
 def _double(patches):
     """Replaces a network: vocals are twice the mixture, drums are the mixture, bass is silent."""
     return np.stack([2 * patches, patches, 0 * patches], axis=1)
@@ -555,6 +573,9 @@ def test_invalid_stems(wanted, message):
             ["--encoding=pcm16", "--clip_mode=none", "a.wav"],
             "--clip_mode: found none, expected rescale or clamp: pcm16 is limited to full scale",
         ),
+        (["--format=mp3", "--encoding=pcm16", "a.wav"], "--encoding: given, expected none with"),
+        (["--bitrate=192k", "a.wav"], "--bitrate: given, expected none with --format=wav"),
+        (["--duration=0", "a.wav"], "--duration: found '0', expected more than 0"),
         (["--mask=soft", "--mask_exponent=0", "a.wav"], "exponent: found 0.0, expected a number"),
         (["--stems=horn", "a.wav"], "--stems: found 'horn' in 'horn', expected some of vocals,"),
     ],
@@ -596,8 +617,8 @@ def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
             raise error
         done.append(folder.name)
 
-    given = {"model": run, "output_dir": tmp_path / "out", "precision": "float32"}
-    given["audio_stream"] = None
+    given = {"model": "run", "output_dir": tmp_path / "out", "precision": "float32"}
+    given.update(dict.fromkeys(("audio_stream", "start", "duration")))
     for flag in ("overwrite", "skip_existing", "recursive"):
         given[flag] = False
     monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**given))

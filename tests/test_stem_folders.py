@@ -34,12 +34,13 @@ def test_plan_of_files_and_folders(tmp_path):
     )
     assert list(plan([str(songs)], out, True, False).todo) == [out / "a", out / "b"]
     stems = ("vocals.wav", "drums.wav")
+    left = (out, False, True, lambda _: stems)
     for stem in stems:  # half of the stems are not enough
-        assert list(plan([str(songs)], out, False, True, stems).todo) == [out / "a", out / "b"]
+        assert list(plan([str(songs)], *left).todo) == [out / "a", out / "b"]
         (out / "b" / stem).write_text("")
     (out / ".b.1234abcd.part").mkdir()  # from killed processes
     (out / ".a.1234abcd.part").mkdir()
-    assert list(plan([str(songs)], out, False, True, stems).todo) == [out / "a"]
+    assert list(plan([str(songs)], *left).todo) == [out / "a"]
     assert [path.name for path in out.glob(".*")] == [
         ".a.1234abcd.part"
     ]  # is removed when a is written
@@ -69,7 +70,7 @@ def test_plan_of_folders_in_folders(tmp_path, capsys):
     one, two, three = (str(music / name) for name in ("A/01.flac", "A/disc2/01.mp3", "B/01.flac"))
 
     def todo(*given, out=out):
-        return plan([*map(str, given)], out, False, True, ["v.wav"], recursive=True).todo
+        return plan([*map(str, given)], out, False, True, lambda _: ["v.wav"], recursive=True).todo
 
     mirrored = {out / "A/01": one, out / "A/disc2/01": two, out / "B/01": three}
     assert todo(music) == todo(music / "A", music / "B") == todo(one, two, three) == mirrored
@@ -81,7 +82,7 @@ def test_plan_of_folders_in_folders(tmp_path, capsys):
     (inside / "01").mkdir(parents=True)
     (inside / "01" / "v.wav").write_bytes(b"x")
     (inside / ".01.1234abcd.part").mkdir()  # from a killed process
-    planned = plan([str(music / "A")], inside, False, True, ["v.wav"], recursive=True)
+    planned = plan([str(music / "A")], inside, False, True, lambda _: ["v.wav"], recursive=True)
     assert planned.todo == {inside / "disc2/01": two}
     assert planned.finished == [inside / "01"]
     assert os.listdir(inside) == ["01"]

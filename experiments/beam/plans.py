@@ -22,7 +22,8 @@ from experiments.preparing.track import check_finished, prepare_track, remove_le
 from experiments.reports.summary import table
 from experiments.score_files import score_file
 from experiments.separating import separation_flags, stem_folders
-from experiments.separating.recording import Output, separate_file
+from experiments.separating.output import Output
+from experiments.separating.recording import separate_file
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.reconstruction import Reconstruction
@@ -57,15 +58,21 @@ def plan_separation(files: Sequence[str]) -> Plan:
         output_dir,
         overwrite=False,
         skip_existing=True,
-        written=output.files,
+        written=output.written,
         recursive=given.recursive,
     )
     stem_folders.warn_of_left_out(planned)
+    separation_flags.warn_of_tags(planned.todo.values())
     damaged = sorted(path for folder in planned.finished if (path := folder / _DAMAGED).exists())
     return Plan(
         Path(output_dir),
         {file: (file, str(folder)) for folder, file in planned.todo.items()},
-        functools.partial(_separate, output=output, stream=given.audio_stream),
+        functools.partial(
+            _separate,
+            output=output,
+            stream=given.audio_stream,
+            part=separation_flags.part_of_flags(),
+        ),
         functools.partial(
             _separator,
             os.path.abspath(model_flag.value()),
@@ -85,11 +92,12 @@ def _separator(model: str, reconstruction: Reconstruction, precision: str):
 
 
 def _separate(
-    separator, file: str, folder: str, output: Output, stream: int | None
+    separator, file: str, folder: str, output: Output, stream: int | None, part: audio.Part
 ) -> list[str] | None:
-    if all(os.path.exists(os.path.join(folder, name)) for name in output.files):
+    written = output.written(os.path.basename(folder))
+    if all(os.path.exists(os.path.join(folder, name)) for name in written):
         return None
-    separate_file(separator, file, folder, output, _DAMAGED, stream)
+    separate_file(separator, file, folder, output, _DAMAGED, stream, part)
     with audio.recording(file, stream, salvage=True) as (info, _):
         return separation_flags.choice(file, info)
 

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Callable, Iterable, Sequence, Set
 from pathlib import Path
 
 from absl import flags
@@ -58,7 +58,7 @@ def plan(
     output_dir: str | os.PathLike,
     overwrite: bool,
     skip_existing: bool,
-    written: Sequence[str] = (),
+    written: Callable[[str], Iterable[str]] = lambda _: (),
     recursive: bool = False,
 ) -> StemFolders:
     """Plans where the stems of each file go.
@@ -69,7 +69,7 @@ def plan(
       overwrite: whether the folders may exist.
       skip_existing: leave out files whose folders hold all of `written`. Leftovers of killed
         processes beside such folders are removed.
-      written: names of the files that will be written into each folder.
+      written: name of a folder -> names of the files that will be written into it.
       recursive: enter the folders inside given folders, too, and repeat them in `output_dir`, from
         the deepest folder on that contains all files and folders given.
 
@@ -90,7 +90,7 @@ def plan(
             continue
         if not folder.is_dir():
             raise ConfigError(f"{folder}: found a file, expected a folder or nothing")
-        if skip_existing and all((folder / name).exists() for name in written):
+        if skip_existing and all((folder / name).exists() for name in written(folder.name)):
             finished.append(folder)
             del folders[folder]
         elif not (overwrite or skip_existing):

@@ -44,6 +44,7 @@ class Options:
       system: one of `SYSTEMS`.
       weights: as in `load_system`.
       reconstruction: how the model's estimates become stems; by default as in the paper.
+      runtime, device: of the model's network, as for `Separator.load`.
       split: split of the tracks, if none are named.
       names: score these tracks instead, from any split.
       excerpt: separate and score this many seconds from the middle of each track; None: all.
@@ -58,6 +59,8 @@ class Options:
     system: str = "model"
     weights: str | os.PathLike | None = None
     reconstruction: Reconstruction = dataclasses.field(default_factory=Reconstruction)
+    runtime: str = "auto"
+    device: str | None = None
     split: str = "test"
     names: Sequence[str] = ()
     excerpt: float | None = None
@@ -94,9 +97,7 @@ def evaluate(options: Options) -> dict[str, Any]:
     if options.quiet_db is not None:
         quiet.check_levels(output_dir, [key for key, track in keys.items() if track not in missing])
     if missing:
-        system = load_system(
-            options.system, config, options.model, options.weights, options.reconstruction
-        )
+        system = system_of(options, config)
         write_whole(output_dir / scoring.SETTINGS, scoring.to_json(settings))
         jobs = options.jobs or default_jobs(missing, config, excerpt)
         progress = tqdm(
@@ -136,6 +137,19 @@ def scored_config(system: str, model: str | os.PathLike | None, config: Config |
     if system == "model" or config is None:
         raise ConfigError(f"model: missing, expected {MODELS}")
     return config
+
+
+def system_of(options: Options, config: Config) -> System:
+    """Loads the system; raises as `load_system`."""
+    return load_system(
+        options.system,
+        config,
+        options.model,
+        options.weights,
+        options.reconstruction,
+        options.runtime,
+        options.device,
+    )
 
 
 def settings_of(options: Options, config: Config) -> dict[str, Any]:

@@ -45,6 +45,7 @@ def define_flags() -> None:
         upper_bound=0,
     )
     cli.define_reconstruction()
+    model_flag.define_runtime()
 
 
 def options_of_flags() -> Options:
@@ -56,8 +57,8 @@ def options_of_flags() -> Options:
     given = flags.FLAGS
     cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
     cli.refuse_idle(["split"], given.tracks, "beside --tracks, which are from any split")
-    masks = ("mask", "mask_exponent", "wiener_iterations")
-    cli.refuse_idle(masks, given.system != "model", f"beside --system={given.system}")
+    models = ("mask", "mask_exponent", "wiener_iterations", "runtime", "device")
+    cli.refuse_idle(models, given.system != "model", f"beside --system={given.system}")
     return Options(
         given.data_dir,
         given.output_dir,
@@ -66,6 +67,8 @@ def options_of_flags() -> Options:
         system=given.system,
         weights=given.weights,
         reconstruction=cli.reconstruction_of_flags(),
+        runtime=given.runtime,
+        device=given.device,
         split=given.split,
         names=given.tracks,
         excerpt=given.excerpt,

@@ -1,4 +1,4 @@
-"""The flag --model, which most programs have."""
+"""The flag --model, which most programs have, and what runs its network in those that separate."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from absl import flags
 from experiments import cli
 from sccunet.config import ConfigError
 from sccunet.runs import MODELS, model_path
+from sccunet.runtime import RUNTIMES
 
 flags.disclaim_key_flags()  # the flag is one of the module that calls `define`
 
@@ -17,6 +18,22 @@ def define(purpose: str = "") -> None:
         "model",
         None,
         f"{MODELS[0].upper()}{MODELS[1:]}{purpose}. Default: the model that ships with sccunet.",
+    )
+
+
+def define_runtime() -> None:
+    """Defines the flags runtime and device, with the meaning that `Separator.load` gives them."""
+    flags.DEFINE_enum(
+        "runtime",
+        "auto",
+        RUNTIMES,
+        "What runs the network. auto: openvino for a portable model, tensorflow for others.",
+    )
+    flags.DEFINE_string(
+        "device",
+        None,
+        "OpenVINO's name of the device that runs the network: CPU, GPU, or one of several, such as"
+        " GPU.1. Default: CPU.",
     )
 
 

@@ -64,7 +64,11 @@ def main(files: Sequence[str]) -> None:
 
         separation_flags.warn_of_tags(folders.values())
         separator = Separator.load(
-            model_flag.value(), cli.reconstruction_of_flags(), given.precision
+            model_flag.value(),
+            cli.reconstruction_of_flags(),
+            given.precision,
+            given.runtime,
+            given.device,
         )
     for folder, file in folders.items():
         try:

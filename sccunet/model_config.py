@@ -85,3 +85,8 @@ class ModelConfig:
     def frames(self) -> int:
         """Frames of one patch's centred STFT."""
         return 1 + self.patch_samples // self.hop_length
+
+    @property
+    def magnitudes_shape(self) -> tuple[int, ...]:
+        """Shape of a patch's magnitudes in exports: [bins, frames], of two channels [.., 2]."""
+        return (self.bins, self.frames, self.channels)[: 2 if self.channels == 1 else 3]

@@ -1,6 +1,7 @@
 """Arithmetic of cutting a recording into patches and joining them again; needs no framework."""
 
 import dataclasses
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -63,6 +64,49 @@ class Patching:
         rise = np.sin(np.pi / 2 * (np.arange(self.fade) + 0.5) / max(self.fade, 1)) ** 2
         flat = np.ones(self.keep - 2 * self.fade)
         return np.concatenate([rise, flat, rise[::-1]]).astype(np.float32)
+
+
+def cut(
+    blocks: Iterable[np.ndarray], model: ModelConfig, patching: Patching
+) -> Iterator[tuple[np.ndarray, slice]]:
+    """Cuts a recording, given in blocks, into patches; each comes as soon as its samples are there.
+
+    Args:
+      blocks: float32 [samples, channels] each, of any length, all with the same channels.
+      model: gives patch_samples.
+      patching: of the model.
+
+    Yields:
+      A patch [patch_samples, channels], and which samples of its step are the recording's.
+    """
+    pieces, waiting = [], 0  # samples in the pieces
+    samples, given = 0, -patching.fade  # the first patch fades in before the recording starts
+
+    def step() -> slice:
+        nonlocal given
+        own = slice(max(0, -given), min(patching.step, samples - given))
+        given += patching.step
+        return own
+
+    for block in blocks:
+        if not pieces:
+            pieces = [np.zeros((patching.lead, block.shape[1]), np.float32)]
+            waiting = patching.lead
+        pieces.append(block)
+        samples += len(block)
+        waiting += len(block)
+        # Pieces are joined once per patch, however small they are.
+        if waiting >= model.patch_samples:
+            pending = np.concatenate(pieces)
+            while len(pending) >= model.patch_samples:
+                yield pending[: model.patch_samples], step()
+                pending = pending[patching.step :]
+            pieces, waiting = [pending], len(pending)
+    while pieces and given < samples:
+        pending = np.concatenate(pieces)[: model.patch_samples]
+        missing = model.patch_samples - len(pending)
+        yield np.pad(pending, ((0, missing), (0, 0))), step()
+        pieces = [pending[patching.step :]]
 
 
 def channel_rows(channels: int, together: int) -> np.ndarray:

@@ -2,10 +2,11 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import ModuleType
 
 import numpy as np
 
-from sccunet import keras_settings
+from sccunet import keras_settings, numpy_stft, spectral
 from sccunet.checks import ConfigError, is_number, is_whole
 from sccunet.config import ModelConfig
 
@@ -50,7 +51,7 @@ class Reconstruction:
 
 
 def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) -> PatchSeparator:
-    """Returns a function that separates patches: STFT, network, inverse STFT; traced once.
+    """Returns a function that separates patches by Keras: STFT, network, inverse STFT; traced once.
 
     Args:
       unet: magnitudes [batch, bins, frames, channels] -> [batch, bins, frames, stems * channels]. A
@@ -61,24 +62,54 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
     keras_settings.check()
     import keras
 
-    from sccunet import spectral
+    from sccunet import keras_stft
     from sccunet.folding import fold
 
     if isinstance(unet, keras.Model):
         unet = fold(unet)
+    return _separator(unet, model, reconstruction, keras_stft, _on_device)
+
+
+def numpy_patch_separator(
+    network: Callable[..., np.ndarray], model: ModelConfig, reconstruction: Reconstruction
+) -> PatchSeparator:
+    """Does what `patch_separator` does in NumPy; several threads may call the function.
+
+    Args:
+      network: as `unet` of `patch_separator`, from arrays to arrays.
+      model, reconstruction: as there.
+    """
+    return _separator(network, model, reconstruction, numpy_stft, lambda function, *_: function)
+
+
+def _separator(
+    unet: Callable,
+    model: ModelConfig,
+    reconstruction: Reconstruction,
+    library: ModuleType,
+    compiled: Callable[..., Callable],
+) -> PatchSeparator:
+    """Returns a function that separates patches.
+
+    Args:
+      unet, model, reconstruction: as in `patch_separator`.
+      library: as in `sccunet.spectral`.
+      compiled: (function, shapes of its arguments) -> the function from arrays to arrays.
+    """
     patches = [1, model.channels, model.patch_samples]
     if reconstruction.mask != "wiener":
         exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
         return _one_by_one(
-            _on_device(
-                lambda mixture: spectral.separate_patches(mixture, unet, model, exponent), patches
+            compiled(
+                lambda mixture: spectral.separate_patches(mixture, unet, model, exponent, library),
+                patches,
             )
         )
     estimate = _one_by_one(
-        _on_device(lambda mixture: spectral.estimate_patches(mixture, unet, model), patches)
+        compiled(lambda mixture: spectral.estimate_patches(mixture, unet, model, library), patches)
     )
     parts = [None, len(model.stems), model.channels, model.frames, model.bins]
-    synthesise = _on_device(lambda *spectrum: spectral.istft(*spectrum, model), parts, parts)
+    synthesise = compiled(lambda *spectrum: library.istft(*spectrum, model), parts, parts)
 
     def separate(waveforms):
         real, imaginary, estimates = estimate(waveforms)
@@ -121,11 +152,14 @@ def _one_by_one(function: Callable) -> Callable:
     Two patches at a time took more memory and saved no time on a CPU (results/benchmark). A GPU was
     not tried.
     """
-    from keras import tree
 
     def call(waveforms: np.ndarray):
         outputs = [function(waveform[None]) for waveform in waveforms]
-        return tree.map_structure(lambda *rows: np.concatenate(rows), *outputs)
+        if len(outputs) == 1:
+            return outputs[0]
+        if isinstance(outputs[0], tuple):
+            return tuple(map(np.concatenate, zip(*outputs, strict=True)))
+        return np.concatenate(outputs)
 
     return call
 

@@ -1,17 +1,29 @@
-"""Separates whole recordings with a training workdir or an exported SavedModel."""
+"""Separates whole recordings with a portable model, a training workdir or an exported SavedModel.
+
+A portable model does so without TensorFlow and Keras.
+"""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import numpy as np
 
+from sccunet import runs
+from sccunet.ahead import in_order
 from sccunet.config import PRECISIONS, Config, ConfigError
 from sccunet.files import plain_path
-from sccunet.patching import Patching, channel_rows
-from sccunet.reconstruction import PatchSeparator, Reconstruction, patch_separator
-from sccunet.runs import exported_version, load_config, load_unet
+from sccunet.patching import Patching, channel_rows, cut
+from sccunet.reconstruction import (
+    PatchSeparator,
+    Reconstruction,
+    numpy_patch_separator,
+    patch_separator,
+)
+from sccunet.runtime import RUNTIMES, OpenVinoNetwork, TensorFlowNetwork
 
 _MOST_CHANNELS = 256
+_BLOCK = 1 << 16  # samples that a whole recording is cut into
 
 
 class Separator:
@@ -20,11 +32,13 @@ class Separator:
     Args:
       separate_patches: function that separates patches, as from `patch_separator`.
       config: config of the run that trained the network.
+      parallel: number of calls of the function at the same time, each in a thread of its own.
     """
 
-    def __init__(self, separate_patches: PatchSeparator, config: Config):
+    def __init__(self, separate_patches: PatchSeparator, config: Config, parallel: int = 1):
         self.config = config
         self._separate_patches = separate_patches
+        self._parallel = parallel
 
     @classmethod
     def from_model(
@@ -45,55 +59,53 @@ class Separator:
     @classmethod
     def load(
         cls,
-        path: str | os.PathLike,
+        path: str | os.PathLike | None = None,
         reconstruction: Reconstruction | None = None,
         precision: str = "float32",
+        runtime: str = "auto",
+        device: str | None = None,
     ) -> "Separator":
-        """Makes a separator from a training workdir's best weights or from an exported SavedModel.
+        """Makes a separator from a portable model, a workdir's best weights or a SavedModel.
 
         Args:
-          path: a workdir, an export, or the base folder of several exports (the newest is used).
+          path: a portable model, a workdir, an export, or the base folder of several exports (the
+            newest is used). By default the model that ships with the package.
           reconstruction: how the estimates become stems; by default as in the paper.
           precision: "mixed_bfloat16" computes the network's inner layers in bfloat16. This is
             faster on devices that support it, and adds rounding errors (results/benchmark).
             Workdirs only.
+          runtime: what runs the network, one of `sccunet.runtime.RUNTIMES`. "openvino" needs a
+            portable model; "auto" takes it for one, and "tensorflow" for others.
+          device: OpenVINO's name of the device that it runs on: "CPU", which is the default,
+            "GPU", or one of several, such as "GPU.1".
 
         Raises:
-          ConfigError: if `path` is neither, has no weights yet, or cannot be loaded.
+          ConfigError: if `path` is none of these, has no weights yet, or cannot be loaded, or if
+            the other choices do not fit it.
         """
-        if precision not in PRECISIONS:
-            raise ConfigError(f"precision: found {precision!r}, expected {' or '.join(PRECISIONS)}")
-        config = load_config(path)
-        export = exported_version(path)
-        if not (export / "saved_model.pb").exists():
-            return cls.from_model(load_unet(path, config, precision), config, reconstruction)
-        if precision != "float32":
-            raise ConfigError(
-                f"precision: found {precision!r} for the SavedModel {export}, expected 'float32',"
-                " or a training workdir"
-            )
-        import tensorflow as tf
-
-        with plain_path(export) as plain:
-            try:
-                module = tf.saved_model.load(plain)
-                signature = module.signatures["magnitudes"]
-            except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-                reason = (str(error).splitlines() or [""])[0]
-                raise ConfigError(
-                    f"{export}: found a SavedModel that does not load ({reason}), expected one that"
-                    " sccunet export wrote"
-                ) from error
-
-        def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
-            one = config.model.channels == 1
-            found = signature(mixture_magnitudes=magnitudes[..., 0] if one else magnitudes)
-            estimates = [found[stem] for stem in config.model.stems]
-            return tf.stack(estimates, axis=-1) if one else tf.concat(estimates, axis=-1)
-
+        path, reconstruction = runs.model_path(path), reconstruction or Reconstruction()
+        config = runs.load_config(path)
+        kind = runs.kind_of(path)
+        _check_choices(kind, path, precision, runtime, device)
+        if kind == runs.PORTABLE:
+            if runtime == "tensorflow":
+                network = TensorFlowNetwork(path, config.model)
+            else:
+                network = OpenVinoNetwork(path, config.model, device or "CPU")
+            separate = numpy_patch_separator(network, config.model, reconstruction)
+            return cls(separate, config, network.parallel)
+        if kind == runs.WORKDIR:
+            unet = runs.load_unet(path, config, precision)
+        else:
+            unet = _load_saved_model(runs.exported_version(path), config)
         return cls.from_model(unet, config, reconstruction)
 
-    def __call__(self, waveform: np.ndarray, sample_rate: int) -> dict[str, np.ndarray]:
+    def __call__(
+        self,
+        waveform: np.ndarray,
+        sample_rate: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> dict[str, np.ndarray]:
         """Separates a whole recording.
 
         Args:
@@ -101,6 +113,7 @@ class Separator:
             on its own. A model of two separates pairs of them; a channel without a partner goes in
             twice, and comes out as the mean of both.
           sample_rate: in Hz; audio at another rate than the model's is resampled there and back.
+          progress: called with the samples that are done and the samples in all, after each patch.
 
         Returns:
           Stem name -> float32 [samples, channels].
@@ -110,11 +123,14 @@ class Separator:
         """
         waveform = _checked(waveform)
         stems = {stem: np.empty(waveform.shape, np.float32) for stem in self.config.model.stems}
-        done = 0
-        for block in self.stream([waveform], sample_rate):
+        done, starts = 0, range(0, len(waveform) or 1, _BLOCK)
+        blocks = (waveform[start : start + _BLOCK] for start in starts)
+        for block in self.stream(blocks, sample_rate):
             for stem, samples in block.items():
                 stems[stem][done : done + len(samples)] = samples
             done += len(samples)
+            if progress:
+                progress(done, len(waveform))
         return stems
 
     def stream(
@@ -160,52 +176,70 @@ class Separator:
 
     def _stream(self, blocks: Iterable[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
         """Does what `stream` does, at the model's own sample rate."""
-        model = self.config.model
-        patching = Patching.of(model)
-        window = patching.window[:, None]
+        model, patching = self.config.model, Patching.of(self.config.model)
         fade, step = patching.fade, patching.step
-        tail, pieces = None, []
-        waiting = 0  # samples in the pieces
-        samples, given = 0, -fade  # of the recording: the first patch fades in before it starts
+        window = patching.window[:, None]
+        tail = np.float32(0)
 
-        def advance(patch: np.ndarray) -> np.ndarray:
-            """Separates a patch; returns the samples [stems, step, channels] that are final."""
-            nonlocal tail
+        def separate(patch: np.ndarray, own: slice) -> tuple[np.ndarray, slice]:
             rows = channel_rows(patch.shape[1], model.channels)
             # [samples, channels] -> [rows, model.channels, samples]
             estimate = self._separate_patches(np.ascontiguousarray(patch.T)[rows])
-            estimate = estimate[..., patching.kept]
-            estimate = _joined(estimate, patch.shape[1]) * window  # [stems, keep, channels]
-            if tail is not None:
-                estimate[:, :fade] += tail
+            estimate = _joined(estimate[..., patching.kept], patch.shape[1])
+            return estimate * window, own  # [stems, keep, channels]
+
+        for estimate, own in in_order(separate, cut(blocks, model, patching), self._parallel):
+            estimate[:, :fade] += tail
             tail = estimate[:, step:]
-            return estimate[:, :step]
+            yield dict(zip(model.stems, estimate[:, :step][:, own], strict=True))
 
-        def cut(ready: np.ndarray) -> dict[str, np.ndarray]:
-            nonlocal given
-            first, last = max(0, -given), min(step, samples - given)
-            given += step
-            return dict(zip(model.stems, ready[:, first:last], strict=True))
 
-        for block in blocks:
-            if not pieces:
-                pieces = [np.zeros((patching.lead, block.shape[1]), np.float32)]
-                waiting = patching.lead
-            pieces.append(block)
-            samples += len(block)
-            waiting += len(block)
-            # Pieces are joined once per patch, however small they are.
-            if waiting >= model.patch_samples:
-                pending = np.concatenate(pieces)
-                while len(pending) >= model.patch_samples:
-                    yield cut(advance(pending[: model.patch_samples]))
-                    pending = pending[step:]
-                pieces, waiting = [pending], len(pending)
-        while pieces and given < samples:
-            pending = np.concatenate(pieces)[: model.patch_samples]
-            missing = model.patch_samples - len(pending)
-            yield cut(advance(np.pad(pending, ((0, missing), (0, 0)))))
-            pieces = [pending[step:]]
+def _check_choices(
+    kind: str, path: os.PathLike, precision: str, runtime: str, device: str | None
+) -> None:
+    """Checks the arguments of `Separator.load` against the model, of a kind in `runs`."""
+    portable = kind == runs.PORTABLE
+    for field, found, possible in (
+        ("precision", precision, PRECISIONS if kind == runs.WORKDIR else PRECISIONS[:1]),
+        ("runtime", runtime, RUNTIMES if portable else ("auto", "tensorflow")),
+    ):
+        if found not in possible:
+            raise ConfigError(
+                f"{field}: found {found!r} for the {kind} {path}, expected {' or '.join(possible)}"
+            )
+    if device and (runtime == "tensorflow" or not portable):
+        raise ConfigError(
+            f"device: found {device!r} for the {kind} {path}, expected none: only OpenVINO has a"
+            " choice, which runs portable models"
+        )
+
+
+def _load_saved_model(export: Path, config: Config) -> Callable:
+    """Loads the network of a SavedModel, for `Separator.from_model`.
+
+    Raises:
+      ConfigError: if it cannot be loaded.
+    """
+    import tensorflow as tf
+
+    with plain_path(export) as plain:
+        try:
+            module = tf.saved_model.load(plain)
+            signature = module.signatures["magnitudes"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"{export}: found a SavedModel that does not load ({reason}), expected one that"
+                " sccunet export wrote"
+            ) from error
+
+    def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
+        one = config.model.channels == 1
+        found = signature(mixture_magnitudes=magnitudes[..., 0] if one else magnitudes)
+        estimates = [found[stem] for stem in config.model.stems]
+        return tf.stack(estimates, axis=-1) if one else tf.concat(estimates, axis=-1)
+
+    return unet
 
 
 def _joined(estimate: np.ndarray, channels: int) -> np.ndarray:
@@ -213,6 +247,7 @@ def _joined(estimate: np.ndarray, channels: int) -> np.ndarray:
     rows, stems, together, n = estimate.shape
     joined = estimate.transpose(1, 3, 0, 2).reshape(stems, n, rows * together)
     if rows * together > channels:  # the last channel went in twice
+        joined = joined.copy()
         joined[..., channels - 1] = (joined[..., channels - 1] + joined[..., channels]) / 2
     return joined[..., :channels]
 

@@ -139,7 +139,7 @@ def _separate_wav(unet: keras.Model, config: Config) -> Signature:
 
 def _magnitudes(unet: keras.Model, config: Config) -> Signature:
     model = config.model
-    shape = magnitudes_shape(model)
+    shape = model.magnitudes_shape
     tensor = Tensor(
         "float32",
         ("batch", *shape),
@@ -160,16 +160,11 @@ def _magnitudes(unet: keras.Model, config: Config) -> Signature:
     )
 
 
-def magnitudes_shape(model: ModelConfig) -> list[int]:
-    """Shape of a patch's magnitudes in the signature `magnitudes`."""
-    return [model.bins, model.frames, model.channels][: 2 if model.channels == 1 else 3]
-
-
 def estimate_magnitudes(
     mixture: tf.Tensor, unet: keras.Model, model: ModelConfig
 ) -> dict[str, tf.Tensor]:
     """Applies the network in the form of the signature `magnitudes`, [batch, *magnitudes_shape]."""
-    shape = [-1, *magnitudes_shape(model)]
+    shape = [-1, *model.magnitudes_shape]
     magnitudes = tf.reshape(mixture, [-1, model.bins, model.frames, model.channels])
     estimates = unet(magnitudes, training=False)
     stems = tf.split(estimates, len(model.stems), axis=-1)

@@ -11,7 +11,7 @@ from keras import layers, ops
 from sccunet.config import Config, ConfigError
 from sccunet.export_check import checked_fold, difference
 from sccunet.files import write_whole
-from sccunet.signatures import estimate_magnitudes, magnitudes_shape
+from sccunet.signatures import estimate_magnitudes
 
 # Difference that float16 weights may make, relative to the largest value. They made 4e-4 to 6e-3 in
 # seven trained networks.
@@ -45,7 +45,7 @@ def export_tflite(
 def _converted(unet: keras.Model, config: Config, path: str | os.PathLike, half: bool) -> bytes:
     """Returns the content of the file, checked in TensorFlow's interpreter."""
     model, folded = config.model, _without_fused_relu(checked_fold(unet, config.model))
-    shape = [1, *magnitudes_shape(model)]
+    shape = [1, *model.magnitudes_shape]
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.float32, name="mixture_magnitudes")])
     def magnitudes(mixture_magnitudes):

@@ -23,7 +23,7 @@ class Kind:
     Attributes:
       what: description for --help and reports.
       load: (config) -> system, or (config, weights) if the system has weights; for "model":
-        (config, model, reconstruction).
+        (config, model, reconstruction, runtime, device).
       group: one of `GROUPS`.
       weights: description of --weights; "" if there are none to choose.
       given_truth: whether the system uses the true stems.
@@ -89,6 +89,8 @@ def load_system(
     model: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
     reconstruction: Reconstruction | None = None,
+    runtime: str = "auto",
+    device: str | None = None,
 ) -> System:
     """Loads one of `SYSTEMS`.
 
@@ -98,6 +100,7 @@ def load_system(
       model: folder of a model, as for `Separator.load`; only for "model".
       weights: as the system's row describes them; only if it does.
       reconstruction: how the model's estimates become stems; by default as in the paper.
+      runtime, device: of the model's network, as for `Separator.load`.
 
     Raises:
       ConfigError: if the system cannot be loaded, or cannot estimate these stems.
@@ -108,5 +111,5 @@ def load_system(
     if weights and not kind.weights:
         raise ConfigError(f"--weights: found {str(weights)!r}, expected none for {system}")
     if system == "model":
-        return kind.load(config, model, reconstruction)
+        return kind.load(config, model, reconstruction, runtime, device)
     return kind.load(config, weights) if kind.weights else kind.load(config)

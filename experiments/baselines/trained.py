@@ -11,14 +11,19 @@ from sccunet.reconstruction import Reconstruction
 
 
 def load(
-    config: Config, model: str | os.PathLike | None, reconstruction: Reconstruction | None = None
+    config: Config,
+    model: str | os.PathLike | None,
+    reconstruction: Reconstruction | None = None,
+    runtime: str = "auto",
+    device: str | None = None,
 ) -> System:
-    """Loads a training workdir or an exported SavedModel.
+    """Loads a portable model, a training workdir or an exported SavedModel.
 
     Args:
       config: the model's config, which names the stems.
       model: folder of the model.
       reconstruction: how the model's estimates become stems; by default as in the paper.
+      runtime, device: as for `Separator.load`.
 
     Raises:
       ConfigError: if the model cannot be loaded.
@@ -26,7 +31,7 @@ def load(
     from sccunet.separation import Separator
     from sccunet.unet import build_model
 
-    separator = Separator.load(model, reconstruction)
+    separator = Separator.load(model, reconstruction, runtime=runtime, device=device)
 
     def separate(mixture: np.ndarray, references: np.ndarray, key: str) -> np.ndarray:
         estimates = separator(mixture, config.model.sample_rate)

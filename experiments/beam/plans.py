@@ -15,7 +15,6 @@ from data_pipeline.folders import chosen_folders
 from data_pipeline.names import lines_of
 from experiments import cli, evaluating, evaluation_flags, model_flag, quiet, scoring
 from experiments.baselines.system import System
-from experiments.baselines.systems import load_system
 from experiments.beam.pipeline import Plan
 from experiments.preparing import inputs, preparation_flags
 from experiments.preparing.track import check_finished, prepare_track, remove_leftovers
@@ -78,6 +77,8 @@ def plan_separation(files: Sequence[str]) -> Plan:
             os.path.abspath(model_flag.value()),
             cli.reconstruction_of_flags(),
             given.precision,
+            given.runtime,
+            given.device,
         ),
         skipped=len(planned.finished) - len(damaged),
         failed=[os.fsdecode(path.read_bytes()).strip() for path in damaged],
@@ -85,10 +86,12 @@ def plan_separation(files: Sequence[str]) -> Plan:
 
 
 @functools.lru_cache(1)
-def _separator(model: str, reconstruction: Reconstruction, precision: str):
+def _separator(
+    model: str, reconstruction: Reconstruction, precision: str, runtime: str, device: str | None
+):
     from sccunet.separation import Separator
 
-    return Separator.load(model, reconstruction, precision)
+    return Separator.load(model, reconstruction, precision, runtime, device)
 
 
 def _separate(
@@ -161,10 +164,7 @@ def _system(pickled: bytes) -> tuple[System, evaluating.Options, Config]:
     """Loads the system of pickled options, which cannot be hashed themselves."""
     options: evaluating.Options = pickle.loads(pickled)
     config = evaluating.scored_config(options.system, options.model, options.config)
-    system = load_system(
-        options.system, config, options.model, options.weights, options.reconstruction
-    )
-    return system, options, config
+    return evaluating.system_of(options, config), options, config
 
 
 def _score(

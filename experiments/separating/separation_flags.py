@@ -46,6 +46,7 @@ def define_flags() -> None:
         lower_bound=0,
     )
     cli.define_reconstruction()
+    model_flag.define_runtime()
     flags.DEFINE_enum(
         "precision",
         "float32",

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import cli
+from experiments import cli, missing
 from sccunet.config import ConfigError
-from sccunet.runs import MODELS, model_path
+from sccunet.runs import MODELS, PORTABLE, kind_of, model_path
 from sccunet.runtime import RUNTIMES
 
 flags.disclaim_key_flags()  # the flag is one of the module that calls `define`
@@ -38,12 +38,16 @@ def define_runtime() -> None:
 
 
 def value() -> Path:
-    """Returns the path of the model.
+    """Returns the path of the model, which can be loaded here.
 
     Raises:
-      ConfigError: if none is given, and none ships with the package.
+      UserError: if none is given, and none ships with the package; or if it needs TensorFlow, which
+        is not installed.
     """
-    return model_path(flags.FLAGS.model)
+    path = model_path(flags.FLAGS.model)
+    if kind_of(path) not in (PORTABLE, None):
+        missing.check("tensorflow", flag=f"--model={path}")
+    return path
 
 
 def value_without_config() -> Path | None:
@@ -57,6 +61,6 @@ def value_without_config() -> Path | None:
     if given.config:
         return None
     try:
-        return value()
+        return model_path(given.model)
     except ConfigError as error:
         raise ConfigError(f"{error}; without a model, --config defines the stems") from error

@@ -10,13 +10,28 @@ import sys
 from importlib import metadata
 from unittest import mock
 
+import numpy as np
 import pytest
 import without_extras
 from process import ROOT
 
+from data_pipeline import audio, audio_writer
 from experiments import missing
 from experiments.command import COMMANDS
+from sccunet import build_model
+from sccunet.config import Config, ModelConfig
+from sccunet.runs import CONFIG, NETWORK
 
+_CONFIG = Config(
+    model=ModelConfig(
+        stems=("vocals", "rest"),
+        sample_rate=8000,
+        frame_length=256,
+        hop_length=64,
+        patch_samples=2048,
+        filters=(4, 8),
+    )
+)
 _PROGRAMS = [name for group in COMMANDS.values() for name in group]
 
 
@@ -39,6 +54,48 @@ def light():
     return run
 
 
+@pytest.fixture(scope="module")
+def portable(tmp_path_factory, randomise):
+    """A portable model with random weights."""
+    from sccunet.tflite import export_tflite
+
+    folder = tmp_path_factory.mktemp("portable")
+    (folder / CONFIG).write_text(_CONFIG.to_json())
+    export_tflite(randomise(build_model(_CONFIG)), _CONFIG, folder / NETWORK)
+    return folder
+
+
+_LIBRARY = """
+import sys
+import numpy as np
+import sccunet
+model, samples, result = sys.argv[2:]
+separator = sccunet.Separator.load(model)
+np.savez(result, **separator(np.load(samples), 8000))
+assert "openvino" in sys.modules
+assert "openvino_telemetry" not in sys.modules  # importing it sends a message and writes into HOME
+"""
+
+
+def test_separation_with_a_portable_model_needs_no_extra(light, portable, tmp_path):
+    samples = 0.1 * np.random.default_rng(0).standard_normal((5000, 2)).astype(np.float32)
+    np.save(tmp_path / "samples.npy", samples)
+    audio_writer.write_wav(tmp_path / "song.wav", samples, 8000)
+    model, home = f"--model={portable}", tmp_path / "home"
+    home.mkdir()
+    separate = ["separate", model, f"--output_dir={tmp_path}", tmp_path / "song.wav"]
+    library = ["-c", _LIBRARY, portable, tmp_path / "samples.npy", tmp_path / "stems.npz"]
+    for code, _, err in light([separate, library], HOME=str(home)):
+        assert (code, err) == (0, "")
+    stems = np.load(tmp_path / "stems.npz")
+    assert sorted(stems) == sorted(_CONFIG.model.stems)
+    for stem in _CONFIG.model.stems:
+        written, _ = audio.read(tmp_path / "song" / f"{stem}.wav")
+        np.testing.assert_allclose(written, stems[stem], atol=1e-4)
+        assert np.abs(written).max() > 0.001
+    assert os.listdir(home) == []
+
+
 def test_help_of_every_program_needs_no_extra_and_shows_examples_at_once(light):
     slow = ("av", "openvino", "soundfile", "soxr")
     found = light([[name, "--help"] for name in _PROGRAMS], slow, PATH="")
@@ -50,17 +107,17 @@ def test_help_of_every_program_needs_no_extra_and_shows_examples_at_once(light):
         assert ("--mask:" in out) == (name in ("separate", "evaluate")), name
 
 
-_CONFIG = "--config=small_4stems"
+_SMALL = "--config=small_4stems"
 # Command -> what it says.
 _LINES = {
-    ("train", _CONFIG, "--data_dir=D", "--workdir=W"): "train needs tensorflow: {train}",
-    ("train_open_unmix", _CONFIG): "train_open_unmix needs tensorflow: {train}",
+    ("train", _SMALL, "--data_dir=D", "--workdir=W"): "train needs tensorflow: {train}",
+    ("train_open_unmix", _SMALL): "train_open_unmix needs tensorflow: {train}",
     ("export", "--workdir=W", "--export_dir=E"): "export needs tensorflow: {train}",
     ("tour",): "tour needs tensorflow: {train}",
     ("calibrate", "--workdir=W", "--data_dir=D"): "calibrate needs tensorflow: {train}",
     ("convert", "--workdir=W", "--output=O"): "convert needs tensorflow: {train}",
     ("evaluate", "--model=M", "--data_dir=D"): "evaluate needs museval: {train}",
-    ("measure", _CONFIG, "--data_dir=D"): "measure --config needs ml_collections: {train}",
+    ("measure", _SMALL, "--data_dir=D"): "measure --config needs ml_collections: {train}",
     ("plot", "--truth_dir=T"): "plot needs matplotlib: {train}",
     ("compare", "--report_dir=R"): "compare needs matplotlib: {train}",
     ("ablate", "--report_dir=R"): "ablate needs matplotlib: {train}",
@@ -72,9 +129,20 @@ _LINES = {
 }
 
 
-def test_programs_say_which_extra_brings_what_they_lack(light):
+def test_programs_say_which_extra_brings_what_they_lack(light, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    workdir = f"--model={tmp_path}"
+    expected = {
+        **_LINES,
+        (
+            "separate",
+            workdir,
+            "--output_dir=O",
+            "x.wav",
+        ): f"separate {workdir} needs tensorflow: {{train}}",
+    }
     installs = {extra: f"pip install 'sccunet[{extra}]'" for extra in missing.EXTRAS.values()}
-    for line, found in zip(_LINES.values(), light(_LINES), strict=True):
+    for line, found in zip(expected.values(), light(expected), strict=True):
         assert found == [1, "", f"error: sccunet {line.format(**installs)}\n"]
 
 
@@ -112,3 +180,11 @@ def test_extras_bring_the_modules_that_name_them(monkeypatch):
             assert not packages[module] & required[""], module
     for module in without_extras.BROUGHT:
         assert packages.get(module, required[""]) & required[""], module
+
+
+def test_the_image_gets_what_the_package_is_built_from():
+    copied = re.findall(r"^COPY (?!--)(.*) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    copied = {name for names in copied for name in names.split()}
+    assert copied == {"setup.py", "pyproject.toml", "README.md", *without_extras.OURS}
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert {line[1:] for line in ignored if line.startswith("!")} == copied

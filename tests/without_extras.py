@@ -28,14 +28,14 @@ BROUGHT = {
     *("_cffi_backend", "cffi", "pycparser", "typing_extensions"),
     *("_soundfile", "_soundfile_data", "openvino_telemetry"),
 }
-_OURS = {"sccunet", "data_pipeline", "experiments"}
+OURS = {"sccunet", "data_pipeline", "experiments"}
 
 
 class _Finder:
     """Finds nothing, and ends the search for whatever is not brought."""
 
     def __init__(self, refused: list[str]):
-        self._found = (BROUGHT | _OURS | sys.stdlib_module_names) - {*refused}
+        self._found = (BROUGHT | OURS | sys.stdlib_module_names) - {*refused}
 
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] not in self._found and not name.startswith("_sysconfigdata"):

@@ -50,8 +50,8 @@ setup(
         # An export has warm-up requests for TensorFlow Serving, whose form `serve` brings.
         "train": [f"tensorflow{_TENSORFLOW}", "sccunet[serve]", *_TRAINING],
         "gpu": ["sccunet[train]", f"tensorflow[and-cuda]{_TENSORFLOW}"],
-        # In place of `train`: both packages contain the module tensorflow. Keras supports TPUs up to
-        # this TensorFlow.
+        # In place of `train`: both packages contain the module tensorflow. Keras supports TPUs up
+        # to this TensorFlow.
         "tpu": ["tensorflow-tpu==2.19.*", *_TRAINING],
         # A second reader of WAV files, see `data_pipeline.readers`. The ops of tensorflow-io's last
         # release load with TensorFlow 2.16 and 2.17 only.

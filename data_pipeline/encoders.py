@@ -5,6 +5,7 @@ The functions are context managers that yield a function to write blocks, float
 soundfile and PyAV are imported only where they are used, so that programs show their flags at once.
 """
 
+import concurrent.futures
 import contextlib
 import fractions
 import os
@@ -136,16 +137,21 @@ def mp4_writer(
         nonlocal samples
         if not len(audio):
             return
-        planes = np.ascontiguousarray(audio.T, np.float32)
-        for number, stream in enumerate(streams):
-            part = planes[number * channels : (number + 1) * channels]
-            frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+        frames = []
+        for planes in np.split(np.ascontiguousarray(audio.T, np.float32), len(streams)):
+            frame = av.AudioFrame.from_ndarray(planes, "fltp", layout)
             frame.sample_rate, frame.pts, frame.time_base = sample_rate, samples, unit
-            container.mux(stream.encode(frame))
+            frames.append(frame)
+        for packets in pool.map(lambda stream, frame: stream.encode(frame), streams, frames):
+            container.mux(packets)
         samples += len(audio)
 
     try:
-        with open(path, "wb") as file, av.open(file, "w", "ipod", options=options) as container:
+        with (
+            open(path, "wb") as file,
+            av.open(file, "w", "ipod", options=options) as container,
+            concurrent.futures.ThreadPoolExecutor(len(names)) as pool,
+        ):
             streams = [_aac_stream(container, sample_rate, layout, bitrate, name) for name in names]
             write(np.zeros((_SILENCE, channels * len(streams))))
             yield write

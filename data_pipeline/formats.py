@@ -50,7 +50,8 @@ _AAC = Format(2, bitrates=(32, 512), bitrate=128, rates=_MPEG_RATES, mp4=True)
 WRITABLE = {
     ".wav": Format(1_024, ("float32", "pcm24", "pcm16")),  # the number is libsndfile's
     ".flac": Format(8, ("pcm24", "pcm16")),
-    ".mp3": Format(2, bitrates=(32, 320), bitrate=160, rates=_MPEG_RATES),
+    # Below, LAME has no room for its tag, which tells decoders the number of samples.
+    ".mp3": Format(2, bitrates=(64, 320), bitrate=160, rates=_MPEG_RATES),
     # libvorbis knows no higher rates.
     ".ogg": Format(2, bitrates=(32, 500), bitrate=96, rates=range(1_000, 200_001)),
     ".m4a": _AAC,

@@ -57,7 +57,8 @@ def separate_file(
             floats = Output(dict.fromkeys(output.names, ()))
             with stem_writer(unscaled, track, floats, *settings) as write:
                 peak, damage = _separate(separator, path, opened, output, write, track)
-            rescale(unscaled, partial, track, output, max(peak, 1.0))
+            with _progress(f"{track}, files", info) as bar:
+                rescale(unscaled, partial, track, output, max(peak, 1.0), bar.update)
             shutil.rmtree(unscaled)
         else:
             with stem_writer(partial, track, output, *settings) as write:
@@ -85,9 +86,13 @@ def _copy_tags(path: str | os.PathLike, folder: Path, track: str, output: Output
 
 def _most_samples(info: audio.AudioInfo) -> int | None:
     """Returns how many samples a recording has at most, or None if nothing is known."""
-    frames = round(info.about * info.sample_rate) if info.about else None
+    frames = _about(info)
     # An estimated length may be wrong: then leave room for more.
     return frames if info.seconds else frames and 2 * frames
+
+
+def _about(info: audio.AudioInfo) -> int | None:
+    return round(info.about * info.sample_rate) if info.about else None
 
 
 def _separate(
@@ -103,7 +108,7 @@ def _separate(
     rate, channels = info.sample_rate, info.channels
     keeps = output.residual or output.format.stems
     mixture = _Mixture(path, blocks, channels, keeps)
-    with _progress(title, round(info.about * rate) if info.about else None, rate) as bar:
+    with _progress(title, info) as bar:
         for stems in separator.stream(mixture, rate):
             written = {
                 name: sum((stems[stem] for stem in parts[1:]), stems[parts[0]])
@@ -172,14 +177,15 @@ class _Mixture:
         return waiting[:samples]
 
 
-def _progress(title: str, frames: int | None, rate: int):
+def _progress(title: str, info: audio.AudioInfo):
     from tqdm import tqdm
 
+    frames = _about(info)
     return tqdm(
         total=frames,
         desc=title,
         unit="s",
-        unit_scale=1 / rate,
+        unit_scale=1 / info.sample_rate,
         disable=None,
         bar_format=_BAR if frames else None,
     )

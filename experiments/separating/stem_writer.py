@@ -11,7 +11,7 @@ from data_pipeline.audio_writer import audio_writer
 from data_pipeline.wav import read_wav, wav_info
 from experiments.separating.output import Output
 
-_BLOCK = 1 << 18  # samples that are read at a time from a written stem
+_BLOCK = 1 << 16  # samples that are read at a time from written stems
 
 Blocks = Mapping[str, np.ndarray]  # name of a stem, or mixture -> [samples, channels]
 
@@ -51,16 +51,33 @@ def stem_writer(
         yield lambda blocks: [*pool.map(lambda name: writers[name](blocks[name]), files)]
 
 
-def rescale(unscaled: Path, folder: Path, track: str, output: Output, peak: float) -> None:
-    """Writes files of stems divided by `peak`, from the float WAVs `<unscaled>/<name>.wav`."""
+def rescale(
+    unscaled: Path,
+    folder: Path,
+    track: str,
+    output: Output,
+    peak: float,
+    advance: Callable[[int], object],
+) -> None:
+    """Writes what is in float WAVs, divided by their peak.
+
+    Args:
+      unscaled: folder of the WAVs, `<name>.wav` for each of `output.names`.
+      folder, track, output: as for `stem_writer`.
+      peak: what all samples are divided by.
+      advance: is told each number of samples that are done.
+
+    Raises:
+      AudioError: as `audio_writer`.
+    """
     infos = {name: wav_info(unscaled / f"{name}.wav") for name in output.names}
-    info = infos[output.names[0]]
-    settings = info.sample_rate, info.channels, info.frames
+    one = infos[output.names[0]]
+    settings = one.sample_rate, one.channels, one.frames
     with stem_writer(folder, track, output, *settings) as write:
-        for start in range(0, info.frames, _BLOCK):
-            write(
-                {
-                    name: read_wav(info, start, _BLOCK) / np.float32(peak)
-                    for name, info in infos.items()
-                }
-            )
+        for start in range(0, one.frames, _BLOCK):
+            scaled = {
+                name: read_wav(info, start, _BLOCK) / np.float32(peak)
+                for name, info in infos.items()
+            }
+            write(scaled)
+            advance(min(_BLOCK, one.frames - start))

@@ -18,7 +18,7 @@ COMMANDS = {
         "train": "trains a network on a folder of tracks",
         "calibrate": "sets the level of a network's masks on songs that it has not heard",
         "evaluate": "scores a model or another system on a folder of tracks",
-        "export": "exports a trained network as a SavedModel and a TFLite file",
+        "export": "exports a trained network as a portable model, a SavedModel or a TFLite file",
         "configs": "lists the configurations that --config accepts by name",
     },
     "Serve": {

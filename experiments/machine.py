@@ -48,6 +48,8 @@ def library_threads() -> int:
     """Returns the threads of the loaded library; NumPy and SciPy use one for transforms."""
     if "torch" in sys.modules:
         return sys.modules["torch"].get_num_threads()
+    if "openvino" in sys.modules:
+        return _cores()  # its default
     if "tensorflow" in sys.modules:
         chosen = sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads()
         return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", _cores()))

@@ -1,17 +1,15 @@
 """Scores a track's estimates, and summarises scores from their JSON files only."""
 
-import contextlib
 import json
 import os
-import types
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 
 from experiments import quiet
+from experiments.museval_scores import museval_scores
 from experiments.references import as_16_bit, empty_band
 from experiments.score_files import note_of_track, score_file, scored_tracks
 from experiments.track_metrics import TRACK_METRICS, TrackMetric
@@ -30,41 +28,6 @@ SUMMARY = "summary.json"
 
 _EMPTY_BANDS_DIR = "empty_bands"
 _QUARTILES_OF = 4  # tracks at least
-
-
-def museval_scores(
-    references: np.ndarray, estimates: np.ndarray, sample_rate: int
-) -> dict[str, np.ndarray]:
-    """Computes museval's BSSEval v4 in frames of one second, as `museval.eval_mus_track` does.
-
-    A second in which any reference or estimate is all zeros is NaN for every stem. If any of them
-    is all zeros in the whole track, all scores are NaN.
-
-    Args:
-      references: [stems, samples, channels].
-      estimates: [stems, samples, channels].
-      sample_rate: in Hz.
-
-    Returns:
-      Metric -> float [stems, seconds], dB. An incomplete last second is not scored.
-    """
-    from data_pipeline import sigsep
-
-    museval = sigsep.load("museval")
-    # museval defines silence by the sum of the channels, and raises if a whole signal is silent.
-    if any((signals.sum(axis=2) == 0).all(axis=1).any() for signals in (references, estimates)):
-        stems, samples, _ = references.shape
-        nothing = np.full((stems, max(1, samples // sample_rate)), np.nan)
-        return dict.fromkeys(METRICS, nothing)
-    with contextlib.ExitStack() as stack:
-        if not hasattr(np.linalg, "linalg"):
-            # museval catches singular matrices under a name that NumPy 2.4 has removed.
-            linalg = types.SimpleNamespace(LinAlgError=np.linalg.LinAlgError)
-            stack.enter_context(mock.patch.object(np.linalg, "linalg", linalg, create=True))
-        sdr, isr, sir, sar = museval.evaluate(
-            references, estimates, win=sample_rate, hop=sample_rate
-        )
-    return {"SDR": sdr, "SIR": sir, "SAR": sar, "ISR": isr}
 
 
 def score_track(

@@ -5,7 +5,6 @@
 
 import json
 import os
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ import sccunet
 from sccunet.config import Config, ConfigError
 from sccunet.export_check import check_export, checked_fold
 from sccunet.files import folder_written_whole, plain_path
+from sccunet.provenance import NOT_STATED, git_commit
 from sccunet.runs import METADATA, new_version
 from sccunet.signatures import Signature, signatures
 
@@ -29,8 +29,8 @@ def export_saved_model(
     config: Config,
     base_dir: str | os.PathLike,
     version: int | None = None,
-    training_data: Any = "not stated",
-    licence: str = "not stated",
+    training_data: Any = NOT_STATED,
+    licence: str = NOT_STATED,
 ) -> Path:
     """Writes `<base_dir>/<version>/`, after a check in a fresh process.
 
@@ -93,30 +93,11 @@ def metadata(
         "training_data": training_data,
         "licence": licence,
         "sccunet_version": sccunet.__version__,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "signatures": {name: signature.document() for name, signature in table.items()},
         "config": config.to_dict(),
     }
     return json.dumps(content, indent=2) + "\n"
-
-
-def _git_commit() -> str:
-    """Commit of the checkout, with `-dirty` if it was changed; "unknown" outside of a checkout."""
-
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", *arguments],
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
-
-    try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # not a repository around it
-        return git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
 
 
 def _write_warmup(path: Path, table: Mapping[str, Signature]) -> None:

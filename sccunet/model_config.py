@@ -90,3 +90,20 @@ class ModelConfig:
     def magnitudes_shape(self) -> tuple[int, ...]:
         """Shape of a patch's magnitudes in exports: [bins, frames], of two channels [.., 2]."""
         return (self.bins, self.frames, self.channels)[: 2 if self.channels == 1 else 3]
+
+    @property
+    def parameters(self) -> int:
+        """Trained parameters of the network that `sccunet.build_model` builds."""
+
+        def layer(size: int, inputs: int, outputs: int) -> int:
+            return size * inputs * outputs + 3 * outputs  # kernel; bias, scale and shift
+
+        count, before = 0, self.channels
+        for filters in self.filters:  # the last is the bottom
+            count += layer(9, before, filters) + layer(9, filters, filters)
+            before = filters
+        for filters in reversed(self.filters[:-1]):
+            count += layer(25, before, filters) + layer(9, 2 * filters, filters)
+            count += layer(9, filters, filters)
+            before = filters
+        return count + (before + 1) * len(self.stems) * self.channels

@@ -73,6 +73,13 @@ def weights_of(path: str | os.PathLike) -> list[Path]:
     return [path / CONFIG, path / (NETWORK if kind == PORTABLE else BEST)]
 
 
+def check_trainable(path: str | os.PathLike) -> None:
+    """Raises ConfigError for a model whose weights cannot be trained on, nor read by Keras."""
+    if (kind := kind_of(path)) in (PORTABLE, SAVED_MODEL):
+        why = "no others can be trained, calibrated, converted or exported"
+        raise ConfigError(f"{path}: found a {kind}, expected a {WORKDIR}: {why}")
+
+
 def load_config(path: str | os.PathLike, workdir: bool = False) -> Config:
     """Loads the config of a portable model, a training workdir or an exported SavedModel.
 
@@ -85,10 +92,8 @@ def load_config(path: str | os.PathLike, workdir: bool = False) -> Config:
     """
     path = Path(path)
     expected = f"a {WORKDIR}" if workdir else MODELS
-    kind = kind_of(path)
-    if workdir and kind in (PORTABLE, SAVED_MODEL):
-        why = "no others can be trained, calibrated, converted or exported"
-        raise ConfigError(f"{path}: found a {kind}, expected {expected}: {why}")
+    if workdir:
+        check_trainable(path)
     run, export = path / CONFIG, exported_version(path) / METADATA
     found = run if run.is_file() else export
     try:

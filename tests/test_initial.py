@@ -14,6 +14,7 @@ from experiments.training.run import train
 from sccunet import build_model
 from sccunet.checkpoints import BEST, CHECKPOINT, load_weights, save_whole
 from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.runs import NETWORK
 
 _STEMS = ("vocals", "drums", "bass")
 _CONFIG = Config(
@@ -85,7 +86,9 @@ def test_other_networks_are_refused_before_anything_is_written(
     bare, cut = tmp_path / "bare.weights.h5", tmp_path / "cut.weights.h5"
     shutil.copy(run / BEST, bare)
     cut.write_bytes(bare.read_bytes()[:-4000])
-    (tmp_path / "empty").mkdir()
+    for name in ("empty", "portable"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "portable" / NETWORK).write_bytes(b"")
     others = _with(stems=("vocals", "drums", "other"))
     for config, source, reason in (
         (
@@ -105,6 +108,11 @@ def test_other_networks_are_refused_before_anything_is_written(
         (_CONFIG, run / "config.json", f"{run / 'config.json'}: found weights that do not load ("),
         (_CONFIG, tmp_path / "none", f"{tmp_path / 'none'}: found no such file, expected weights"),
         (_CONFIG, tmp_path / "empty", f"{tmp_path}/empty/best.weights.h5: found no such file, exp"),
+        (
+            _CONFIG,
+            tmp_path / "portable",
+            f"{tmp_path}/portable: found a portable model, exp",
+        ),
     ):
         with pytest.raises(ConfigError) as caught:
             train(config, TrainOptions(data_dir, tmp_path / "run", init_from=source))

@@ -51,9 +51,15 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     assert refusal(done) == f"{tflite}: found an existing file, expected a new one"
     tflite.unlink()
     assert sorted(entry.name for entry in exported.iterdir()) == ["2"]
-    done = program(*line, f"--tflite={tflite}", "--model_version=1")
+    model = tmp_path / "model"
+    line = (*line, f"--tflite={tflite}", f"--portable={model}", "--half", "--model_version=1")
+    done = program(*line)
     assert done.returncode == 0, done.stderr
     assert f"{exported}/1" in done.stdout
+    assert f"portable model: {model}; its stems of noise differ by -" in done.stdout
+    card = (model / "README.md").read_text()
+    assert 'license_name: "cc0"' in card
+    assert "## Training data\n\ntraining on 1 track: song\n" in card
     assert "signature_serialization.py" not in done.stderr  # a page of INFO lines
     assert tflite.stat().st_size > 1000
     metadata = json.loads((exported / "1" / METADATA).read_text())
@@ -86,6 +92,8 @@ _IDLE = {
     " expected none without --mask=wiener",
     ("evaluate", "--system=irm", "--mask=soft"): "--mask: given, expected none beside --system=irm",
     ("evaluate", _CONFIG_GIVEN): "--config: given, expected none beside --model, whose config",
+    ("export", "--half"): "--portable, --export_dir, --tflite: found none, expected one or more",
+    ("export", "--tflite=x", "--licence=MIT"): "--licence: given, expected none without --portable",
     ("measure", "--tracks=a", "--split=test"): "--split: given, expected none beside --tracks",
     ("compare", "--report_dir=REPORT", "--excerpt=3"): "--excerpt: given, expected none without"
     " --data_dir",
@@ -107,6 +115,7 @@ def test_flags_without_effect_are_refused(refusal, run, tmp_path):
         "separate": (model, out),
         "evaluate": (model, out, "--data_dir=DATA"),
         "measure": (model, "--data_dir=DATA"),
+        "export": (f"--workdir={run}",),
     }
     running = [(process.start(*line, *common.get(line[0], ())), line) for line in _IDLE]
     for each, line in running:

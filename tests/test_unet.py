@@ -10,7 +10,7 @@ from keras import layers, ops
 
 from experiments.configs import medium_4stems, paper_2stems, paper_4stems, small_4stems
 from sccunet import build_model
-from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.config import Config, ConfigError, ModelConfig, model_config
 from sccunet.unet import BatchNormalization, output_relu
 
 _TINY = ModelConfig(
@@ -178,7 +178,9 @@ def test_accepts_every_kind_of_config():
     ("config", "parameters"), [(small_4stems, 717_712), (medium_4stems, 2_861_848)]
 )
 def test_other_configs_have_0_7_and_2_9_million_parameters(config, parameters):
-    assert build_model(config.get_config()).count_params() == parameters
+    unet = build_model(config.get_config())
+    assert unet.count_params() == parameters
+    assert _count(unet.trainable_variables) == model_config(config.get_config()).parameters
 
 
 def test_dropout_is_for_training_only():

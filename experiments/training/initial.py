@@ -8,7 +8,7 @@ import numpy as np
 
 from sccunet.checkpoints import BEST, load_weights
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.runs import CONFIG, load_config
+from sccunet.runs import CONFIG, check_trainable, load_config
 from sccunet.unet import build_model, output_layer
 
 # These may differ: the weights fit, and the new run adapts them.
@@ -30,6 +30,7 @@ def initial_weights(config: Config, source: str | os.PathLike) -> tuple[list[np.
       ConfigError: if there are no weights, or they are damaged or of another network.
     """
     path = Path(source)
+    check_trainable(path)
     path = path / BEST if path.is_dir() else path
     ours = config.model
     known = (path.parent / CONFIG).is_file() and path.is_file()

@@ -47,7 +47,7 @@ def resolve(
     if not config_path.exists():
         write_whole(data_path, json.dumps(data, indent=1) + "\n")
         return config
-    before = load_config(workdir)
+    before = load_config(workdir, workdir=True)
     given = config.to_dict()
     for field, was in before.to_dict().items():
         same = given[field] == was or (field == "loss_weights" and not config.loss_weights)

@@ -40,7 +40,7 @@ setup(
         "av>=16.1",
         "filelock>=3.13",
         "numpy",
-        "openvino>=2025.4",
+        "openvino>=2025.0",
         "soundfile>=0.13",
         "soxr",
         "tqdm",

@@ -77,7 +77,7 @@ assert "openvino_telemetry" not in sys.modules  # importing it sends a message a
 """
 
 
-def test_separation_with_a_portable_model_needs_no_extra(light, portable, tmp_path):
+def test_a_portable_model_needs_no_extra(light, portable, tmp_path, write_track):
     samples = 0.1 * np.random.default_rng(0).standard_normal((5000, 2)).astype(np.float32)
     np.save(tmp_path / "samples.npy", samples)
     audio_writer.write_wav(tmp_path / "song.wav", samples, 8000)
@@ -85,8 +85,11 @@ def test_separation_with_a_portable_model_needs_no_extra(light, portable, tmp_pa
     home.mkdir()
     separate = ["separate", model, f"--output_dir={tmp_path}", tmp_path / "song.wav"]
     library = ["-c", _LIBRARY, portable, tmp_path / "samples.npy", tmp_path / "stems.npz"]
-    for code, _, err in light([separate, library], HOME=str(home)):
-        assert (code, err) == (0, "")
+    write_track(tmp_path / "test" / "a", dict.fromkeys(_CONFIG.model.stems, 0.1), 1, rate=8000)
+    measure = ["measure", model, f"--data_dir={tmp_path}", "--excerpt=1", "--repeats=1"]
+    found = light([separate, library, measure], HOME=str(home))
+    assert [(code, err) for code, _, err in found] == [(0, "")] * 3
+    assert "openvino" in json.loads(found[-1][1])["versions"]
     stems = np.load(tmp_path / "stems.npz")
     assert sorted(stems) == sorted(_CONFIG.model.stems)
     for stem in _CONFIG.model.stems:

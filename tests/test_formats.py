@@ -1,4 +1,4 @@
-"""Formats of written files: lengths, limits, .stem.mp4, tags, names, and parts of recordings."""
+"""What is written: formats, lengths, .stem.mp4, tags, names, sums, and parts of recordings."""
 
 import itertools
 import json
@@ -373,3 +373,42 @@ def test_names_of_files(tmp_path):
         with pytest.raises(ConfigError) as caught:
             check_pattern(pattern)
         assert str(caught.value).startswith(f"--name: found {pattern!r}, expected a file name")
+
+
+def test_stems_are_chosen_and_summed():
+    stems = ("vocals", "drums", "bass", "other")
+    assert parse_stems([], stems) == {stem: (stem,) for stem in stems}
+    assert parse_stems(["bass", "vocals"], stems) == {"bass": ("bass",), "vocals": ("vocals",)}
+    assert parse_stems(["vocals", "accompaniment"], stems) == {
+        "vocals": ("vocals",),
+        "accompaniment": ("drums", "bass", "other"),
+    }
+    assert parse_stems(["rhythm=drums+bass"], stems) == {"rhythm": ("drums", "bass")}
+    two = ("vocals", "accompaniment")
+    assert parse_stems(["accompaniment"], two) == {"accompaniment": ("accompaniment",)}
+
+
+_EXPECTED = "expected some of vocals, drums, or named sums (NAME=STEM+STEM)"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        (["voice"], f"found 'voice' in 'voice', {_EXPECTED}"),
+        (["a=drums+horn"], f"found 'horn' in 'a=drums+horn', {_EXPECTED}"),
+        (["a="], f"found '' in 'a=', {_EXPECTED}"),
+        (["vocals=drums"], "found 'vocals=drums', expected a name other than a stem's"),
+        (["drums", "drums"], "found 'drums', expected every name once"),
+        (["a=drums+drums"], "found 'a=drums+drums', expected every name once"),
+        (["../a=drums"], "found the name '../a', expected a file name"),
+        (["=drums"], "found the name '', expected a file name"),
+        (
+            ["residual=drums"],
+            "found 'residual=drums', expected another name: --residual uses this one",
+        ),
+    ],
+)
+def test_invalid_stems(wanted, message):
+    with pytest.raises(ConfigError) as caught:
+        parse_stems(wanted, ("vocals", "drums"))
+    assert str(caught.value) == f"--stems: {message}"

@@ -22,9 +22,10 @@ from data_pipeline.wav import read_wav, wav_info
 from experiments.separating import recording
 from experiments.separating.output import Output, parse_stems
 from experiments.separating.recording import separate_file
-from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.runs import load_unet
+from sccunet.config import Config, ModelConfig
+from sccunet.runs import CONFIG, NETWORK, load_unet
 from sccunet.separation import Separator
+from sccunet.tflite import export_tflite
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -39,9 +40,18 @@ _STEMS = _CONFIG.model.stems
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, make_run, randomise):
+def workdir(tmp_path_factory, make_run, randomise):
     """A workdir with random weights."""
     return make_run(tmp_path_factory.mktemp("separate") / "run", _CONFIG, randomise)
+
+
+@pytest.fixture(scope="module")
+def run(workdir):
+    """The same as a portable model, which is loaded faster."""
+    folder = workdir.parent / "portable"
+    export_tflite(load_unet(workdir, _CONFIG), _CONFIG, folder / NETWORK)
+    (folder / CONFIG).write_text(_CONFIG.to_json())
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -251,7 +261,7 @@ def test_no_space_gives_one_line_and_leaves_nothing(refusal, no_space, run, tmp_
     path, out = tmp_path / "song.wav", tmp_path / "out"
     soundfile.write(path, _noise(100_000), 44_100)
     running = process.start("separate", f"--model={run}", f"--output_dir={out}", path)
-    no_space(running.process.pid)  # TensorFlow has yet to load the model
+    no_space(running.process.pid)  # it has yet to load the model
     message = refusal(running.wait())
     assert re.match(rf"{out}/song/\w+\.wav: cannot be written \(", message)
     assert _left(out) == []
@@ -384,14 +394,20 @@ def test_an_interrupt_leaves_nothing_behind(run, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_exported_savedmodel_gives_the_same(program, export_unchecked, run, separator, tmp_path):
+def test_all_kinds_of_models_give_the_same(program, export_unchecked, workdir, separator, tmp_path):
     recording = _noise(50_000).astype(np.float32)
     path, base = tmp_path / "song.wav", tmp_path / "base"
     soundfile.write(path, recording, 44_100, subtype="FLOAT")
-    export = export_unchecked(load_unet(run, _CONFIG), _CONFIG, base)
+    export = export_unchecked(load_unet(workdir, _CONFIG), _CONFIG, base)
     done = program("separate", f"--model={base}", f"--output_dir={tmp_path}", path)
     assert done.returncode == 0, done.stderr
-    for found in (_read(tmp_path / "song"), Separator.load(export)(recording, 44_100)):
+    done = program("separate", f"--model={workdir}", f"--output_dir={tmp_path}/out", path)
+    assert done.returncode == 0, done.stderr
+    for found in (
+        _read(tmp_path / "song"),
+        _read(tmp_path / "out" / "song"),
+        Separator.load(export)(recording, 44_100),
+    ):
         assert sorted(found) == sorted(_STEMS)
         for stem, truth in separator(recording, 44_100).items():
             assert truth.std() > 0.001
@@ -399,7 +415,7 @@ def test_an_exported_savedmodel_gives_the_same(program, export_unchecked, run, s
 
 
 @pytest.mark.slow
-def test_standard_input_residual_sums_and_masks(program, run, separator, tmp_path):
+def test_standard_input_residual_sums_and_masks(program, run, workdir, separator, tmp_path):
     recording = _noise(30_001).astype(np.float32)
     path, out = tmp_path / "song.wav", tmp_path / "out"
     soundfile.write(path, recording, 44_100, subtype="FLOAT")
@@ -428,6 +444,7 @@ def test_standard_input_residual_sums_and_masks(program, run, separator, tmp_pat
         assert np.abs(found["vocals"] - stems["vocals"]).max() > 1e-3
 
     (out / "song" / "residual.wav").unlink()
+    line = ("separate", f"--model={workdir}", f"--output_dir={out}")
     done = program(*line, "--precision=mixed_bfloat16", "--overwrite", path)
     assert done.returncode == 0, done.stderr
     rough = _read(out / "song")
@@ -522,45 +539,6 @@ def test_overwriting_keeps_other_files(tone, tmp_path):
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["out", "tone.wav"]
 
 
-def test_stems_are_chosen_and_summed():
-    stems = ("vocals", "drums", "bass", "other")
-    assert parse_stems([], stems) == {stem: (stem,) for stem in stems}
-    assert parse_stems(["bass", "vocals"], stems) == {"bass": ("bass",), "vocals": ("vocals",)}
-    assert parse_stems(["vocals", "accompaniment"], stems) == {
-        "vocals": ("vocals",),
-        "accompaniment": ("drums", "bass", "other"),
-    }
-    assert parse_stems(["rhythm=drums+bass"], stems) == {"rhythm": ("drums", "bass")}
-    two = ("vocals", "accompaniment")
-    assert parse_stems(["accompaniment"], two) == {"accompaniment": ("accompaniment",)}
-
-
-_EXPECTED = "expected some of vocals, drums, or named sums (NAME=STEM+STEM)"
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        (["voice"], f"found 'voice' in 'voice', {_EXPECTED}"),
-        (["a=drums+horn"], f"found 'horn' in 'a=drums+horn', {_EXPECTED}"),
-        (["a="], f"found '' in 'a=', {_EXPECTED}"),
-        (["vocals=drums"], "found 'vocals=drums', expected a name other than a stem's"),
-        (["drums", "drums"], "found 'drums', expected every name once"),
-        (["a=drums+drums"], "found 'a=drums+drums', expected every name once"),
-        (["../a=drums"], "found the name '../a', expected a file name"),
-        (["=drums"], "found the name '', expected a file name"),
-        (
-            ["residual=drums"],
-            "found 'residual=drums', expected another name: --residual uses this one",
-        ),
-    ],
-)
-def test_invalid_stems(wanted, message):
-    with pytest.raises(ConfigError) as caught:
-        parse_stems(wanted, ("vocals", "drums"))
-    assert str(caught.value) == f"--stems: {message}"
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -618,7 +596,7 @@ def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
         done.append(folder.name)
 
     given = {"model": "run", "output_dir": tmp_path / "out", "precision": "float32"}
-    given.update(dict.fromkeys(("audio_stream", "start", "duration")))
+    given.update(dict.fromkeys(("audio_stream", "start", "duration", "runtime", "device")))
     for flag in ("overwrite", "skip_existing", "recursive"):
         given[flag] = False
     monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**given))

@@ -3,6 +3,7 @@
 A portable model does so without TensorFlow and Keras.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -119,7 +120,7 @@ class Separator:
           Stem name -> float32 [samples, channels].
 
         Raises:
-          ValueError: if `waveform` has another type or shape.
+          ValueError: if `waveform` has another type or shape, or the rate is not over 0.
         """
         waveform = _checked(waveform)
         stems = {stem: np.empty(waveform.shape, np.float32) for stem in self.config.model.stems}
@@ -148,8 +149,10 @@ class Separator:
           Stem name -> float32 [samples, channels].
 
         Raises:
-          ValueError: if a block has another type or shape.
+          ValueError: if a block has another type or shape, or the rate is not over 0.
         """
+        if not 0 < sample_rate < math.inf:  # soxr would never return
+            raise ValueError(f"sample_rate: found {sample_rate}, expected a number of Hz over 0")
         rate, stems = self.config.model.sample_rate, self.config.model.stems
         blocks = map(_checked, blocks)
         if sample_rate == rate:

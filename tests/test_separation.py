@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import pytest
@@ -354,6 +355,12 @@ def test_arrays_that_are_not_waveforms_are_refused(identity, waveform, found):
     with pytest.raises(ValueError, match="expected floats") as caught:
         identity(waveform, _RATE)
     assert found in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [0, -44_100, math.nan, math.inf])
+def test_impossible_sample_rates_are_refused(identity, rate):
+    with pytest.raises(ValueError, match=f"sample_rate: found {rate}, expected a number of Hz"):
+        identity(_noise(10), rate)
 
 
 def test_missing_weights(tmp_path):

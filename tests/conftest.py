@@ -114,6 +114,22 @@ def make_run():
 
 
 @pytest.fixture(scope="session")
+def make_portable():
+    """Function that makes a portable model, without a card: `make_portable(path, config, ...)`."""
+
+    def make(path, config, set_weights):
+        from sccunet import build_model
+        from sccunet.tflite import export_tflite
+
+        path.mkdir(parents=True)
+        (path / "config.json").write_text(config.to_json())
+        export_tflite(set_weights(build_model(config)), config, path / "network.tflite")
+        return path
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def export_unchecked():
     """`export_saved_model` without its check in a new process, which the export tests cover."""
 

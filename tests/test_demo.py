@@ -3,12 +3,11 @@
 import os
 
 import numpy as np
-import process
 import pytest
 
 from data_pipeline import audio, tags
 from data_pipeline.audio_writer import write_wav
-from experiments import cli, demo, recordings
+from experiments import demo, recordings
 from sccunet import runs
 from sccunet.config import Config, ConfigError, ModelConfig
 
@@ -54,23 +53,17 @@ def test_levels_are_against_the_mixture(tmp_path):
     assert demo.report(0.0, {"vocals": 1.0}) == "   silent  vocals"
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory, make_run, randomise):
-    """A workdir with random weights."""
-    return make_run(tmp_path_factory.mktemp("demo") / "run", _CONFIG, randomise)
-
-
-def test_it_separates_the_song_and_says_where_the_stems_are(monkeypatch, capsys, run, tmp_path):
-    def run_program(name, *arguments):
-        done = process.run(name, *arguments)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return 0
-
-    monkeypatch.setattr(cli, "run_program", run_program)
-    folder = tmp_path / "demo"
+def test_it_separates_the_song_and_says_where_the_stems_are(
+    program, make_portable, randomise, tmp_path
+):
+    model = make_portable(tmp_path / "model", _CONFIG, randomise)
+    folder = tmp_path / "out"
     (folder / "sodium").mkdir(parents=True)  # of an earlier run
-    demo.demo(recordings.SODIUM, folder, str(run))
-    lines = capsys.readouterr().out.splitlines()
+    done = program("demo", f"--model={model}", f"--demo_dir={folder}")
+    assert done.returncode == 0, done.stderr
+    assert "warning" not in done.stderr
+    lines = done.stdout.splitlines()
+    assert f"$ sccunet separate --model={model} --output_dir={folder} --overwrite" in lines[1]
     assert lines[-3].startswith("sodium.ogg: separated in ")
     for line, stem in zip(lines[-2:], _CONFIG.model.stems, strict=True):
         level, file = line.rsplit(" ", 1)

@@ -18,9 +18,7 @@ from process import ROOT
 from data_pipeline import audio, audio_writer
 from experiments import missing
 from experiments.command import COMMANDS
-from sccunet import build_model
 from sccunet.config import Config, ModelConfig
-from sccunet.runs import CONFIG, NETWORK
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -55,14 +53,9 @@ def light():
 
 
 @pytest.fixture(scope="module")
-def portable(tmp_path_factory, randomise):
+def portable(tmp_path_factory, make_portable, randomise):
     """A portable model with random weights."""
-    from sccunet.tflite import export_tflite
-
-    folder = tmp_path_factory.mktemp("portable")
-    (folder / CONFIG).write_text(_CONFIG.to_json())
-    export_tflite(randomise(build_model(_CONFIG)), _CONFIG, folder / NETWORK)
-    return folder
+    return make_portable(tmp_path_factory.mktemp("light") / "portable", _CONFIG, randomise)
 
 
 _LIBRARY = """

@@ -18,6 +18,9 @@ and separate run on the GPU. KERAS_BACKEND selects the Keras backend.
 The program writes into --output_dir: benchmark.json with every repetition, and from it README.md
 and a picture of each section. New results of a section replace its earlier ones; results of other
 sections are kept.
+
+Portable models run in the Python of --light_python, for which an environment with only
+`pip install sccunet` shows what TensorFlow, if it were installed, might hide.
 """
 
 import hashlib
@@ -37,10 +40,11 @@ from experiments import cli, configs
 from experiments.benchmarks.contender import (
     CONTENDERS,
     CROP_SECONDS,
-    WHOLE_PROGRAMS,
     Contender,
+    find,
 )
 from experiments.benchmarks.processes import WORKER, run_worker
+from experiments.benchmarks.programs import show_help
 from experiments.benchmarks.report import (
     GPU,
     NOT_RUN,
@@ -129,6 +133,8 @@ def _command(sections: Sequence[str]) -> str:
     parts += cli.config_overrides()
     if _DATA_DIR.value:
         parts.append("--data_dir=DATA")
+    if _LIGHT_PYTHON.value:
+        parts.append("--light_python=PYTHON")
     for holder in (_ROUNDS, _SECONDS):
         if holder.value != holder.default:
             parts.append(f"--{holder.name}={holder.value:g}")
@@ -162,20 +168,23 @@ def _prepared(config: Config, work_dir: Path, sections: Mapping[str, Sequence[st
         "config": config.to_dict(),
         "data_dir": str(data_dir),
         "seconds": _SECONDS.value,
+        "light_python": _LIGHT_PYTHON.value or sys.executable,
         **{field: str(_models(work_dir, each)) for field, each in networks.items()},
     }
-    names = sections.get("separate", ())
-    if set(names) - set(WHOLE_PROGRAMS) or "cold_config" in names:
-        _prepare(config, settings["models"], names)
-    if "cold_small" in names:
-        _prepare(networks["small_models"], settings["small_models"], ["cold_small"])
+    needs: dict[str, list[str]] = {}  # folder of models -> contenders
+    for name in sections.get("separate", ()):
+        contender = find("separate", name)
+        if contender.run != show_help:
+            needs.setdefault(contender.options.get("network", "models"), []).append(name)
+    for field, names in needs.items():
+        _prepare(networks[field], settings[field], names)
     return settings
 
 
 def _prepare(config: Config, models: str, names: Sequence[str]) -> None:
     print("making a network with random weights", file=sys.stderr, flush=True)
     text = json.dumps({"config": config.to_dict(), "models": models, "names": list(names)})
-    command = [*WORKER, "separate", "prepare", text]
+    command = [sys.executable, *WORKER, "separate", "prepare", text]
     subprocess.run(command, check=False)  # contenders report what is missing
 
 
@@ -207,6 +216,7 @@ def _refuse_idle(words: Sequence[str], sections: Collection[str]) -> None:
         if words:
             raise ConfigError(f"found {words[0]!r}, expected no section with --report_only")
         others = ("data_dir", "work_dir", "config", "rounds", "batch_sizes", "seconds", "only")
+        others += ("light_python",)
         cli.refuse_idle(others, True, "with --report_only")
     cli.refuse_idle(["batch_sizes"], "train" not in sections, "without the section train")
     cli.refuse_idle(["seconds"], "separate" not in sections, "without the section separate")
@@ -268,6 +278,11 @@ if __name__ == "__main__":
         [],
         "Measure only these contenders, named as in experiments/benchmarks/contender.py. Earlier"
         " results of the others in the same section are dropped.",
+    )
+    _LIGHT_PYTHON = flags.DEFINE_string(
+        "light_python",
+        None,
+        "Python that runs portable models, such as VENV/bin/python. Default: the current one.",
     )
     _REPORT_ONLY = flags.DEFINE_boolean(
         "report_only", False, "Only render the report, from the JSON in --output_dir."

@@ -42,7 +42,7 @@ class OpenVinoNetwork:
     parallel = 2
 
     def __init__(self, folder: str | os.PathLike, model: ModelConfig, device: str = "CPU"):
-        openvino, path = _import_openvino(), Path(folder, NETWORK)
+        openvino, path = import_openvino(), Path(folder, NETWORK)
         core = openvino.Core()
         _check_device(core, device)
         _check_file(path)
@@ -124,7 +124,7 @@ class TensorFlowNetwork:
         return np.concatenate([found[stem].reshape(shape) for stem in self._model.stems], axis=-1)
 
 
-def _import_openvino() -> ModuleType:
+def import_openvino() -> ModuleType:
     """Imports OpenVINO, without its converter of models.
 
     The converter takes two thirds of the time, and tells its makers over the Internet.

@@ -1,5 +1,6 @@
 """The program benchmark: order of turns, contenders, figures and report."""
 
+import importlib.util
 import json
 import re
 import subprocess
@@ -11,7 +12,7 @@ import process
 import pytest
 
 from experiments import benchmark
-from experiments.benchmarks import clock, models, worker
+from experiments.benchmarks import clock, models, processes, programs, worker
 from experiments.benchmarks import report as benchmark_report
 from experiments.benchmarks.contender import CONTENDERS, find
 from experiments.command import COMMANDS
@@ -53,6 +54,8 @@ def section(*measurements):
     }
 
 
+PROGRAM = {"seconds": [1.2], "work": 10, "program_memory_bytes": 151e6, "threads": 2}
+PROGRAM |= {"device": "cpu", "versions": {"python": "3.12"}}
 CROP, BATCH = {"crop_seconds": 2}, {"batch_size": 8}
 RESULTS = {
     "input": section(
@@ -76,6 +79,7 @@ RESULTS = {
         found("twin_compiled", [(120,), (120,)], work=180, peak=5e9, not_run="ended by signal 9"),
         found("help", [(0.2, 0.4)], case={"program": "train"}),
         found("help", [(1.5,)], case={"program": "plot"}),
+        found("portable_10_s", [(1.0,)]) | {"rounds": [PROGRAM]},
     ),
 }
 
@@ -135,7 +139,9 @@ def test_report():
         *("2.00 s", "2.10 GB", "0.50 GB"),
     ]
     assert "the twin_compiled: only 2 of 2 rounds (ended by signal 9)" in text
-    assert rows["the help, train"] == ["0.300 s", "0.200 to 0.400"]
+    assert rows["the help, train"] == ["0.300 s", "0.200 to 0.400", "—"]
+    assert rows["the portable_10_s"] == ["1.20 s", "1.20 to 1.20", "151 MB"]
+    assert "Versions: python 3.11, python 3.12." in text
 
 
 def test_reasons_contain_no_paths_of_the_machine():
@@ -195,7 +201,7 @@ def settings(tmp_path_factory, write_track):
         "config": {"model": {"filters": [4, 8], "patch_samples": 16_384}},
         "data_dir": str(folder / "data"),
         "models": str(folder / "models"),
-        "names": ["ours", "saved_model", "twin"],
+        "names": ["ours", "saved_model", "ours_portable", "twin"],
         "crop_seconds": 2,
         "batch_size": 1,
         "seconds": 2,
@@ -204,7 +210,7 @@ def settings(tmp_path_factory, write_track):
 
 @pytest.fixture(scope="module")
 def prepared(settings):
-    """The same with a workdir, its export and its twin in the folder of the models."""
+    """The same with all forms of a model in the folder of the models."""
     folder = Path(settings["models"])
     with zipfile.ZipFile(ROOT / "tests" / "data" / "old_run.zip") as file:
         file.extractall(folder)
@@ -213,7 +219,7 @@ def prepared(settings):
 
     def run_program(name, *arguments):
         done = process.run(name, *arguments)
-        assert (name, done.returncode) == ("convert", 0), done.stderr
+        assert (name in ("convert", "export"), done.returncode) == (True, 0), done.stderr
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "run_program", run_program)
@@ -234,12 +240,13 @@ def test_missing_models_are_prepared(tmp_path, monkeypatch, capsys):
     settings = {"config": {}, "models": str(tmp_path)}
     models.prepare({**settings, "names": ["ours", "htdemucs"]})
     assert lines == []
-    models.prepare({**settings, "names": ["saved_model", "twin_compiled"]})
+    models.prepare({**settings, "names": ["saved_model", "portable_10_s", "twin_compiled"]})
     assert lines == [
         ("export", f"--workdir={run}", f"--export_dir={tmp_path}/saved_model"),
+        ("export", f"--workdir={run}", f"--portable={tmp_path}/portable"),
         ("convert", f"--workdir={run}", f"--output={tmp_path}/twin.pt"),
     ]
-    assert capsys.readouterr().err == "export: cannot be made\nconvert: cannot be made\n"
+    assert capsys.readouterr().err == "".join(f"{line[0]}: cannot be made\n" for line in lines)
 
 
 def check_result(section, result):
@@ -291,25 +298,49 @@ print(json.dumps(results))
 
 
 @pytest.mark.slow
-def test_contenders_of_pytorch_run_without_tensorflow(prepared):
+def test_contenders_of_other_frameworks_run_without_tensorflow(prepared):
     """TensorFlow in their process would be an error of `measure`."""
-    pytest.importorskip("torch")
-    names = [("train", "twin"), ("separate", "twin")]
-    line = [sys.executable, "-c", QUICKLY]
-    try:
-        import openunmix  # noqa: F401
-    except ImportError:
-        pass
-    else:
+    names = [("separate", "ours_portable"), ("separate", "portable_10_s")]
+    if importlib.util.find_spec("torch"):
+        names += [("train", "twin"), ("separate", "twin")]
+    if importlib.util.find_spec("openunmix"):
         names += [("input", "openunmix_musdb"), ("input", "openunmix_folder")]
         names += [("separate", "openunmix")]
+    line = [sys.executable, "-c", QUICKLY]
     line.append(json.dumps([names, prepared]))
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     results = json.loads(done.stdout.splitlines()[-1])
-    for (section, _), result in zip(names, results, strict=True):
+    for (section, name), result in zip(names, results, strict=True):
+        if name == "portable_10_s":
+            assert result["program_memory_bytes"] > 2e7
+            assert (len(result["seconds"]), result["work"]) == (1, 10)
+            continue
         check_result(section, result)
-        assert "torch" in result["versions"]
+        assert ("openvino" if name == "ours_portable" else "torch") in result["versions"]
+
+
+def test_portable_models_run_in_the_python_of_the_flag(monkeypatch):
+    lines = []
+
+    def run(line, **_):
+        lines.append(line)
+        return subprocess.CompletedProcess(line, 0, '{"seconds": [1]}\n', "")
+
+    monkeypatch.setattr(processes.subprocess, "run", run)
+    for name in ("ours", "ours_portable"):
+        processes.run_worker("separate", name, {"light_python": "LIGHT"})
+    assert [line[0] for line in lines] == [sys.executable, "LIGHT"]
+
+
+def test_memory_of_a_program_is_not_that_of_the_process_that_starts_it(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    mine = b"x" * 300_000_000
+    result = programs.run_program("separate", "--help")
+    assert 5e6 < result["program_memory_bytes"] < len(mine)
+    assert result["seconds"][0] > 0
+    with pytest.raises(ConfigError, match="Unknown command line flag 'x'"):
+        programs.run_program("separate", "--x")
 
 
 def test_a_worker_reports_why_it_measured_nothing(settings):

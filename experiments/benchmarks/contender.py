@@ -10,6 +10,7 @@ from typing import Any
 from experiments.benchmarks import input as input_section
 from experiments.benchmarks import separation, training
 from experiments.benchmarks.clock import Result
+from experiments.benchmarks.models import PORTABLE
 from experiments.benchmarks.programs import show_help
 
 CROP_SECONDS = (2, 6)
@@ -47,13 +48,24 @@ class Contender:
         """Whether it computes in bfloat16."""
         return "bfloat16" in self.name
 
+    @property
+    def is_light(self) -> bool:
+        """Whether it does without TensorFlow, in the Python of --light_python."""
+        return "portable" in self.name
+
+    @property
+    def is_program(self) -> bool:
+        """Whether it is a whole program."""
+        return self.run in (separation.program, show_help)
+
 
 _AUGMENT = {"augment": {"gain_db": 5.0, "channel_swap": True, "mix_tracks": 0.9}}
 _STEREO = {**_AUGMENT, "stereo": True}
 _SPEED = {"augment": {**_AUGMENT["augment"], "speed": 0.1}}
 _BFLOAT16 = {"precision": "mixed_bfloat16"}
 _TWIN_BFLOAT16_COMPILED = {"bfloat16": True, "compile": True}
-TORCH, _KERAS, _TF = "torch", "keras", "tensorflow"
+_PORTABLE = {"form": PORTABLE}
+TORCH, OPENVINO, _KERAS, _TF = "torch", "openvino", "keras", "tensorflow"
 
 _INPUT = (
     Contender("ours", "ours: the paper's mono crops", input_section.ours, _TF),
@@ -132,6 +144,9 @@ _SEPARATE = (
     Contender("ours", "ours: Python API, float32", separation.ours, _KERAS),
     Contender("ours_bfloat16", "ours: Python API, bfloat16", separation.ours, _KERAS, _BFLOAT16),
     Contender("saved_model", "ours: SavedModel", separation.saved_model, _TF),
+    Contender(
+        "ours_portable", "ours: portable model, float32", separation.ours, OPENVINO, _PORTABLE
+    ),
     Contender("twin", "twin, float32", separation.twin, TORCH),
     Contender(
         "twin_compiled", "twin, float32, compiled", separation.twin, TORCH, {"compile": True}
@@ -152,18 +167,36 @@ _SEPARATE = (
     Contender(
         "cold_small",
         "a 10 s file, cold, small_4stems",
-        separation.cold_start,
+        separation.program,
         "numpy",
-        {"model": "small_models"},
+        {"network": "small_models", "seconds": 10},
     ),
     Contender(
         "cold_config",
         "a 10 s file, cold, --config",
-        separation.cold_start,
+        separation.program,
         "numpy",
-        {"model": "models"},
+        {"network": "models", "seconds": 10},
+    ),
+    *(
+        Contender(
+            f"portable_{seconds}_s",
+            f"a {text} file, cold, --config, portable model",
+            separation.program,
+            "numpy",
+            {**_PORTABLE, "network": "models", "seconds": seconds},
+            by_default=seconds < 60,
+        )
+        for seconds, text in ((10, "10 s"), (300, "5-minute"), (3600, "60-minute"))
     ),
     Contender("help", "--help", show_help, "numpy"),
+    Contender(
+        "help_portable",
+        "--help, separate, portable",
+        show_help,
+        "numpy",
+        {"program": "separate"},
+    ),
 )
 
 # Section -> its contenders; all are compared with the first.
@@ -172,7 +205,7 @@ CONTENDERS: Mapping[str, Sequence[Contender]] = {
     "train": _TRAIN,
     "separate": _SEPARATE,
 }
-WHOLE_PROGRAMS = ("cold_small", "cold_config", "help")  # in section "separate"
+WHOLE_PROGRAMS = [one.name for one in _SEPARATE if one.is_program]
 
 
 def find(section: str, name: str) -> Contender:

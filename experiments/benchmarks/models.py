@@ -1,4 +1,4 @@
-"""Models of the separation contenders: random weights as a workdir, an export and a twin."""
+"""Models of the separation contenders: the same random weights in every form of a model."""
 
 import sys
 from collections.abc import Mapping
@@ -8,7 +8,8 @@ from typing import Any
 from experiments.benchmarks.programs import run_program
 from sccunet.config import Config, ConfigError
 
-RUN, SAVED_MODEL, TWIN = "run", "saved_model", "twin.pt"  # names in the folder of the models
+# Names in the folder of the models.
+RUN, SAVED_MODEL, PORTABLE, TWIN = "run", "saved_model", "portable", "twin.pt"
 
 
 def prepare(settings: Mapping[str, Any]) -> None:
@@ -23,7 +24,7 @@ def prepare(settings: Mapping[str, Any]) -> None:
 
     config = Config.from_dict(settings["config"])
     models = Path(settings["models"])
-    run, exports, twin = models / RUN, models / SAVED_MODEL, models / TWIN
+    run, exports, portable, twin = (models / name for name in (RUN, SAVED_MODEL, PORTABLE, TWIN))
     if not run.exists():
         with folder_written_whole(run) as folder:
             (folder / CONFIG).write_text(config.to_json())
@@ -32,6 +33,8 @@ def prepare(settings: Mapping[str, Any]) -> None:
             unet.save_weights(folder / BEST)
     if "saved_model" in settings["names"] and not exports.exists():
         _attempt("export", f"--workdir={run}", f"--export_dir={exports}")
+    if any("portable" in name for name in settings["names"]) and not portable.exists():
+        _attempt("export", f"--workdir={run}", f"--portable={portable}")
     if any(name.startswith("twin") for name in settings["names"]) and not twin.exists():
         _attempt("convert", f"--workdir={run}", f"--output={twin}")
 

@@ -6,13 +6,16 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-WORKER = (sys.executable, "-m", "experiments.benchmarks.worker")
+from experiments.benchmarks.contender import find
+
+WORKER = ("-m", "experiments.benchmarks.worker")
 
 
 def run_worker(section: str, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Measures in a new process; returns the result of `worker.measure` or {"not_run": reason}."""
+    python = settings["light_python"] if find(section, name).is_light else sys.executable
     done = subprocess.run(
-        [*WORKER, section, name, json.dumps(settings)],
+        [python, *WORKER, section, name, json.dumps(settings)],
         capture_output=True,
         text=True,
     )

@@ -147,7 +147,7 @@ def render(results: Mapping[str, Any]) -> str:
 def _section(section: str, result: Mapping[str, Any]) -> list[str]:
     kind = section.removesuffix(GPU)
     ran = [each for one in result["measurements"] for each in one["rounds"]]
-    versions = {name: v for each in ran for name, v in each["versions"].items()}
+    versions = {pair for each in ran for pair in each["versions"].items()}
     threads = sorted({each["threads"] for each in ran})
     on = result["machine"]
     lines = [
@@ -160,7 +160,7 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
     ]
     if devices := sorted({each["device"] for each in ran} - {"cpu"}):
         lines += [f"Device: {', '.join(devices)}.", ""]
-    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    listed = ", ".join(f"{name} {version}" for name, version in sorted(versions))
     lines += [f"Versions: {listed or NOT_RUN}.", "", "```", result["command"], "```", ""]
     lines += [_NOTES[kind], ""]
     measurements = result["measurements"]
@@ -222,13 +222,20 @@ def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
 
 
 def _cold_rows(cold: Sequence[Measurement]) -> list[str]:
-    rows = [
-        [_label(one), _seconds(_median("separate", one)), _spread("separate", one)]
-        if one["rounds"]
-        else _row_not_run(_label(one), one, 2)
-        for one in cold
-    ]
-    return tables.markdown(["program", "median", "range"], rows)
+    field = "program_memory_bytes"
+    has_memory = any(_most(one, field) is not None for one in cold)  # older results have none
+    header = ["program", "median", "range", *["peak memory"] * has_memory]
+    rows = []
+    for one in cold:
+        if one["rounds"]:
+            peak = _most(one, field)
+            memory = ["—" if peak is None else f"{peak / 1e6:.0f} MB"] * has_memory
+            rows.append(
+                [_label(one), _seconds(_median("separate", one)), _spread("separate", one), *memory]
+            )
+        else:
+            rows.append(_row_not_run(_label(one), one, len(header) - 1))
+    return tables.markdown(header, rows)
 
 
 def _row_not_run(label: str, one: Measurement, columns: int) -> list[str]:

@@ -14,14 +14,13 @@ from sccunet.files import plain_path
 from sccunet.runs import exported_version
 
 _WARM_UP_SECONDS = 4  # of audio
-_COLD_SECONDS = 10  # of audio
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     """Measures our Python API."""
     from sccunet.separation import Separator
 
-    path = Path(settings["models"], RUN)
+    path = Path(settings["models"], settings.get("form", RUN))
     more = {"precision": settings["precision"]} if "precision" in settings else {}
     separator = Separator.load(path, **more)
     rate = separator.config.model.sample_rate
@@ -120,19 +119,21 @@ def htdemucs(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
     return _separations(separate, settings, ready)
 
 
-def cold_start(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
-    """Measures the program `separate` on a short file, from start to end."""
+def program(settings: Mapping[str, Any], _: Callable[[], None]) -> Result:
+    """Measures the program `separate` on a file, from start to end."""
     from data_pipeline.audio_writer import write_wav
 
-    mixture = _mixture(settings, _COLD_SECONDS)
+    mixture = _mixture(settings, settings["seconds"])
     rate = Config.from_dict(settings["config"]).model.sample_rate
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "mixture.wav")
         write_wav(path, mixture, rate)
-        run = Path(settings[settings["model"]], RUN)
-        arguments = [f"--model={run}", f"--output_dir={folder}/stems", str(path)]
-        seconds = seconds_of(lambda: run_program("separate", *arguments))
-    return {"seconds": [seconds], "work": _COLD_SECONDS}
+        del mixture
+        model = Path(settings[settings["network"]], settings.get("form", RUN))
+        found = run_program(
+            "separate", f"--model={model}", f"--output_dir={folder}/stems", str(path)
+        )
+    return {**found, "work": settings["seconds"]}
 
 
 def _mixture(settings: Mapping[str, Any], seconds: float):

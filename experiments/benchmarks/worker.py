@@ -22,10 +22,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from experiments.benchmarks.clock import Result, age, device
-from experiments.benchmarks.contender import TORCH, Contender, find
+from experiments.benchmarks.contender import OPENVINO, TORCH, Contender, find
 from experiments.benchmarks.models import prepare
 from experiments.machine import machine, peak_memory, vector_units
 from sccunet.config import ConfigError
@@ -37,6 +38,7 @@ _PACKAGES = (
     "keras",
     "jax",
     "soundfile",
+    "openvino",
     "torch",
     "torchaudio",
     "musdb",
@@ -55,7 +57,7 @@ def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
       importing its framework; "peak_memory_bytes"; "threads", "versions", "device";
       "device_memory_bytes" if the device has its own memory.
     """
-    framework = importlib.import_module(contender.framework)
+    framework = _import(contender.framework)
     import_memory = _resident_memory()
     if contender.framework == TORCH:  # its default leaves out cores of hyper-threading
         framework.set_num_threads(machine()["cores"])
@@ -64,8 +66,8 @@ def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
         raise ConfigError("this CPU has no units for bfloat16")
     start_up: list[float] = []
     result = contender.run({**settings, **contender.options}, lambda: start_up.append(age()))
-    if contender.framework == TORCH and "tensorflow" in sys.modules:
-        raise ConfigError("found TensorFlow imported, expected only PyTorch: its memory counts")
+    if contender.framework in (TORCH, OPENVINO) and "tensorflow" in sys.modules:
+        raise ConfigError("found TensorFlow imported, expected none: its memory would count")
     device_name, device_memory = device()
     return {
         "start_up_seconds": start_up[0] if start_up else None,
@@ -78,6 +80,15 @@ def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
         **result,
         "versions": _imported_versions() | result.get("versions", {}),
     }
+
+
+def _import(framework: str) -> ModuleType:
+    """Imports a framework, OpenVINO as separation does: without its converter of models."""
+    if framework == OPENVINO:
+        from sccunet.runtime import import_openvino
+
+        return import_openvino()
+    return importlib.import_module(framework)
 
 
 def _imported_versions() -> dict[str, str]:

@@ -22,8 +22,8 @@ from sccunet.separation import Separator
 CARD = "README.md"
 
 # Differences allowed in the stems of noise, in dB of the stem or of the noise, whichever is louder.
-# Float16 weights made -68 to -47 dB in seven trained networks.
-_FLOAT32, _FLOAT16 = -80.0, -35.0
+# In seven trained networks they were at most -128 dB, and with float16 weights -89 to -64 dB.
+_FLOAT32, _FLOAT16 = -90.0, -45.0
 
 
 def write_portable(
@@ -88,4 +88,4 @@ def _difference(unet, config: Config, folder: Path) -> float:
         np.mean(np.square(found[stem] - truth)) / max(np.mean(np.square(truth)), 0.01)
         for stem, truth in truths.items()
     ]
-    return float(10 * np.log10(max(powers) + 1e-20))
+    return float(10 * np.log10(np.max(powers) + 1e-20))  # NaN if one is

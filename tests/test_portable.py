@@ -136,7 +136,7 @@ def test_another_network_is_refused_and_nothing_is_left(written, tmp_path, monke
     monkeypatch.setattr(
         tflite, "export_tflite", lambda *args: shutil.copy(folder / NETWORK, args[2])
     )
-    refused = r"^/.*/new: its stems of noise differ .* by -?\d+ dB, expected -80 dB or less$"
+    refused = r"^/.*/new: its stems of noise differ .* by -?\d+ dB, expected -90 dB or less$"
     with pytest.raises(ConfigError, match=refused):
         write_portable(build_model(_config(1)), _config(1), tmp_path / "new")
     assert list(tmp_path.iterdir()) == []

@@ -130,7 +130,7 @@ def test_stems_come_a_few_patches_after_the_mixture(separators):
     for part in openvino.stream(blocks(), _RATE):
         given += len(part["a"])
         if fed < 50_000:
-            assert fed - given <= _STEREO.patch_samples + OpenVinoNetwork.parallel * step + 500
+            assert fed - given <= _STEREO.patch_samples + openvino._parallel * step + 500
     assert given == 50_000
 
 

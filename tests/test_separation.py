@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import math
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -116,6 +118,46 @@ def test_stems_come_as_soon_as_possible(identity):
         if fed < 200 * 500:
             assert fed - given <= _MODEL.patch_samples + 500
     assert given == 200 * 500
+
+
+def test_progress(identity):
+    for rate, samples in ((_RATE, 20_000), (48_000, 5000), (_RATE, 1), (48_000, 0)):
+        calls = []
+        identity(_noise(samples), rate, progress=lambda *call, calls=calls: calls.append(call))
+        assert calls == sorted(calls)
+        assert {total for _, total in calls} <= {samples}
+        assert not samples or calls[-1][0] == samples
+        assert len(calls) >= samples // _MODEL.patch_samples
+
+
+def test_patches_that_are_separated_at_the_same_time():
+    three = threading.Barrier(3)
+
+    def halves(patches):
+        three.wait(60)  # until three patches are here
+        time.sleep(0.01 * np.random.default_rng().random())  # they end in another order
+        return np.stack([patches / 2, patches / 4], axis=1)
+
+    recording = _noise(11 * _PATCHING.step + 5)
+    assert _PATCHING.count(len(recording)) == 12
+    stems = Separator(halves, _CONFIG, parallel=3)(recording, _RATE)
+    np.testing.assert_allclose(stems["a"], recording / 2, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(stems["b"], recording / 4, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_an_error_in_one_patch_ends_the_separation(parallel):
+    calls = []
+
+    def fails(patches):
+        calls.append(1)
+        if len(calls) == 3:
+            raise RuntimeError("no memory")
+        return np.stack([patches] * 2, axis=1)
+
+    with pytest.raises(RuntimeError, match="no memory"):
+        Separator(fails, _CONFIG, parallel)(_noise(50 * _PATCHING.step), _RATE)
+    assert len(calls) < 15  # the rest is not separated
 
 
 def test_both_parts_of_a_recording_cut_on_the_patch_grid_are_separated_alike(random):

@@ -78,13 +78,13 @@ def audio_writer(
     kind = WRITABLE[ending]
     rate, bitrate = kind.rate(sample_rate), bitrate or kind.bitrate * channels
     with _whole_file(path) as part, contextlib.ExitStack() as stack:
+        names = ["mixture", *stems] if kind.stems else [""]
         if kind.mp4:
-            names = ["mixture", *stems] if kind.stems else [""]
             opened = mp4_writer(part, rate, channels, bitrate, names)
         else:
             opened = libsndfile_writer(part, ending, rate, channels, encoding, bitrate, frames)
         put = stack.enter_context(opened)
-        put = stack.enter_context(_resampled(put, sample_rate, rate))
+        put = stack.enter_context(_resampled(put, sample_rate, rate, channels * len(names)))
 
         def write(audio: np.ndarray) -> None:
             if not np.isfinite(audio).all():
@@ -121,28 +121,27 @@ def _reason(error: Exception) -> str:
 
 
 @contextlib.contextmanager
-def _resampled(put: Write, from_rate: int, to_rate: int) -> Iterator[Write]:
-    """Context manager that yields `put` for blocks at another rate, whose number is rounded."""
+def _resampled(put: Write, from_rate: int, to_rate: int, channels: int) -> Iterator[Write]:
+    """Context manager that yields `put` for blocks at another rate.
+
+    The number of samples is that of `audio.resample`, but at least 1.
+    """
     if from_rate == to_rate:
         yield put
         return
     import soxr
 
-    stream, given, written = None, 0, 0
+    stream = soxr.ResampleStream(from_rate, to_rate, channels, "float32", "VHQ")
+    given = written = 0
 
     def resample(audio: np.ndarray) -> None:
-        nonlocal stream, given, written
-        audio = np.ascontiguousarray(audio, np.float32)
-        if stream is None:
-            stream = soxr.ResampleStream(from_rate, to_rate, audio.shape[1], "float32", "VHQ")
-            resample.empty = audio[:0]
-        given += len(audio)
-        out = stream.resample_chunk(audio)
-        written += len(out)
+        nonlocal given, written
+        out = stream.resample_chunk(np.ascontiguousarray(audio, np.float32))
+        given, written = given + len(audio), written + len(out)
         put(out)
 
     yield resample
-    if stream is not None:
-        out = stream.resample_chunk(resample.empty, last=True)
-        missing = (2 * given * to_rate + from_rate) // (2 * from_rate) - written
-        put(np.pad(out[:missing], ((0, max(missing - len(out), 0)), (0, 0))))
+    out = stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+    samples = max((2 * given * to_rate + from_rate) // (2 * from_rate), 1)
+    left = max(samples - written, 0)
+    put(np.pad(out[:left], ((0, max(left - len(out), 0)), (0, 0))))

@@ -13,7 +13,7 @@ from process import ROOT
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.patching import Patching
 from sccunet.reconstruction import Reconstruction
-from sccunet.runs import BEST, CONFIG, NETWORK
+from sccunet.runs import CONFIG, NETWORK
 from sccunet.runtime import OpenVinoNetwork, TensorFlowNetwork
 from sccunet.separation import Separator
 
@@ -36,22 +36,16 @@ def _noise(samples, channels):
 
 
 @pytest.fixture(scope="module")
-def models(randomise, make_run, tmp_path_factory):
+def models(randomise, make_run, make_portable, tmp_path_factory):
     """Function (channels of the network) -> its workdir and portable model; each is made once."""
 
     @functools.cache
     def make(channels):
-        from sccunet import build_model
-        from sccunet.checkpoints import load_weights
-        from sccunet.tflite import export_tflite
-
         config, folder = _CONFIGS[channels], tmp_path_factory.mktemp("models") / "a [x]"
-        run = make_run(folder / "run", config, randomise)
-        unet = build_model(config)
-        load_weights(unet, run / BEST)
-        export_tflite(unet, config, folder / "portable" / NETWORK)
-        (folder / "portable" / CONFIG).write_text(config.to_json())
-        return run, folder / "portable"
+        return (
+            make_run(folder / "run", config, randomise),
+            make_portable(folder / "portable", config, randomise),
+        )
 
     return make
 

@@ -23,9 +23,8 @@ from experiments.separating import recording
 from experiments.separating.output import Output, parse_stems
 from experiments.separating.recording import separate_file
 from sccunet.config import Config, ModelConfig
-from sccunet.runs import CONFIG, NETWORK, load_unet
+from sccunet.runs import load_unet
 from sccunet.separation import Separator
-from sccunet.tflite import export_tflite
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -46,12 +45,9 @@ def workdir(tmp_path_factory, make_run, randomise):
 
 
 @pytest.fixture(scope="module")
-def run(workdir):
+def run(workdir, make_portable, randomise):
     """The same as a portable model, which is loaded faster."""
-    folder = workdir.parent / "portable"
-    export_tflite(load_unet(workdir, _CONFIG), _CONFIG, folder / NETWORK)
-    (folder / CONFIG).write_text(_CONFIG.to_json())
-    return folder
+    return make_portable(workdir.parent / "portable", _CONFIG, randomise)
 
 
 @pytest.fixture(scope="module")

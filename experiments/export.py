@@ -23,11 +23,11 @@ from absl import flags
 from experiments import cli
 from experiments.reports.card_scores import scores_section
 from sccunet.config import Config, ConfigError
-from sccunet.files import read_json
+from sccunet.files import read_json, write_whole
 from sccunet.model_card import About
 from sccunet.portable import check_new, write_portable
 from sccunet.provenance import NOT_STATED
-from sccunet.runs import load_config, load_unet, new_version
+from sccunet.runs import NETWORK, load_config, load_unet, new_version
 
 
 def training_data(workdir: str) -> str:
@@ -85,9 +85,12 @@ def main(_: Sequence[str]) -> None:
     if _EXPORT_DIR.value:
         _export_saved_model(unet, config, data)
     if _TFLITE.value:
-        from sccunet.tflite import export_tflite
+        if _PORTABLE.value:  # which contains the same file
+            write_whole(_TFLITE.value, Path(_PORTABLE.value, NETWORK).read_bytes())
+        else:
+            from sccunet.tflite import export_tflite
 
-        export_tflite(unet, config, _TFLITE.value, _HALF.value)
+            export_tflite(unet, config, _TFLITE.value, _HALF.value)
         print(f"TFLite file, checked against the model in memory: {_TFLITE.value}")
 
 

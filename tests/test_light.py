@@ -52,12 +52,6 @@ def light():
     return run
 
 
-@pytest.fixture(scope="module")
-def portable(tmp_path_factory, make_portable, randomise):
-    """A portable model with random weights."""
-    return make_portable(tmp_path_factory.mktemp("light") / "portable", _CONFIG, randomise)
-
-
 _LIBRARY = """
 import sys
 import numpy as np
@@ -70,7 +64,8 @@ assert "openvino_telemetry" not in sys.modules  # importing it sends a message a
 """
 
 
-def test_a_portable_model_needs_no_extra(light, portable, tmp_path, write_track):
+def test_a_portable_model_needs_no_extra(light, make_portable, randomise, tmp_path, write_track):
+    portable = make_portable(tmp_path / "model", _CONFIG, randomise)
     samples = 0.1 * np.random.default_rng(0).standard_normal((5000, 2)).astype(np.float32)
     np.save(tmp_path / "samples.npy", samples)
     audio_writer.write_wav(tmp_path / "song.wav", samples, 8000)

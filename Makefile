@@ -56,7 +56,7 @@ tfio = $$($(VENV)/bin/python -c 'import sys; \
   print(",tfio" * ("$(STACK)" != "newest" and sys.version_info < (3, 13)))')
 
 $(VENV)/.light_installed: setup.py | $(VENV)/.created
-	@echo "installing OpenVINO and the packages that read and write audio: 0.4 GB"
+	@echo "installing OpenVINO and the packages that read and write audio: 0.11 GB to download, then 0.4 GB"
 	@$(call install,)
 	@touch $@
 

@@ -76,7 +76,10 @@ def test_kinds_of_models_are_told_apart(tmp_path):
 
 
 def test_the_model_that_ships_with_the_package(tmp_path, monkeypatch):
-    assert len(list(runs._SHIPPED.glob("*"))) <= 1
+    (shipped,) = runs._SHIPPED.iterdir()
+    assert model_path() == shipped
+    assert sorted(entry.name for entry in shipped.iterdir()) == ["README.md", CONFIG, NETWORK]
+    assert load_config(shipped).model.stems
     monkeypatch.setattr(runs, "_SHIPPED", tmp_path)
     (tmp_path / "rest").mkdir()
     expected = f"--model: not given, expected {MODELS}: no model ships with this installation"

@@ -21,10 +21,11 @@ from data_pipeline import audio
 from experiments import cli, model_flag, recordings
 from sccunet import runs
 from sccunet.config import ConfigError
+from sccunet.portable import CARD
 
 
 def demo(song: Path, folder: Path, model: str | None = None) -> None:
-    """Separates a song as a user would, and prints where its stems are and how loud they are.
+    """Separates a song as a user would; prints where its stems are, how loud, and by which model.
 
     Args:
       song: a recording.
@@ -37,7 +38,8 @@ def demo(song: Path, folder: Path, model: str | None = None) -> None:
     """
     if not song.is_file():
         raise ConfigError(f"{song}: found no such file, expected a recording")
-    stems = runs.load_config(runs.model_path(model)).model.stems
+    path = runs.model_path(model)
+    stems = runs.load_config(path).model.stems
     arguments = [f"--model={model}"] if model else []
     arguments += [f"--output_dir={folder}", "--overwrite", str(song)]
     began = time.monotonic()
@@ -48,6 +50,8 @@ def demo(song: Path, folder: Path, model: str | None = None) -> None:
     print(f"\n{song.name}: separated in {seconds:.1f} s. Levels against the mixture:")
     files = [folder / song.stem / f"{stem}.wav" for stem in stems]
     print(report(power(song), {file: power(file) for file in files}))
+    card = path / CARD
+    print(f"model: {card if card.is_file() else path}")
 
 
 def power(path: Path) -> float:

@@ -10,6 +10,7 @@ from data_pipeline.audio_writer import write_wav
 from experiments import demo, recordings
 from sccunet import runs
 from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.portable import CARD
 
 _CONFIG = Config(
     model=ModelConfig(
@@ -57,6 +58,7 @@ def test_it_separates_the_song_and_says_where_the_stems_are(
     program, make_portable, randomise, tmp_path
 ):
     model = make_portable(tmp_path / "model", _CONFIG, randomise)
+    (model / CARD).write_text("")
     folder = tmp_path / "out"
     (folder / "sodium").mkdir(parents=True)  # of an earlier run
     done = program("demo", f"--model={model}", f"--demo_dir={folder}")
@@ -64,8 +66,9 @@ def test_it_separates_the_song_and_says_where_the_stems_are(
     assert "warning" not in done.stderr
     lines = done.stdout.splitlines()
     assert f"$ sccunet separate --model={model} --output_dir={folder} --overwrite" in lines[1]
-    assert lines[-3].startswith("sodium.ogg: separated in ")
-    for line, stem in zip(lines[-2:], _CONFIG.model.stems, strict=True):
+    assert lines[-4].startswith("sodium.ogg: separated in ")
+    assert lines[-1] == f"model: {model / CARD}"
+    for line, stem in zip(lines[-3:-1], _CONFIG.model.stems, strict=True):
         level, file = line.rsplit(" ", 1)
         assert file == str(folder / "sodium" / f"{stem}.wav")
         assert audio.probe(file).seconds == 25

@@ -18,18 +18,8 @@ from process import ROOT
 from data_pipeline import audio, audio_writer
 from experiments import missing
 from experiments.command import COMMANDS
-from sccunet.config import Config, ModelConfig
+from sccunet import runs
 
-_CONFIG = Config(
-    model=ModelConfig(
-        stems=("vocals", "rest"),
-        sample_rate=8000,
-        frame_length=256,
-        hop_length=64,
-        patch_samples=2048,
-        filters=(4, 8),
-    )
-)
 _PROGRAMS = [name for group in COMMANDS.values() for name in group]
 
 
@@ -56,31 +46,31 @@ _LIBRARY = """
 import sys
 import numpy as np
 import sccunet
-model, samples, result = sys.argv[2:]
-separator = sccunet.Separator.load(model)
-np.savez(result, **separator(np.load(samples), 8000))
+samples, result = sys.argv[2:]
+np.savez(result, **sccunet.Separator.load()(np.load(samples), 44_100))
 assert "openvino" in sys.modules
 assert "openvino_telemetry" not in sys.modules  # importing it sends a message and writes into HOME
 """
 
 
-def test_a_portable_model_needs_no_extra(light, make_portable, randomise, tmp_path, write_track):
-    portable = make_portable(tmp_path / "model", _CONFIG, randomise)
+def test_separation_needs_no_extra(light, tmp_path, write_track):
+    config = runs.load_config(runs.shipped_model())
     samples = 0.1 * np.random.default_rng(0).standard_normal((5000, 2)).astype(np.float32)
     np.save(tmp_path / "samples.npy", samples)
-    audio_writer.write_wav(tmp_path / "song.wav", samples, 8000)
-    model, home = f"--model={portable}", tmp_path / "home"
+    audio_writer.write_wav(tmp_path / "song.wav", samples, 44_100)
+    levels = {name: 0.1 for stem in config.model.stems for name in config.files_of(stem)}
+    write_track(tmp_path / "test" / "track", levels, seconds=0.5)
+    home = tmp_path / "home"
     home.mkdir()
-    separate = ["separate", model, f"--output_dir={tmp_path}", tmp_path / "song.wav"]
-    library = ["-c", _LIBRARY, portable, tmp_path / "samples.npy", tmp_path / "stems.npz"]
-    write_track(tmp_path / "test" / "a", dict.fromkeys(_CONFIG.model.stems, 0.1), 1, rate=8000)
-    measure = ["measure", model, f"--data_dir={tmp_path}", "--excerpt=1", "--repeats=1"]
+    separate = ["separate", f"--output_dir={tmp_path}", tmp_path / "song.wav"]
+    library = ["-c", _LIBRARY, tmp_path / "samples.npy", tmp_path / "stems.npz"]
+    measure = ["measure", f"--data_dir={tmp_path}", "--excerpt=1", "--repeats=1"]
     found = light([separate, library, measure], HOME=str(home))
     assert [(code, err) for code, _, err in found] == [(0, "")] * 3
     assert "openvino" in json.loads(found[-1][1])["versions"]
     stems = np.load(tmp_path / "stems.npz")
-    assert sorted(stems) == sorted(_CONFIG.model.stems)
-    for stem in _CONFIG.model.stems:
+    assert sorted(stems) == sorted(config.model.stems)
+    for stem in config.model.stems:
         written, _ = audio.read(tmp_path / "song" / f"{stem}.wav")
         np.testing.assert_allclose(written, stems[stem], atol=1e-4)
         assert np.abs(written).max() > 0.001

@@ -11,6 +11,7 @@ from process import ROOT
 
 from data_pipeline import audio
 from experiments import configs
+from sccunet import runs
 from sccunet.config import Config, ModelConfig
 
 _CONFIG = Config(
@@ -46,9 +47,6 @@ def installed(tmp_path_factory):
             copy = folder / "source" / name
             copy.parent.mkdir(parents=True, exist_ok=True)
             copy.write_bytes((ROOT / name).read_bytes())
-    model = folder / "source" / "sccunet" / "models" / "any" / "network.tflite"
-    model.parent.mkdir(parents=True)
-    model.touch()
     build = [*pip, "wheel", *offline, "--no-build-isolation", f"--wheel-dir={folder}"]
     subprocess.run([*build, folder / "source"], check=True)
     (wheel,) = folder.glob("sccunet-*.whl")
@@ -80,6 +78,7 @@ def run(tmp_path_factory, make_run, randomise):
 
 _FILES = """
 from importlib import metadata, resources
+from sccunet import runs
 extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "tags", "wiener", "test"}
 assert {*metadata.metadata("sccunet").get_all("Provides-Extra")} == extras
 required = metadata.requires("sccunet")
@@ -89,7 +88,8 @@ assert not any(text.startswith(("tensorflow", "keras", "scipy")) for text in sep
 assert any(text.startswith("sccunet[serve];") and "train" in text for text in required)
 for package, name in (("experiments.reports", "published.json"),
                       ("data_pipeline", "everything_is_remixed.json"),
-                      ("sccunet", "models/any/network.tflite"),
+                      ("sccunet", "py.typed"),
+                      ("sccunet", runs.shipped_model() / "README.md"),
                       ("experiments.recordings", "sodium.ogg"),
                       ("experiments.recordings", "sodium.txt")):
     path = resources.files(package) / name
@@ -101,7 +101,7 @@ for package, name in (("experiments.reports", "published.json"),
 @pytest.mark.slow
 def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write_track):
     files = installed(tmp_path, "python", "-P", "-c", _FILES).split()
-    assert len(files) == 5
+    assert len(files) == 6
     assert not any(file.startswith(str(ROOT)) for file in files)
 
     found = installed(tmp_path, "sccunet", "configs").splitlines()
@@ -110,8 +110,8 @@ def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write
     folder = tmp_path / "data" / "test" / "one"
     levels = {"vocals": 0.1, "drums": 0.2, "bass": 0.1, "other": 0.1}
     song = write_track(folder, levels, rate=8000) / "drums.wav"
-    installed(tmp_path, "sccunet", "separate", f"--model={run}", "--output_dir=out", song)
-    for stem in _CONFIG.model.stems:
+    installed(tmp_path, "sccunet", "separate", "--output_dir=out", song)
+    for stem in runs.load_config(runs.shipped_model()).model.stems:
         assert audio.read(tmp_path / "out" / "drums" / f"{stem}.wav")[0].shape == (16_000, 2)
 
     scores = installed(

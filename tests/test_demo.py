@@ -7,22 +7,10 @@ import pytest
 
 from data_pipeline import audio, tags
 from data_pipeline.audio_writer import write_wav
-from experiments import demo, recordings
+from experiments import cli, demo, recordings
 from sccunet import runs
-from sccunet.config import Config, ConfigError, ModelConfig
+from sccunet.config import Config, ConfigError
 from sccunet.portable import CARD
-
-_CONFIG = Config(
-    model=ModelConfig(
-        stems=("vocals", "rest"),
-        sample_rate=8000,
-        frame_length=256,
-        hop_length=64,
-        patch_samples=4096,
-        filters=(4, 8),
-    ),
-    sources={"rest": ("drums", "bass", "other")},
-)
 
 
 def test_the_song_is_short_and_states_its_licence():
@@ -54,25 +42,32 @@ def test_levels_are_against_the_mixture(tmp_path):
     assert demo.report(0.0, {"vocals": 1.0}) == "   silent  vocals"
 
 
-def test_it_separates_the_song_and_says_where_the_stems_are(
-    program, make_portable, randomise, tmp_path
-):
-    model = make_portable(tmp_path / "model", _CONFIG, randomise)
-    (model / CARD).write_text("")
-    folder = tmp_path / "out"
+def test_it_separates_the_song_with_the_model_that_ships(program, tmp_path):
+    model, folder = runs.shipped_model(), tmp_path / "out"
     (folder / "sodium").mkdir(parents=True)  # of an earlier run
-    done = program("demo", f"--model={model}", f"--demo_dir={folder}")
+    done = program("demo", f"--demo_dir={folder}")
     assert done.returncode == 0, done.stderr
     assert "warning" not in done.stderr
-    lines = done.stdout.splitlines()
-    assert f"$ sccunet separate --model={model} --output_dir={folder} --overwrite" in lines[1]
-    assert lines[-4].startswith("sodium.ogg: separated in ")
-    assert lines[-1] == f"model: {model / CARD}"
-    for line, stem in zip(lines[-3:-1], _CONFIG.model.stems, strict=True):
-        level, file = line.rsplit(" ", 1)
+    _, command, *_, title, vocals, accompaniment, last = done.stdout.splitlines()
+    assert command == f"$ sccunet separate --output_dir={folder} --overwrite {recordings.SODIUM}"
+    assert title.startswith("sodium.ogg: separated in ")
+    assert last == f"model: {model / CARD}"
+    # The true ones are at -4.0 and -2.1 dB.
+    for line, stem, least in ((vocals, "vocals", -15), (accompaniment, "accompaniment", -5)):
+        level, file = line.split(" dB  ")
+        assert least < float(level) < 0
         assert file == str(folder / "sodium" / f"{stem}.wav")
         assert audio.probe(file).seconds == 25
-        assert -100 < float(level.removesuffix("dB ")) < 100
+
+
+def test_it_passes_the_model_on_and_fails_as_separate_does(monkeypatch, tmp_path):
+    (tmp_path / "config.json").write_text(Config().to_json())
+    started = []
+    monkeypatch.setattr(cli, "run_program", lambda *line: started.append(line) or 3)
+    with pytest.raises(SystemExit) as caught:
+        demo.demo(recordings.SODIUM, tmp_path / "demo", str(tmp_path))
+    assert caught.value.code == 3
+    assert started[0][:2] == ("separate", f"--model={tmp_path}")
 
 
 def test_mistakes_are_told_before_anything_is_written(monkeypatch, refusal, program, tmp_path):

@@ -79,6 +79,9 @@ def numpy_patch_separator(
       network: as `unet` of `patch_separator`, from arrays to arrays.
       model, reconstruction: as there.
     """
+    # glibc gives the memory of arrays back, and the kernel zeroes it for the next patch, until an
+    # array of this size was freed. That saves 7 % of the small network's time.
+    np.empty(31 << 20, np.uint8)
     return _separator(network, model, reconstruction, numpy_stft, lambda function, *_: function)
 
 

@@ -48,7 +48,7 @@ def _randomise_normalisation(unet) -> None:
     for layer in unet.layers:
         if isinstance(layer, layers.BatchNormalization):
             channels = layer.gamma.shape
-            # A few are negative. Around 1, values of untrained layers would grow from one to the next,
+            # A few are negative. Around 1, values would grow from one untrained layer to the next,
             # and with them the rounding errors that an export is checked for.
             layer.gamma.assign(rng.normal(0.5, 0.25, channels))
             layer.beta.assign(rng.normal(0, 0.1, channels))

@@ -176,7 +176,7 @@ def _check_file(path: Path) -> None:
 def _check_fits(path: Path, model: ModelConfig, shapes: Iterable[Sequence[int]], fits: bool):
     """Compares the shapes of the network's input and outputs, and `fits`, with the config."""
     expected = (1, *model.magnitudes_shape)
-    if others := {tuple(shape) for shape in shapes} - {expected}:
+    if others := {tuple(map(int, shape)) for shape in shapes} - {expected}:
         raise _unfit(path, f"magnitudes {list(others.pop())} in place of {list(expected)}")
     if not fits:
         raise _unfit(path, "other stems")

@@ -224,9 +224,9 @@ _ALONE = """
 import sys
 for absent in ("tensorflow", "keras", "scipy"):
     sys.modules[absent] = None
-import resource
 import numpy as np
 import sccunet
+from experiments.machine import peak_memory
 
 separator = sccunet.Separator.load(sys.argv[1])
 rate = separator.config.model.sample_rate
@@ -235,7 +235,7 @@ def peak_after(blocks):
     block = np.random.default_rng(0).uniform(-1, 1, (10_000, 2)).astype(np.float32)
     samples = sum(len(stems["a"]) for stems in separator.stream([block] * blocks, rate))
     assert samples == blocks * len(block)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_memory()
 
 few, many = peak_after(int(sys.argv[2])), peak_after(int(sys.argv[3]))
 # OpenVINO's converter would bring its telemetry.
@@ -255,7 +255,7 @@ def _alone(portable, few, many):
     assert done.returncode == 0, done.stderr
     few, many, found = done.stdout.split(maxsplit=2)
     assert found.strip() == "set()"
-    return int(few) / 1024, int(many) / 1024
+    return int(few) / 1e6, int(many) / 1e6
 
 
 def test_alone(models):

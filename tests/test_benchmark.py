@@ -172,6 +172,7 @@ def test_mistakes_are_one_line(program, refusal, tmp_path):
         ("inputs", "found 'inputs', expected input, train, separate or all"),
         ("--only=ours,theirs", "--only: found 'theirs', expected some of bound, bound_2_threads,"),
         ("--batch_sizes=2,x", "--batch_sizes: found '2,x', expected positive whole numbers"),
+        ("--light_python=no/python", "--light_python: found 'no/python', expected the path of a"),
         ("--report_only", f"{tmp_path}/out: found no benchmark.json, expected results of a"),
     ):
         assert refusal(program(*line, argument)).startswith(message)

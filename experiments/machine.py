@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from sccunet.runtime import threads_of_environment
+
 _VECTORS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
@@ -49,7 +51,7 @@ def library_threads() -> int:
     if "torch" in sys.modules:
         return sys.modules["torch"].get_num_threads()
     if "openvino" in sys.modules:
-        return _cores()  # its default
+        return threads_of_environment() or _cores()
     if "tensorflow" in sys.modules:
         chosen = sys.modules["tensorflow"].config.threading.get_intra_op_parallelism_threads()
         return chosen or int(os.environ.get("TF_NUM_INTRAOP_THREADS", _cores()))

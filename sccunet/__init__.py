@@ -5,8 +5,20 @@ configuration, does not load TensorFlow.
 """
 
 import importlib
+from typing import TYPE_CHECKING
 
 from sccunet import keras_settings
+
+if TYPE_CHECKING:  # type checkers do not see what `__getattr__` imports
+    from sccunet.config import AugmentConfig as AugmentConfig
+    from sccunet.config import Config as Config
+    from sccunet.config import ConfigError as ConfigError
+    from sccunet.config import ModelConfig as ModelConfig
+    from sccunet.losses import VolumeBalancedL1 as VolumeBalancedL1
+    from sccunet.losses import balancing_weights as balancing_weights
+    from sccunet.reconstruction import Reconstruction as Reconstruction
+    from sccunet.separation import Separator as Separator
+    from sccunet.unet import build_model as build_model
 
 __version__ = "0.1.0"
 

@@ -22,8 +22,6 @@ from sccunet.files import plain_path
 from sccunet.runs import NETWORK
 
 RUNTIMES = ("auto", "openvino", "tensorflow")
-DEVICES = ("CPU", "GPU")  # of OpenVINO
-
 _HINTS = {
     "INFERENCE_PRECISION_HINT": "f32",  # some processors would take bfloat16, and GPUs float16
     # Two cores that compute a patch each are faster than both on one. Each of the patches takes
@@ -33,13 +31,19 @@ _HINTS = {
 }
 
 
+def threads_of_environment() -> int | None:
+    """Returns OMP_NUM_THREADS, which limits the threads of OpenVINO, too; None if it is not set."""
+    chosen = os.environ.get("OMP_NUM_THREADS", "")
+    return int(chosen) if chosen.isdecimal() and int(chosen) else None
+
+
 class OpenVinoNetwork:
     """The network of a portable model, by OpenVINO, in float32; several threads may call it.
 
     Args:
       folder: the portable model.
       model: the model's configuration.
-      device: one of `DEVICES`, or a name that OpenVINO has for one of several, such as GPU.1.
+      device: "CPU", "GPU", or a name that OpenVINO has for one of several, such as "GPU.1".
 
     Attributes:
       parallel: number of calls at the same time with which all take the least time.
@@ -57,7 +61,9 @@ class OpenVinoNetwork:
             with plain_path(folder) as plain:
                 network = core.read_model(os.path.join(plain, NETWORK))
             network = _on_spectrograms(openvino, network, path, model)
-            self._compiled = core.compile_model(network, device, _HINTS)
+            threads = threads_of_environment() if device == "CPU" else None
+            limits = {"INFERENCE_NUM_THREADS": threads} if threads else {}
+            self._compiled = core.compile_model(network, device, _HINTS | limits)
         except RuntimeError as error:
             raise _unfit(path, _reason(error)) from error
         self.parallel = self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")

@@ -114,7 +114,7 @@ class Separator:
             on its own. A model of two separates pairs of them; a channel without a partner goes in
             twice, and comes out as the mean of both.
           sample_rate: in Hz; audio at another rate than the model's is resampled there and back.
-          progress: called with the samples that are done and the samples in all, after each patch.
+          progress: called with the samples that are done and those in all, whenever some are.
 
         Returns:
           Stem name -> float32 [samples, channels].

@@ -185,10 +185,6 @@ def test_stem_files_have_the_layout_of_musdb_and_traktor(tmp_path):
     assert titles == ["mixture", *names]
     with audio.recording(path) as (info, _):
         assert info.choice == "found 5 audio streams, read number 0 (from 0)"
-    if shutil.which("ffmpeg") and shutil.which("ffprobe"):
-        read, _ = sigsep.load("stempeg").read_stems(str(path))  # in whole blocks of the coder
-        for found, stream in zip(read, range(5), strict=True):
-            np.testing.assert_allclose(found[: len(x)], audio.read(path, stream)[0], atol=1e-3)
     content = path.read_bytes()
     assert content[8:12] == b"M4A "
     stems = json.loads(_atom(content, b"moov", b"udta", b"stem"))
@@ -196,6 +192,21 @@ def test_stem_files_have_the_layout_of_musdb_and_traktor(tmp_path):
     # Players play the mixture alone: only its track is enabled.
     flags = [part[3] & 1 for part in content.split(b"tkhd")[1:]]
     assert flags == [1, 0, 0, 0, 0]
+
+
+@pytest.mark.skipif(
+    not (shutil.which("ffmpeg") and shutil.which("ffprobe")),
+    reason="stempeg runs ffmpeg and ffprobe",
+)
+def test_stempeg_reads_stem_files(tmp_path):
+    x = _sweep(9_000, 44_100, 2)
+    write_wav(tmp_path / "song.wav", x, 44_100, "float32")
+    output = Output(parse_stems([], _STEMS), ".stem.mp4", None, "rescale")
+    separate_file(_Separator(), tmp_path / "song.wav", tmp_path / "out", output)
+    path = tmp_path / "out" / "out.stem.mp4"
+    read, _ = sigsep.load("stempeg").read_stems(str(path))  # in whole blocks of the coder
+    for found, stream in zip(read, range(5), strict=True):
+        np.testing.assert_allclose(found[: len(x)], audio.read(path, stream)[0], atol=1e-3)
 
 
 def test_stem_files_of_other_stems(tmp_path, capsys):
@@ -354,9 +365,9 @@ def test_a_part_of_a_damaged_recording(tmp_path):
 
 def test_times_and_bitrates_of_flags():
     seconds, bitrate = separation_flags.seconds_of, separation_flags.bitrate_of
-    times = {"90": 90, "0.5": 0.5, "7.": 7, "1:30": 90, "01:02.5": 62.5, "1:00:00": 3600}
+    times = {"90": 90, "0.5": 0.5, ".5": 0.5, "7.": 7, "1:30": 90, "01:02.5": 62.5, "1:00:00": 3600}
     assert {text: seconds("start", text) for text in times} == times
-    for text in ("", "-1", "1:", "a", "1:2:3:4", "1e3", "nan", "1.5:00"):
+    for text in ("", "-1", "1:", "a", "1:2:3:4", "1e3", "nan", "1.5:00", "1:75", "9" * 400):
         with pytest.raises(ConfigError) as caught:
             seconds("start", text)
         expected = "expected seconds, or a time such as 1:30"

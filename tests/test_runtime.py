@@ -134,6 +134,15 @@ def test_stems_come_a_few_patches_after_the_mixture(separators):
     assert given == 50_000
 
 
+def test_the_environment_limits_threads(models, monkeypatch):
+    _, portable = models(2)
+    for threads, expected in (("1", 1), ("2", 2)):
+        monkeypatch.setenv("OMP_NUM_THREADS", threads)
+        network = OpenVinoNetwork(portable, _STEREO)
+        assert network.parallel == expected
+        assert network._compiled.get_property("INFERENCE_NUM_THREADS") == expected
+
+
 def _change(**fields):
     def change(folder):
         config = _CONFIGS[2]

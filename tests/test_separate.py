@@ -51,8 +51,9 @@ def run(workdir, make_portable, randomise):
 
 
 @pytest.fixture(scope="module")
-def separator(run):
-    return Separator.load(run)
+def separator(workdir):
+    """By TensorFlow, with the weights of `run`."""
+    return Separator.load(workdir)
 
 
 def _noise(samples, channels=2, seed=0, level=0.1):

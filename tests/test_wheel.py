@@ -110,9 +110,9 @@ def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write
     folder = tmp_path / "data" / "test" / "one"
     levels = {"vocals": 0.1, "drums": 0.2, "bass": 0.1, "other": 0.1}
     song = write_track(folder, levels, rate=8000) / "drums.wav"
-    installed(tmp_path, "sccunet", "separate", "--output_dir=out", song)
+    installed(tmp_path, "sccunet", "separate", song)
     for stem in runs.load_config(runs.shipped_model()).model.stems:
-        assert audio.read(tmp_path / "out" / "drums" / f"{stem}.wav")[0].shape == (16_000, 2)
+        assert audio.read(tmp_path / "separated" / "drums" / f"{stem}.wav")[0].shape == (16_000, 2)
 
     scores = installed(
         tmp_path, "sccunet", "evaluate", "--config=small_4stems", "--config.model.sample_rate=8000",

@@ -58,7 +58,7 @@ def separate_file(
             with stem_writer(unscaled, track, floats, *settings) as write:
                 peak, damage = _separate(separator, path, opened, output, write, track)
             with _progress(f"{track}, files", info) as bar:
-                rescale(unscaled, partial, track, output, max(peak, 1.0), bar.update)
+                rescale(unscaled, floats, partial, track, output, max(peak, 1.0), bar.update)
             shutil.rmtree(unscaled)
         else:
             with stem_writer(partial, track, output, *settings) as write:

@@ -1,6 +1,7 @@
 """Flags that separate and catalogue share: what is separated, and how stems are written."""
 
 import itertools
+import math
 import re
 from collections.abc import Iterable
 
@@ -178,10 +179,11 @@ def seconds_of(flag: str, text: str) -> float:
     Raises:
       ConfigError: for other texts.
     """
-    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", text)
-    if not found:
+    found = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+\.?\d*|\.\d+)", text)
+    hours, minutes, seconds = found.groups("0") if found else ("0", "0", "inf")
+    below = ":" not in text or float(seconds) < 60
+    if not math.isfinite(float(seconds)) or not below or len(hours + minutes) > 9:
         raise ConfigError(f"--{flag}: found {text!r}, expected seconds, or a time such as 1:30")
-    hours, minutes, seconds = found.groups("0")
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 

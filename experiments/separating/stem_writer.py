@@ -53,6 +53,7 @@ def stem_writer(
 
 def rescale(
     unscaled: Path,
+    floats: Output,
     folder: Path,
     track: str,
     output: Output,
@@ -62,7 +63,8 @@ def rescale(
     """Writes what is in float WAVs, divided by their peak.
 
     Args:
-      unscaled: folder of the WAVs, `<name>.wav` for each of `output.names`.
+      unscaled: folder of the WAVs, which `stem_writer` wrote for `floats`.
+      floats: as `output`, for these WAVs.
       folder, track, output: as for `stem_writer`.
       peak: what all samples are divided by.
       advance: is told each number of samples that are done.
@@ -70,7 +72,7 @@ def rescale(
     Raises:
       AudioError: as `audio_writer`.
     """
-    infos = {name: wav_info(unscaled / f"{name}.wav") for name in output.names}
+    infos = {name: wav_info(unscaled / file) for name, file in floats.files(track).items()}
     one = infos[output.names[0]]
     settings = one.sample_rate, one.channels, one.frames
     with stem_writer(folder, track, output, *settings) as write:

@@ -51,9 +51,8 @@ def run(workdir, make_portable, randomise):
 
 
 @pytest.fixture(scope="module")
-def separator(workdir):
-    """By TensorFlow, with the weights of `run`."""
-    return Separator.load(workdir)
+def separator(run):
+    return Separator.load(run)
 
 
 def _noise(samples, channels=2, seed=0, level=0.1):

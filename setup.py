@@ -67,10 +67,12 @@ setup(
         # `experiments.catalogue` uses parts of Beam that other versions may not have.
         "beam": ["apache-beam==2.77.*"],
         "tags": ["mutagen"],
+        # The module pyworld, with wheels; pyworld itself has to be compiled.
+        "free": ["pyworld-prebuilt", "scipy"],
         "wiener": ["norbert"],
         # setuptools of 70.1 or newer builds a wheel without another package.
         "test": [
-            "sccunet[train,beam,tags]",
+            "sccunet[train,beam,tags,free]",
             "librosa",
             "pytest",
             "pytest-xdist",

@@ -17,7 +17,9 @@ MEAN = -1  # in place of a channel's index: the mean of all
 # Purposes of a crop's random numbers. Each has its own seed, so that switching on one kind of
 # augmentation does not change the draws of the others. At most 16; add new ones at the end.
 PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP, DROPOUT, TILT, SPEED = range(10)
-DIRECTORY, SILENT = 10, 11
+DIRECTORY, SILENT, EQUALIZER, BALANCE = range(10, 14)
+
+_MOST_BALANCE = 10.0  # 20 dB: what is hardly there must not become loud
 
 
 def seed(config: Config, crop: tf.Tensor, purpose: int) -> tf.Tensor:
@@ -53,6 +55,10 @@ def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor
         crops = resampled(crops, numbers, config)
     if config.augment.tilt_db:
         crops = tilted(crops, numbers, config)
+    if config.augment.equalizer_db:
+        crops = equalized(crops, numbers, config)
+    if config.augment.balance_db:
+        crops = balanced(crops, numbers, config)
     return crops
 
 
@@ -74,6 +80,33 @@ def tilted(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
         lambda n: tilts(config, n), numbers, fn_output_signature=tf.TensorSpec([crops.shape[1]])
     )
     return resampling.tilted(crops, drawn[:, :, None, None], config)
+
+
+def equalized(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+    """Changes each stem's octaves as `bands` draws; arguments as for `waveforms`."""
+    shape = tf.TensorSpec([crops.shape[1], resampling.BANDS])
+    drawn = tf.map_fn(lambda n: bands(config, n), numbers, fn_output_signature=shape)
+    return resampling.equalized(crops, drawn[:, :, None, :], config)
+
+
+def balanced(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+    """Changes the first stem's level as `balances` draws; arguments as for `waveforms`.
+
+    The level of the others is the sum of their powers. A crop that is not mixed, or in which one
+    of both is silent, stays as it is.
+    """
+    power = tf.reduce_mean(crops**2, axis=[2, 3])  # [batch, stems]
+    lead, others = power[:, 0], tf.reduce_sum(power[:, 1:], axis=1)
+    shape = tf.TensorSpec([])
+    decibels = tf.map_fn(lambda n: balances(config, n), numbers, fn_output_signature=shape)
+    mixed = tf.map_fn(
+        lambda n: is_mixed(config, n), numbers, fn_output_signature=tf.TensorSpec([], tf.bool)
+    )
+    change = tf.sqrt(tf.math.divide_no_nan(others, lead) * 10 ** (decibels / 10))
+    change = tf.clip_by_value(change, 1 / _MOST_BALANCE, _MOST_BALANCE)
+    change = tf.where(mixed & (lead > 0) & (others > 0), change, 1.0)
+    first = crops[:, :1] * change[:, None, None, None]
+    return tf.concat([first, crops[:, 1:]], axis=1)
 
 
 def speeds(config: Config, crop: tf.Tensor) -> tf.Tensor:
@@ -105,6 +138,27 @@ def tilts(config: Config, crop: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform(
         [len(config.model.stems)], seed(config, crop, TILT), -most, most
     )
+
+
+def bands(config: Config, crop: tf.Tensor) -> tf.Tensor:
+    """Draws the level of each stem's octaves, uniform up to `config.augment.equalizer_db`.
+
+    Returns:
+      dB, float32 [stems, bands].
+    """
+    most = config.augment.equalizer_db
+    shape = [len(config.model.stems), resampling.BANDS]
+    return tf.random.stateless_uniform(shape, seed(config, crop, EQUALIZER), -most, most)
+
+
+def balances(config: Config, crop: tf.Tensor) -> tf.Tensor:
+    """Draws the first stem's level against the others, uniform within `augment.balance_db`.
+
+    Returns:
+      dB, float32 [].
+    """
+    least, most = config.augment.balance_db
+    return tf.random.stateless_uniform([], seed(config, crop, BALANCE), least, most)
 
 
 def is_mixed(config: Config, crop: tf.Tensor) -> tf.Tensor:

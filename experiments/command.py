@@ -20,6 +20,7 @@ COMMANDS = {
         "evaluate": "scores a model or another system on a folder of tracks",
         "export": "exports a trained network as a portable model, a SavedModel or a TFLite file",
         "configs": "lists the configurations that --config accepts by name",
+        "free_music": "builds a training set that anybody may use, from free sources",
     },
     "Serve": {
         "client": "separates recordings on a TensorFlow Serving server",
@@ -60,6 +61,7 @@ def main() -> None:
     """Runs the command that the first argument names."""
     streams.protect()
     name, *arguments = sys.argv[1:] or ["--help"]
+    name = name if name.startswith("-") else name.replace("-", "_")
     known = [name for commands in COMMANDS.values() for name in commands]
     if name in ("--help", "-h", "help"):
         print(overview())

@@ -24,6 +24,7 @@ EXTRAS = {
     "grpc": "serve",
     "apache_beam": "beam",
     "mutagen": "tags",
+    "pyworld": "free",
 }
 
 

@@ -47,6 +47,13 @@ def is_numbers(value: Any) -> bool:
     return isinstance(value, list | tuple) and all(is_number(number, 0) for number in value)
 
 
+def is_range(value: Any) -> bool:
+    """Whether a value is an empty list, or one of two finite numbers, the second the larger."""
+    if not isinstance(value, list | tuple) or not all(is_number(x, -math.inf) for x in value):
+        return False
+    return not value or (len(value) == 2 and -math.inf < value[0] < value[1])
+
+
 def is_names(value: Any) -> bool:
     """Whether a value is a list of one or more strings, none of them empty."""
     return (

@@ -18,6 +18,7 @@ from sccunet.checks import (
     is_names,
     is_number,
     is_numbers,
+    is_range,
     is_whole,
 )
 from sccunet.checks import UserError as UserError
@@ -42,6 +43,9 @@ class AugmentConfig:
       speed: largest random change of each stem's speed, up or down, with pitch and formants: 0.1
         plays it 1 / 1.1 to 1.1 times as fast.
       tilt_db: largest random tilt of each stem's spectrum, up or down, in dB per octave.
+      equalizer_db: largest random change of each octave of each stem, up or down, in dB.
+      balance_db: least and most level of the first stem against all others in mixed crops, in dB;
+        levels change by 20 dB at most. If empty, stems keep theirs.
       stem_dropout: probability of silence in place of a stem, for each stem in the order of
         `model.stems`; at least one stem of each crop sounds. If empty, no stem is dropped.
     """
@@ -52,6 +56,8 @@ class AugmentConfig:
     silent_share: float = 1.0
     speed: float = 0.0
     tilt_db: float = 0.0
+    equalizer_db: float = 0.0
+    balance_db: tuple[float, ...] = ()
     stem_dropout: tuple[float, ...] = ()
 
     def __post_init__(self):
@@ -64,6 +70,10 @@ class AugmentConfig:
         check("silent_share", self.silent_share == 1 or self.mix_tracks > 0, needs)
         check("speed", is_number(self.speed, 0, 1), "0 <= speed < 1")
         check("tilt_db", is_number(self.tilt_db, 0), "a number of dB per octave, 0 or more")
+        check("equalizer_db", is_number(self.equalizer_db, 0), "a number of dB, 0 or more")
+        fit = is_range(self.balance_db) and (self.mix_tracks > 0 or not self.balance_db)
+        check("balance_db", fit, "nothing, or two rising numbers of dB with mix_tracks over 0")
+        object.__setattr__(self, "balance_db", tuple(float(db) for db in self.balance_db))
         chances = self.stem_dropout
         fit = is_numbers(chances) and all(is_chance(chance) for chance in chances)
         check("stem_dropout", fit, "a list of probabilities between 0 and 1")
@@ -93,7 +103,8 @@ class Config:
       downmix: train on the mean of a file's channels; False takes one channel at random.
       learning_rate: Adam's initial learning rate.
       decay: "step" divides the learning rate by 10 after half of the epochs (paper: 1e-3 for 20,
-        then 1e-4 for 20); "cosine" lowers it to 0 over all epochs.
+        then 1e-4 for 20); "cosine" lowers it to 0 over all epochs; "late" keeps it for two fifths
+        of the epochs, then lowers it to 0 steadily.
       warmup_steps: steps in which the learning rate rises from 0, before the cosine begins.
       weight_decay: decoupled weight decay per update, multiplied by the learning rate.
       clip_norm: largest global 2-norm of an update's gradients; longer ones are scaled down. 0 does
@@ -166,7 +177,7 @@ class Config:
             check(field, isinstance(getattr(self, field), bool), "True or False")
         positive = is_number(self.learning_rate, 0) and self.learning_rate > 0
         check("learning_rate", positive, "a number over 0")
-        check("decay", self.decay in ("step", "cosine"), "'step' or 'cosine'")
+        check("decay", self.decay in ("step", "cosine", "late"), "'step', 'cosine' or 'late'")
         falls = self.decay == "cosine" or not self.warmup_steps
         check("warmup_steps", falls, "0, or decay = 'cosine'")
         check("weight_decay", is_number(self.weight_decay, 0), "a number, 0 or more")

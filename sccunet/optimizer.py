@@ -34,6 +34,8 @@ def learning_rate_schedule(config: Config, steps_per_epoch: int):
         return keras.optimizers.schedules.CosineDecay(
             0.0, steps - warmup, warmup_target=config.learning_rate, warmup_steps=warmup
         )
+    if config.decay == "late":
+        return _Late(config.learning_rate, steps)
     if config.decay == "cosine":
         return keras.optimizers.schedules.CosineDecay(config.learning_rate, steps)
     # A boundary is the last step with the rate before it.
@@ -41,6 +43,20 @@ def learning_rate_schedule(config: Config, steps_per_epoch: int):
         [math.ceil(config.epochs / 2) * steps_per_epoch - 1],
         [config.learning_rate, config.learning_rate / 10],
     )
+
+
+class _Late(keras.optimizers.schedules.LearningRateSchedule):
+    """Keeps a rate for two fifths of the steps, then lowers it to 0 in a straight line."""
+
+    def __init__(self, rate: float, steps: int):
+        self.rate, self.steps = rate, steps
+
+    def __call__(self, step):
+        left = 1 - ops.cast(step, "float32") / self.steps
+        return self.rate * ops.clip(left / 0.6, 0.0, 1.0)
+
+    def get_config(self):
+        return {"rate": self.rate, "steps": self.steps}
 
 
 class _Adam(keras.optimizers.Adam):

@@ -67,10 +67,46 @@ def test_tilts_are_uniform_and_each_stems_own():
     np.testing.assert_allclose(np.corrcoef(slopes.T), np.eye(3), atol=0.1)
 
 
+def test_octaves_and_balances_are_uniform():
+    config = _config(equalizer_db=3.0, balance_db=(-9.0, 8.0), mix_tracks=1.0)
+    bands = _drawn(functools.partial(augment.bands, config))
+    _check_uniform(bands, 3.0)
+    bands = bands[:, :, :4].reshape(_CROPS, -1)
+    np.testing.assert_allclose(np.corrcoef(bands.T), np.eye(12), atol=0.1)
+    _check_uniform(_drawn(functools.partial(augment.balances, config)) + 0.5, 8.5)
+
+
+def test_the_first_stem_has_the_drawn_level_against_the_others():
+    model = ModelConfig(stems=_STEMS, patch_samples=8_192)
+    config = Config(
+        model=model, augment=AugmentConfig(balance_db=(-9.0, 8.0), mix_tracks=0.5), seed=3
+    )
+    numbers = tf.range(8, dtype=tf.int64)
+    mixed = np.array([augment.is_mixed(config, n) for n in numbers])
+    assert 0 < mixed[3:].sum() < 5
+    crops = np.random.default_rng(0).uniform(-1, 1, (8, 3, 2, 8_192)).astype(np.float32)
+    crops[0, 0], crops[1, 1:], crops[2, 0] = 0, 0, crops[2, 0] / 10**4
+    found = augment.waveforms(tf.constant(crops), numbers, config).numpy()
+    np.testing.assert_array_equal(found[:, 1:], crops[:, 1:])
+    np.testing.assert_array_equal(found[:2], crops[:2])
+    power = np.mean(found.astype(np.float64) ** 2, axis=(2, 3))
+    levels = 10 * np.log10(power[3:, 0] / power[3:, 1:].sum(axis=1))
+    drawn = np.array([augment.balances(config, n) for n in numbers[3:]])
+    np.testing.assert_allclose(levels[mixed[3:]], drawn[mixed[3:]], atol=1e-3)
+    np.testing.assert_array_equal(found[3:][~mixed[3:]], crops[3:][~mixed[3:]])
+    np.testing.assert_allclose(found[2, 0], crops[2, 0] * (10 if mixed[2] else 1), rtol=1e-5)
+
+
 def test_waveforms_depend_on_the_crops_number_alone():
     """Not on the batch; both channels of a stem are changed alike, also by tilt without speed."""
     model = ModelConfig(stems=_STEMS, patch_samples=8_192)
-    for changes in ({"speed": 0.1, "mix_tracks": 1.0}, {"tilt_db": 3.0}):
+    mixed = {"mix_tracks": 1.0}
+    for changes in (
+        {"speed": 0.1, **mixed},
+        {"tilt_db": 3.0},
+        {"equalizer_db": 3.0},
+        {"balance_db": (-9.0, 8.0), **mixed},
+    ):
         config = Config(model=model, augment=AugmentConfig(**changes))
         samples = cuts_of(config).samples
         mono = np.random.default_rng(0).uniform(-1, 1, (3, 3, 1, samples)).astype(np.float32)

@@ -40,6 +40,12 @@ def test_cosine_schedule_ends_at_zero():
     assert float(learning_rate_schedule(config, 10)(40)) == pytest.approx(0, abs=1e-9)
 
 
+def test_the_late_schedule_is_constant_and_then_a_line_to_zero():
+    rates = _rates(_with(epochs=4, decay="late", learning_rate=0.02), 25)
+    np.testing.assert_allclose(rates[:41], 0.02, rtol=1e-6)
+    np.testing.assert_allclose(rates[40:], 0.02 * np.arange(60, 0, -1) / 60, atol=1e-7)
+
+
 def test_warm_up_comes_before_the_cosine_which_still_ends_with_the_run():
     rates = _rates(_with(decay="cosine", learning_rate=0.02, warmup_steps=8), 10)
     np.testing.assert_allclose(rates[:8], 0.02 * np.arange(8) / 8, atol=1e-8)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from data_pipeline.cuts import BLOCK, cuts_of
-from data_pipeline.resampling import resampled, tilted
+from data_pipeline.resampling import equalized, resampled, tilted
 from sccunet.config import AugmentConfig, Config, ModelConfig
 
 _PATCH, _RATE = 8_200, 44_100  # no whole number of blocks
@@ -70,6 +70,19 @@ def test_speed_1_changes_nothing():
         tf.constant(noise), tf.constant([0.998, 1, 1.003]), config
     )  # the nearest is 1
     np.testing.assert_array_equal(crops, noise[:, :, cuts.margin :][:, :, :_PATCH])
+
+
+def test_octaves_change_as_drawn_and_between_them_in_proportion():
+    """On sines of whole periods, as below."""
+    hertz = np.array([20, 62.5, 500, 1_000, 1_000 * 2**0.5, 16_000, 20_000])
+    hertz = np.round(hertz * 8) / 8
+    samples = 8 * _RATE
+    bands = np.arange(-4, 5) ** 2.0 - 3
+    octaves = np.log2(hertz / 1_000).clip(-4, 4)
+    expected = np.interp(octaves, np.arange(-4, 5), bands)
+    sines = _sines(hertz, samples)
+    crops = equalized(tf.constant(sines), tf.constant(bands[None], tf.float32), _config())
+    assert _db(crops - 10 ** (expected / 20)[:, None, None] * sines) < -90
 
 
 def test_tilt_is_linear_in_octaves_and_level_beyond_four():

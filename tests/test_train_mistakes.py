@@ -155,7 +155,7 @@ def test_one_bad_track_among_good_ones_is_one_line(bad_dir, program, refusal, tm
     ("changes", "message"),
     [
         (["--config.batch_size=many"], "flag --config.batch_size=many: invalid literal"),
-        (["--config.decay=never"], "config.decay: found 'never', expected 'step' or 'cosine'"),
+        (["--config.decay=never"], "config.decay: found 'never', expected 'step', 'cosine'"),
         (["--config.model.hop_length=500"], "config.model.hop_length: found 500, expected a"),
         (
             ["--config.model.stems=('vocals',)", "--config.model.output=magnitude"],

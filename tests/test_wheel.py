@@ -79,7 +79,7 @@ def run(tmp_path_factory, make_run, randomise):
 _FILES = """
 from importlib import metadata, resources
 from sccunet import runs
-extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "tags", "wiener", "test"}
+extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "free", "tags", "wiener", "test"}
 assert {*metadata.metadata("sccunet").get_all("Provides-Extra")} == extras
 required = metadata.requires("sccunet")
 separating = [text for text in required if "extra ==" not in text]
@@ -87,7 +87,7 @@ assert any(text.startswith("openvino") for text in separating)
 assert not any(text.startswith(("tensorflow", "keras", "scipy")) for text in separating)
 assert any(text.startswith("sccunet[serve];") and "train" in text for text in required)
 for package, name in (("experiments.reports", "published.json"),
-                      ("data_pipeline", "everything_is_remixed.json"),
+                      ("experiments.free_music_set", "sources.json"),
                       ("sccunet", "py.typed"),
                       ("sccunet", runs.shipped_model() / "README.md"),
                       ("experiments.recordings", "sodium.ogg"),

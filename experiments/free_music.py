@@ -1,0 +1,43 @@
+"""Builds a training set of songs, music and voices that anybody may use, for any purpose.
+
+The list experiments/free_music_set/sources.json names every file with its source, SHA-256, licence
+and author. Share-alike licences (CC BY-SA, GPL, GFDL) are among them: FREE/credits.md says which.
+Output:
+  FREE/songs/{train,valid,test}/<song>/vocals.wav accompaniment.wav
+  FREE/voices/train/<voice>/vocals.wav         singers alone
+  FREE/sung/train/<speaker>_<n>/vocals.wav     recorded speech, sung by a vocoder
+  FREE/music/train/<piece>/accompaniment.wav   music without singing
+
+Examples:
+  sccunet free_music --data_dir=FREE
+  sccunet free_music --data_dir=FREE --sources=SOURCES
+
+Sources come by git and apt-get where these are, and otherwise from SOURCES, a folder for each. The
+program says what is missing and how to get it. It goes on where it was stopped. Files with another
+checksum are refused. Several runs at once can build the same set.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+
+from experiments import cli
+from experiments.free_music_set.build import build
+
+
+def main(_: Sequence[str]) -> None:
+    """Builds the set."""
+    data_dir = Path(_DATA_DIR.value)
+    build(data_dir, Path(_SOURCES.value) if _SOURCES.value else data_dir / "sources")
+
+
+if __name__ == "__main__":
+    _DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder for the set.", required=True)
+    _SOURCES = flags.DEFINE_string(
+        "sources",
+        None,
+        "Folder of the sources, with a folder for each; missing ones are downloaded into it."
+        " Default: sources in --data_dir.",
+    )
+    cli.run(main, needs=("pyworld",))

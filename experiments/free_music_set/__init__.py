@@ -1,0 +1,1 @@
+"""Builds the free training set: sources, sung speech, tracks and their checksums."""

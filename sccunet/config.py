@@ -43,11 +43,11 @@ class AugmentConfig:
       speed: largest random change of each stem's speed, up or down, with pitch and formants: 0.1
         plays it 1 / 1.1 to 1.1 times as fast.
       tilt_db: largest random tilt of each stem's spectrum, up or down, in dB per octave.
+      stem_dropout: probability of silence in place of a stem, for each stem in the order of
+        `model.stems`; at least one stem of each crop sounds. If empty, no stem is dropped.
       equalizer_db: largest random change of each octave of each stem, up or down, in dB.
       balance_db: least and most level of the first stem against all others in mixed crops, in dB;
         levels change by 20 dB at most. If empty, stems keep theirs.
-      stem_dropout: probability of silence in place of a stem, for each stem in the order of
-        `model.stems`; at least one stem of each crop sounds. If empty, no stem is dropped.
     """
 
     gain_db: float = 0.0
@@ -56,9 +56,9 @@ class AugmentConfig:
     silent_share: float = 1.0
     speed: float = 0.0
     tilt_db: float = 0.0
+    stem_dropout: tuple[float, ...] = ()
     equalizer_db: float = 0.0
     balance_db: tuple[float, ...] = ()
-    stem_dropout: tuple[float, ...] = ()
 
     def __post_init__(self):
         check = checks_of(self, "augment.")

@@ -178,7 +178,7 @@ def _unusual():
             input_power=0.5,
             output="mask",
         ),
-        augment=AugmentConfig(3.0, True, 0.25, 0.5, 0.1, 2.0, (0.25, 0.5)),
+        augment=AugmentConfig(3.0, True, 0.25, 0.5, 0.1, 2.0, (0.25, 0.5), 4.0, (-9.0, 8.0)),
         sources={"rest": ("drums", "bass")},
         data_weights=(1.0, 2.0),
         seed=5,

@@ -21,12 +21,13 @@ SHARE_ALIKE = (
     "GPL-2.0-or-later",
 )
 
-# Role of a work -> data directory of its tracks. config.data_weights sets their shares.
+# Role of a work -> data directory of its tracks, in the order in which they are built: singing
+# takes longest. config.data_weights sets their shares.
 DIRECTORIES = {
     "stems": "songs",
     "vocals": "voices",
-    "speech": "sung",
     "accompaniment": "music",
+    "speech": "sung",
 }
 SPLITS = ("train", "valid", "test")
 

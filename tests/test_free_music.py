@@ -330,7 +330,7 @@ def test_missing_sources_say_how_to_get_them(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")
-def test_only_the_named_files_of_a_package_are_unpacked(tmp_path):
+def test_only_the_named_files_of_a_package_are_unpacked(tmp_path, monkeypatch):
     tree = tmp_path / "tree"
     for path in ("DEBIAN/control", "usr/a.ogg", "usr/b.ogg"):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
@@ -341,7 +341,13 @@ def test_only_the_named_files_of_a_package_are_unpacked(tmp_path):
     package = tmp_path / "p.deb"
     build_it = ["dpkg-deb", "-Znone", "--build", str(tree), str(package)]
     subprocess.run(build_it, check=True, capture_output=True)
-    sources.unpack(package, tmp_path / "out", {"usr/a.ogg"})
+    apt_get = tmp_path / "bin" / "apt-get"
+    apt_get.parent.mkdir()
+    apt_get.write_text(f'#!/bin/sh\n[ "$*" = "download p" ] && cp {package} .\n')
+    apt_get.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{apt_get.parent}{os.pathsep}{os.environ['PATH']}")
+    source = listing.Source("here", package="p")
+    sources.get(source, tmp_path / "out", {"usr/a.ogg"})
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["a.ogg"]
     (tmp_path / "broken.deb").write_bytes(b"!<arch>\n")
     with pytest.raises(subprocess.CalledProcessError):

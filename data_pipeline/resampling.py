@@ -97,8 +97,11 @@ def equalized(crops: tf.Tensor, bands: tf.Tensor, config: Config) -> tf.Tensor:
       float32 [..., samples].
     """
     places = _octaves(crops, config) + _OCTAVES
-    shares = np.maximum(1 - np.abs(places - np.arange(BANDS)[:, None]), 0)  # [bands, bins]
-    return _filtered(crops, tf.linalg.matmul(bands, tf.constant(shares, crops.dtype)))
+    below = np.minimum(places.astype(int), BANDS - 2)
+    # No product of matrices: its rounding would depend on the number of crops.
+    share = tf.constant(places - below, crops.dtype)
+    low, high = (tf.gather(bands, band, axis=-1) for band in (below, below + 1))
+    return _filtered(crops, low + (high - low) * share)
 
 
 def _octaves(crops: tf.Tensor, config: Config) -> np.ndarray:

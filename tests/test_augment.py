@@ -60,23 +60,20 @@ def test_speeds_are_uniform_in_their_logarithm_and_alike_unless_mixed():
         assert abs(differ.mean() - mixed) < 0.05
 
 
-def test_tilts_are_uniform_and_each_stems_own():
-    config = _config(tilt_db=1.5)
-    slopes = _drawn(functools.partial(augment.tilts, config))
-    _check_uniform(slopes, 1.5)
-    np.testing.assert_allclose(np.corrcoef(slopes.T), np.eye(3), atol=0.1)
+def test_tilts_octaves_and_balances_are_uniform_and_each_stems_own():
+    config = _config(tilt_db=1.5, equalizer_db=3.0, balance_db=(-9.0, 8.0), mix_tracks=1.0)
 
-
-def test_octaves_and_balances_are_uniform():
-    config = _config(equalizer_db=3.0, balance_db=(-9.0, 8.0), mix_tracks=1.0)
-    draws = _drawn(
-        lambda crop: tf.concat(
-            [tf.reshape(augment.bands(config, crop), [-1]), [augment.balances(config, crop)]], 0
+    def all_of(crop):
+        octaves = tf.reshape(augment.bands(config, crop), [-1])
+        return tf.concat(
+            [augment.tilts(config, crop), octaves, [augment.balances(config, crop)]], 0
         )
-    )
-    _check_uniform(draws[:, :-1], 3.0)
-    np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(28), atol=0.12)
+
+    draws = _drawn(all_of)
+    _check_uniform(draws[:, :3], 1.5)
+    _check_uniform(draws[:, 3:-1], 3.0)
     _check_uniform(draws[:, -1] + 0.5, 8.5)
+    np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(3 + 27 + 1), atol=0.12)
 
 
 def test_the_first_stem_has_the_drawn_level_against_the_others():
@@ -119,7 +116,8 @@ def test_waveforms_depend_on_the_crops_number_alone():
         assert whole.shape == (3, 3, 2, 8_192)
         np.testing.assert_allclose(whole[:, :, 1], whole[:, :, 0] / -2, atol=1e-6)
         part = augment.waveforms(crops[2:], numbers[2:], config).numpy()
-        np.testing.assert_array_equal(part[0], whole[2])
+        # Exponentials are rounded otherwise at the end of a batch.
+        np.testing.assert_allclose(part[0], whole[2], rtol=0, atol=1e-6)
         other = augment.waveforms(crops[2:], numbers[:1], config).numpy()
         assert np.abs(other[0] - whole[2]).max() > 0.01
 

@@ -82,6 +82,8 @@ def test_a_command_receives_its_arguments(sccunet, monkeypatch):
         "alter_sys": True,
         "argv": ["sccunet", "--model=RUN", "a song.wav"],
     }
+    assert sccunet("free-music")[0] == 0  # names of commands have hyphens elsewhere
+    assert seen["name"] == "experiments.free_music"
 
 
 def test_configs_lists_names_and_purposes(program):

@@ -29,6 +29,7 @@ setup(
     package_data={
         "": ["*.json", "*.sh"],
         "sccunet": ["py.typed", "models/*/*"],
+        "experiments.playing": ["static/*"],
         "experiments.recordings": ["*"],
     },
     entry_points={"console_scripts": ["sccunet = experiments.command:main"]},
@@ -66,14 +67,17 @@ setup(
         "serve": [f"tensorflow{_TENSORFLOW}", f"tensorflow-serving-api{_TENSORFLOW}"],
         # `experiments.catalogue` uses parts of Beam that other versions may not have.
         "beam": ["apache-beam==2.77.*"],
+        "player": ["starlette", "uvicorn"],
         "tags": ["mutagen"],
         # The module pyworld, with wheels; pyworld itself has to be compiled.
         "free": ["pyworld-prebuilt", "scipy"],
         "wiener": ["norbert"],
         # setuptools of 70.1 or newer builds a wheel without another package.
         "test": [
-            "sccunet[train,beam,tags,free]",
+            "sccunet[train,beam,player,tags,free]",
+            "axe-playwright-python",
             "librosa",
+            "playwright",
             "pytest",
             "pytest-xdist",
             "ruff",

@@ -12,6 +12,7 @@ COMMANDS = {
     "Separate": {
         "separate": "separates recordings of any length into stems",
         "demo": "separates a real song that comes with sccunet",
+        "player": "separates songs and plays their stems in the browser",
     },
     "Train": {
         "prepare": "decodes MUSDB18 or other compressed stems to WAV files for training",

@@ -25,6 +25,8 @@ EXTRAS = {
     "apache_beam": "beam",
     "mutagen": "tags",
     "pyworld": "free",
+    "starlette": "player",
+    "uvicorn": "player",
 }
 
 

@@ -119,6 +119,18 @@ config.json has all fields; these are the main ones.
 """
 
 
+def read_about(card: str) -> About:
+    """Reads back from a card of `model_card` what `About` had; "not stated" if somebody cut it."""
+    licence = re.search(r"^\| licence of the weights \| (.*) \|$", card, re.MULTILINE)
+    parts = re.split(r"^## (.*)\n", card, flags=re.MULTILINE)
+    sections = dict(zip(parts[1::2], parts[2::2], strict=True))
+    return About(
+        sections.get("Training data", NOT_STATED).strip(),
+        licence[1].replace("\\|", "|") if licence else NOT_STATED,
+        sections.get("Scores", "").strip(),
+    )
+
+
 def _license(licence: str) -> str:
     """Returns the lines of the YAML head that say the licence."""
     name = re.sub(r"[^\w.]+", "-", licence.lower()).strip("-")

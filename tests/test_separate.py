@@ -563,7 +563,7 @@ def test_wrong_flags(program, refusal, run, tmp_path, options, message):
 def test_recordings_that_hold_nan_are_named():
     blocks = [np.zeros((10, 1)), np.array([[0.0], [np.nan]])]
     with pytest.raises(AudioError, match=r"^song\.flac: found NaN or infinity after sample 10"):
-        list(recording._Mixture("song.flac", blocks, 1, keep=False))
+        list(recording.Mixture("song.flac", blocks, 1, keep=False))
 
 
 def test_goes_on_without_anybody_to_tell(run, tmp_path):

@@ -217,6 +217,9 @@ def test_progress_bars_stay_out_of_redirected_logs():
     assert not found, "\n".join(found)
 
 
+_OPTIONAL = {"apache_beam", "starlette", "tensorflow_io", "torch", "uvicorn"}
+
+
 def test_every_module_can_be_imported():
     """Annotations are evaluated then, in modules that only slow tests use, too."""
     missing = {}
@@ -225,4 +228,4 @@ def test_every_module_can_be_imported():
             importlib.import_module(name)
         except ModuleNotFoundError as error:
             missing[name] = error.name
-    assert set(missing.values()) <= {"apache_beam", "tensorflow_io", "torch"}, missing
+    assert set(missing.values()) <= _OPTIONAL, missing

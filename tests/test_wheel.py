@@ -79,7 +79,7 @@ def run(tmp_path_factory, make_run, randomise):
 _FILES = """
 from importlib import metadata, resources
 from sccunet import runs
-extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "free", "tags", "wiener", "test"}
+extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "free", "player", "tags", "wiener", "test"}
 assert {*metadata.metadata("sccunet").get_all("Provides-Extra")} == extras
 required = metadata.requires("sccunet")
 separating = [text for text in required if "extra ==" not in text]
@@ -90,6 +90,7 @@ for package, name in (("experiments.reports", "published.json"),
                       ("experiments.free_music_set", "sources.json"),
                       ("sccunet", "py.typed"),
                       ("sccunet", runs.shipped_model() / "README.md"),
+                      ("experiments.playing", "static/index.html"),
                       ("experiments.recordings", "sodium.ogg"),
                       ("experiments.recordings", "sodium.txt")):
     path = resources.files(package) / name
@@ -101,7 +102,7 @@ for package, name in (("experiments.reports", "published.json"),
 @pytest.mark.slow
 def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write_track):
     files = installed(tmp_path, "python", "-P", "-c", _FILES).split()
-    assert len(files) == 6
+    assert len(files) == 7
     assert not any(file.startswith(str(ROOT)) for file in files)
 
     found = installed(tmp_path, "sccunet", "configs").splitlines()

@@ -107,7 +107,7 @@ def _separate(
     peak, (info, blocks) = 0.0, opened
     rate, channels = info.sample_rate, info.channels
     keeps = output.residual or output.format.stems
-    mixture = _Mixture(path, blocks, channels, keeps)
+    mixture = Mixture(path, blocks, channels, keeps)
     with _progress(title, info) as bar:
         for stems in separator.stream(mixture, rate):
             written = {
@@ -131,7 +131,7 @@ def _separate(
     return peak, mixture.damage
 
 
-class _Mixture:
+class Mixture:
     """Iterates over a recording's blocks [samples, channels]; a damaged recording ends early.
 
     Args:

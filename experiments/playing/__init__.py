@@ -1,0 +1,1 @@
+"""The stem player: a server on this machine, and its page in static/."""

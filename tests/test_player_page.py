@@ -3,6 +3,7 @@
 import base64
 import shutil
 import threading
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from process import ROOT
 from data_pipeline import audio
 from data_pipeline.audio_writer import write_wav
 from experiments import recordings
+from experiments.playing import server
 from experiments.separating.output import Output, parse_stems
 from experiments.separating.recording import separate_file
 from sccunet import runs
@@ -31,9 +33,17 @@ _FLAGS = (
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
 
-_TAP, _TAP_WORKLET = (
-    (ROOT / "tests" / name).read_text() for name in ("player_tap.js", "player_tap_worklet.js")
-)
+_TAP = (ROOT / "tests" / "player_tap.js").read_text()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def served(tmp_path_factory):
+    """The page's files with one more: Playwright does not answer in place of a server for it."""
+    folder = tmp_path_factory.mktemp("page") / "static"
+    shutil.copytree(server.PAGE, folder)
+    shutil.copy(ROOT / "tests" / "player_tap_worklet.js", folder / "tap.js")
+    with mock.patch.object(server, "PAGE", folder):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +69,8 @@ def visit(browser):
         page.errors = []
         page.on("pageerror", lambda error: page.errors.append(str(error)))
         page.add_init_script(_TAP)
-        worklet = {"body": _TAP_WORKLET, "content_type": "text/javascript"}
-        page.route("**/tap.js", lambda route: route.fulfill(**worklet))
         page.goto(player.address)
-        page.wait_for_function("document.getElementById('models').length > 0")
+        _until(page, "document.getElementById('models').length > 0")
         return page
 
     yield go
@@ -99,10 +107,15 @@ def _drop(page, path):
     )
 
 
+def _until(page, condition):
+    """Waits until a condition in JavaScript holds; Playwright's own way is no match for the CSP."""
+    wait_for(lambda: page.evaluate(condition), condition)
+
+
 def _hear(page, samples):
     """Waits until so many more samples are heard."""
     now = page.evaluate("heard")
-    page.wait_for_function(f"heard >= {now + samples}")
+    _until(page, f"heard >= {now + samples}")
 
 
 def _taken(page):
@@ -123,7 +136,7 @@ def test_a_person_hears_the_stems_of_a_song(player, visit, song, tmp_path):
     page.locator("#downloads").wait_for()
     assert page.locator("#stems h3").all_inner_texts() == [*stems]
     assert page.locator("#status").inner_text() == "The stems of song.wav are ready."
-    page.wait_for_function("[...document.images].every((one) => one.naturalWidth > 200)")
+    _until(page, "[...document.images].every((one) => one.naturalWidth > 200)")
 
     page.get_by_label("vocals: mute").click()
     page.get_by_label("Play, pause").click()
@@ -227,7 +240,7 @@ def test_cancel_and_bad_files(player, visit, song, tmp_path, monkeypatch, width)
     note = tmp_path / "note.txt"
     note.write_text("no sound")
     page.set_input_files("#file", note)
-    page.wait_for_function("document.getElementById('alert').textContent.includes('found')")
+    _until(page, "document.getElementById('alert').textContent.includes('found')")
     assert page.locator("#alert").inner_text().startswith("note.txt: found ")
     assert page.locator("#choose").is_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -293,9 +306,9 @@ def test_keys_and_accessibility(ramps, player, visit, song):
     page.keyboard.press("ArrowDown")
     assert page.locator("#volume").get_attribute("aria-valuetext") == "-2 dB"
     page.keyboard.press("ArrowRight")
-    page.wait_for_function("document.getElementById('now').textContent === '00:05'")
+    _until(page, "document.getElementById('now').textContent === '00:05'")
     page.keyboard.press("End")
-    page.wait_for_function("document.getElementById('now').textContent === '00:30'")
+    _until(page, "document.getElementById('now').textContent === '00:30'")
     page.get_by_text("Keys").click()
     page.get_by_label("Use these keys").uncheck()
     page.keyboard.press("Home")

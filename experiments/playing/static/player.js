@@ -10,7 +10,7 @@ const pressed = (button) => button.getAttribute("aria-pressed") === "true";
 const press = (button, on = !pressed(button)) => button.setAttribute("aria-pressed", on);
 const say = (sentence) => ($("alert").textContent = sentence);
 const chosen = () => new URLSearchParams({ model: $("models").value, mask: $("masks").value });
-let about, key, events, state, sound, region, sending, strips = [];
+let about, key, events, state, sound, region, sending, shown, strips = [];
 
 async function ask(path, options) {
   const answer = await fetch(path, options);
@@ -178,8 +178,10 @@ function draw() {
 
 function animate() {
   requestAnimationFrame(animate);
-  if (!sound) return;
-  const at = sound.position, rate = sound.rate, now = clock(at / rate), slider = $("position");
+  const at = sound?.position, look = `${[at, state?.total, region?.from, region?.until]}`;
+  if (!sound || (look === shown && $("toggle").classList.contains("on") === sound.playing)) return;
+  const rate = sound.rate, now = clock(at / rate), slider = $("position");
+  shown = look;
   for (const [name, frame] of [["head", at], ["from", region?.from], ["until", region?.until]])
     $("stems").style.setProperty(`--${name}`, (frame ?? 0) / state.total);
   $("length").textContent = clock(state.total / rate);

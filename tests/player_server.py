@@ -43,7 +43,7 @@ class Player:
           headers: with _ for -; they replace those of http.client.
         """
         parts = urllib.parse.urlsplit(self.address)
-        with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=120)) as line:
+        with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=300)) as line:
             names = {name.replace("_", "-"): value for name, value in headers.items()}
             url = (parts.path if root is None else root) + path
             line.request(method, url, body, names, encode_chunked=hasattr(body, "__next__"))
@@ -61,7 +61,7 @@ class Player:
     def shown(self, key):
         """Context manager for as long as a page shows a song; yields an iterator of its states."""
         parts = urllib.parse.urlsplit(self.address)
-        with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=120)) as line:
+        with contextlib.closing(http.client.HTTPConnection(parts.netloc, timeout=300)) as line:
             line.request("GET", f"{parts.path}songs/{key}/events")
             answer = line.getresponse()
             lines = (text for text in iter(answer.readline, b"") if text.startswith(b"data: "))
@@ -98,7 +98,7 @@ def running(folder, given=None, max_bytes=1 << 24, offered=None):
 
 def wait_for(condition, what):
     """Waits until a condition holds."""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end, what
         time.sleep(0.02)

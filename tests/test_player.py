@@ -64,7 +64,7 @@ def gate(monkeypatch):
     def slow(self, *arguments):
         for block in stream(self, *arguments):
             yield block
-            assert event.wait(120)
+            assert event.wait(300)
 
     monkeypatch.setattr(Separator, "stream", slow)
     yield event
@@ -381,7 +381,7 @@ def test_the_program_takes_its_files_with_it(tmp_path, song, number):
             next(states)
             assert len(os.listdir(tmp_path)) == 1
             running_program.send_signal(number)
-            out, err = running_program.communicate(timeout=120)
+            out, err = running_program.communicate(timeout=300)
     assert (running_program.returncode, out, err) == (0, "", "")
     assert os.listdir(tmp_path) == []
 

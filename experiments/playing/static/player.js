@@ -105,8 +105,8 @@ function build(now) {
   sound.onerror = (error) => say(error.message);
   strips = now.tracks.map(strip);
   $("stems").append(...strips.slice(1).map(({ item }) => item));
-  $("zip").href = `songs/${key}/stems.zip`;
-  $("song").hidden = false;
+  [$("zip").href, $("song").hidden] = [`songs/${key}/stems.zip`, false];
+  draw();
   mix();
   loudness();
 }

@@ -104,6 +104,7 @@ _LINES = {
     ("ablate", "--report_dir=R"): "ablate needs matplotlib: {train}",
     ("benchmark", "--output_dir=R"): "benchmark needs matplotlib: {train}",
     ("catalogue", "separate", "--model=M"): "catalogue needs apache_beam: {beam}",
+    ("player",): "player needs starlette: {player}",
     ("free_music", "--data_dir=D"): "free_music needs pyworld: {free}",
     ("client", "--protocol=grpc", "--server=x:1", "--metadata"): "client needs grpc: {serve}",
     ("separate", "--model=M", "--output_dir=O", "--mask=wiener", "x.wav"): "separate --mask=wiener"

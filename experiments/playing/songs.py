@@ -193,6 +193,8 @@ class Songs:
     def state_of(self, song: Song) -> Mapping[str, Any]:
         """Returns what a page shows of a song."""
         tracks, left = song.tracks, song.seconds_left()
+        frames = tracks.frames if tracks else 0
+        total = max(song.total or 0, frames)
         before = itertools.takewhile(lambda other: other is not song, list(self._songs.values()))
         return {
             "key": song.key,
@@ -204,8 +206,9 @@ class Songs:
             "seconds_left": None if left is None else round(left),
             "tracks": tracks.names if tracks else [],
             "sample_rate": tracks.sample_rate if tracks else 0,
-            "frames": tracks.frames if tracks else 0,
-            "total": max(song.total or 0, tracks.frames) if tracks else 0,
+            "frames": frames,
+            "total": total,
+            "percent": 100 * frames // max(total, 1),
         }
 
     def close(self) -> None:

@@ -79,15 +79,15 @@ function update(now) {
   [$("name").textContent, $("model").hidden] = [now.name, !now.choice];
   if (!before && now.choice) [$("models").value, $("masks").value] = now.choice;
   if (!before) describe();
-  const share = now.total && now.frames / now.total, what = now.choice ? "Separating" : "Reading";
+  const what = now.choice ? "Separating" : "Reading";
   const rest = left === null ? "" : `, ${clock(left)} left`;
-  $("stage").textContent = now.state === "working" ? `${what}: ${Math.floor(100 * share)} %${rest}`
+  $("stage").textContent = now.state === "working" ? `${what}: ${now.percent} %${rest}`
     : `Waiting for its turn, songs ahead: ${now.ahead}`;
-  if (share) $("progress").value = share;
+  if (now.percent) $("progress").value = now.percent / 100;
   else $("progress").removeAttribute("value");
   [$("work").hidden, $("downloads").hidden] = [done, !done];
   if (now.tracks.length && !sound) build(now);
-  if (!sound || (now.frames === before?.frames && now.state === before.state)) return;
+  if (!sound || (now.percent === before?.percent && now.state === before.state)) return;
   if (done) $("status").textContent = `The stems of ${now.name} are ready. ${now.message}`;
   for (const { save } of strips) save.hidden = !done;
   draw();

@@ -15,7 +15,7 @@ window.AudioContext = class extends Real {
       };
       connect.call(this.tap, this.destination);
       for (const [node, input] of this.targets) connect.call(node, this.tap, 0, input);
-    });
+    }, () => {}); // a page that is left, or a song that is cancelled, ends the loading
   }
 };
 AudioNode.prototype.connect = function (to, ...where) {

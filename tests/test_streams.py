@@ -23,7 +23,7 @@ def _shell(line):
     ("line", "code", "printed", "error"),
     [
         ("$SCCUNET configs <&- >&- 2>/dev/full", 0, "", ""),
-        ("$SCCUNET configs 2>&-", 0, "medium_2stems", ""),
+        ("$SCCUNET configs 2>&-", 0, "free_2stems", ""),
         ("$SCCUNET train --help | true", 0, "", ""),
         ("$SCCUNET | true", 0, "", ""),
         ("$SCCUNET train >&- 2>&-", 1, "", ""),

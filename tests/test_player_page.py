@@ -139,6 +139,7 @@ def test_a_person_hears_the_stems_of_a_song(player, visit, song, tmp_path):
     _until(page, "[...document.images].every((one) => one.naturalWidth > 200)")
 
     page.get_by_label("vocals: mute").click()
+    page.keyboard.press("a")  # loops the song: the machine may be slow
     page.get_by_label("Play, pause").click()
     _hear(page, 30_000)
     tracks, master = _taken(page)
@@ -163,15 +164,15 @@ def test_a_person_hears_the_stems_of_a_song(player, visit, song, tmp_path):
 
 
 def _loop(page, truths):
-    """Loops from 8 to 9.5 s."""
-    page.fill("#position", "8")
+    """Loops from 1 to 2.5 s."""
+    page.fill("#position", "1")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("a")
-    page.fill("#position", "9.5")
+    page.fill("#position", "2.5")
     page.evaluate("document.activeElement.blur()")
     page.keyboard.press("b")
     assert page.locator("#loop").get_attribute("aria-pressed") == "true"
-    page.fill("#position", "9")
+    page.fill("#position", "2")
     _taken(page)
     _hear(page, 120_000)  # 2.7 s: past the end of the loop
     tracks, _ = _taken(page)
@@ -235,7 +236,7 @@ def test_cancel_and_bad_files(player, visit, song, tmp_path, monkeypatch, width)
     _hear(page, 20_000)
     assert not page.locator("#downloads").is_visible()
     gate.set()
-    _hear(page, 250_000 if width == 1280 else 1)  # more than was there: it goes on
+    _until(page, "heard > 230_000")  # more than was there: it goes on
     page.locator("#downloads").wait_for()
     gate.clear()
     page.set_input_files("#file", [])
@@ -258,7 +259,7 @@ def test_cancel_and_bad_files(player, visit, song, tmp_path, monkeypatch, width)
 def ramps(tmp_path_factory):
     """A folder of three stems whose samples tell their position: position * 2**-(20 + stem)."""
     folder = tmp_path_factory.mktemp("ramps") / "song"
-    ramp = np.arange(1, 30 * 8000 + 1)[:, None] / 2**20
+    ramp = np.arange(1, 100 * 8000 + 1)[:, None] / 2**20
     for stem, name in enumerate(("a", "b", "c")):
         write_wav(folder / f"{name}.wav", ramp / 2**stem, 8000, "float32")
     with running(tmp_path_factory.mktemp("player"), given=folder) as found:
@@ -316,8 +317,8 @@ def test_keys_and_accessibility(ramps, player, visit, song):
     page.keyboard.press("ArrowRight")
     _until(page, "document.getElementById('now').textContent === '00:05'")
     page.keyboard.press("End")
-    _until(page, "document.getElementById('now').textContent === '00:30'")
+    _until(page, "document.getElementById('now').textContent === '01:40'")
     page.locator("summary", has_text="Keys").click()
     page.get_by_label("Use these keys").uncheck()
     page.keyboard.press("Home")
-    assert page.locator("#now").inner_text() == "00:30"
+    assert page.locator("#now").inner_text() == "01:40"

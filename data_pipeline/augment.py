@@ -1,7 +1,8 @@
 """Augmentation of training crops in the graph: all random draws, and changes to waveforms.
 
 Gain, silence, channel and swap are drawn here; the reader applies them while it converts samples,
-which is faster. `dataset` mixes stems across tracks. All other augmentation belongs in `waveforms`.
+which is faster. `dataset` mixes stems across tracks and makes duets. All other augmentation belongs
+in `waveforms`.
 """
 
 import math
@@ -17,7 +18,7 @@ MEAN = -1  # in place of a channel's index: the mean of all
 # Purposes of a crop's random numbers. Each has its own seed, so that switching on one kind of
 # augmentation does not change the draws of the others. At most 16; add new ones at the end.
 PLACE, CHANNEL, MIX_WHETHER, MIX_SLOT, MIX_PLACE, GAIN, SWAP, DROPOUT, TILT, SPEED = range(10)
-DIRECTORY, SILENT, EQUALIZER, BALANCE = range(10, 14)
+DIRECTORY, SILENT, EQUALIZER, BALANCE, DUET = range(10, 15)
 
 _MOST_BALANCE = 10.0  # 20 dB: what is hardly there must not become loud
 
@@ -159,6 +160,12 @@ def balances(config: Config, crop: tf.Tensor) -> tf.Tensor:
     """
     least, most = config.augment.balance_db
     return tf.random.stateless_uniform([], seed(config, crop, BALANCE), least, most)
+
+
+def is_duet(config: Config, crop: tf.Tensor) -> tf.Tensor:
+    """Draws whether a crop's first stem is the sum of two, bool []."""
+    draw = tf.random.stateless_uniform([], seed(config, crop, DUET))
+    return is_mixed(config, crop) & (draw < config.augment.duet)
 
 
 def is_mixed(config: Config, crop: tf.Tensor) -> tf.Tensor:

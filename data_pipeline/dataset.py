@@ -102,15 +102,25 @@ def _training_places(
 
     def place(i):
         i = i // ours * config.batch_size + worker * ours + i % ours
-        segment, start = places.of_crop(i)
-        swap_seed = augment.seed(config, i, augment.SWAP) if config.augment.channel_swap else None
-        gains = augment.gains(
-            len(config.model.stems), config.augment.gain_db, augment.seed(config, i, augment.GAIN)
-        )
+        gains = tf.ones([len(config.model.stems)])
         if chances := config.augment.stem_dropout:
             gains *= augment.sounding(chances, augment.seed(config, i, augment.DROPOUT))
+        found = stems_of(i, gains)
+        if config.augment.duet:
+            gains *= tf.cast(augment.is_duet(config, i), tf.float32)
+            # The place of a crop that the run does not have: numbers begin at 0.
+            second = [x[: stems.sources[0]] for x in stems_of(-1 - i, gains)]
+            found = [tf.concat(pair, axis=0) for pair in zip(found, second, strict=True)]
+        return i, *found
+
+    def stems_of(i, gains):
+        segment, start = places.of_crop(i)
+        swap_seed = augment.seed(config, i, augment.SWAP) if config.augment.channel_swap else None
+        gains *= augment.gains(
+            len(config.model.stems), config.augment.gain_db, augment.seed(config, i, augment.GAIN)
+        )
         channel_seed = augment.seed(config, i, augment.CHANNEL)
-        return i, *stems.places(segment, start, channel_seed, swap_seed, gains)
+        return stems.places(segment, start, channel_seed, swap_seed, gains)
 
     return (
         tf.data.Dataset.range(first_step * ours, np.iinfo(np.int64).max)
@@ -220,6 +230,9 @@ class _Stems:
         # One list of files: [batch, files, ...] -> [batch * files, ...]
         flat = [tf.reshape(x, [-1, *x.shape[2:]]) for x in places]
         crops = tf.reshape(self.read_files(*flat), [-1, files, taken, self.samples])
+        if duets := files - sum(self.sources):  # the first stem's files once more, at the end
+            both = crops[:, :duets] + crops[:, -duets:]
+            crops = tf.concat([both, crops[:, duets:-duets]], axis=1)
         if max(self.sources) > 1:  # [batch, files, ...] -> [batch, stems, ...]
             parts = tf.split(crops, self.sources, axis=1)
             crops = tf.concat([tf.reduce_sum(x, axis=1, keepdims=True) for x in parts], axis=1)

@@ -23,6 +23,8 @@ class AugmentConfig:
       equalizer_db: largest random change of each octave of each stem, up or down, in dB.
       balance_db: least and most level of the first stem against all others in mixed crops, in dB;
         levels change by 20 dB at most. If empty, stems keep theirs.
+      duet: probability that the first stem of a mixed crop is the sum of two, of different places.
+        Needs `mix_tracks`.
     """
 
     gain_db: float = 0.0
@@ -34,6 +36,7 @@ class AugmentConfig:
     stem_dropout: tuple[float, ...] = ()
     equalizer_db: float = 0.0
     balance_db: tuple[float, ...] = ()
+    duet: float = 0.0
 
     def __post_init__(self):
         check = checks_of(self, "augment.")
@@ -49,6 +52,8 @@ class AugmentConfig:
         fit = is_range(self.balance_db) and (self.mix_tracks > 0 or not self.balance_db)
         check("balance_db", fit, "nothing, or two rising numbers of dB with mix_tracks over 0")
         object.__setattr__(self, "balance_db", tuple(float(db) for db in self.balance_db))
+        fit = is_chance(self.duet) and (self.mix_tracks > 0 or not self.duet)
+        check("duet", fit, "a probability between 0 and 1; over 0 with mix_tracks over 0")
         chances = self.stem_dropout
         fit = is_numbers(chances) and all(is_chance(chance) for chance in chances)
         check("stem_dropout", fit, "a list of probabilities between 0 and 1")

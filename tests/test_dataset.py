@@ -244,6 +244,30 @@ def test_mixed_stems_come_from_different_tracks(segments):
     assert abs(same(_with(augment=AugmentConfig(mix_tracks=1.0))) - 35 / 81) < 0.2
 
 
+@pytest.mark.parametrize("stems", [("vocals", "rest"), ("rest", "vocals")])
+def test_duets_add_another_place_to_the_first_stem(segments, stems):
+    augmented = AugmentConfig(mix_tracks=1.0, stem_dropout=(0.3, 0.0))
+    model = dataclasses.replace(_MODEL, stems=stems)
+    config = _with(batch_size=40, model=model, augment=augmented)
+    plain, _ = dataset.training_batch(segments, config, 0)
+    config = dataclasses.replace(config, augment=dataclasses.replace(augmented, duet=0.5))
+    crops, origins = dataset.training_batch(segments, config, 0)
+    second = []
+    for *_, (path, start) in origins:
+        ramp = 0.25 * ("abc".index(Path(path).parent.name) + 1) / 4 / 8192
+        second.append(ramp * (start + np.arange(_PATCH)))
+    level = 0.5 if stems[0] == "vocals" else 0.375
+    changed = (crops != plain).any(axis=(1, 2, 3))
+    added = np.where(changed[:, None], level * np.array(second), 0)
+    np.testing.assert_allclose(crops[:, 0, 0] - plain[:, 0, 0], added, atol=1e-6)
+    np.testing.assert_array_equal(crops[:, 1], plain[:, 1])
+    sounds = plain[:, 0].any(axis=(1, 2))
+    assert not changed[~sounds].any()
+    assert 0.25 < changed[sounds].mean() < 0.75
+    for (first, start), *_, (second, other) in np.array(origins, object)[changed]:
+        assert (Path(first).parent, start) != (Path(second).parent, other)
+
+
 @pytest.mark.parametrize("swap", [False, True])
 def test_one_channel_at_a_time(segments, swap):
     config = _with(downmix=False, augment=AugmentConfig(channel_swap=swap))

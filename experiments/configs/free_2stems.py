@@ -25,6 +25,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.equalizer_db = 4.0
     config.augment.balance_db = (-9.0, 8.0)
     config.augment.stem_dropout = (0.125, 0.03)
+    config.augment.duet = 0.15
     config.epochs = 60
     config.steps_per_epoch = 500
     config.validation_crops = 400

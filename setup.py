@@ -28,7 +28,7 @@ setup(
     packages=find_packages(include=["sccunet*", "data_pipeline*", "experiments*"]),
     package_data={
         "": ["*.json", "*.sh"],
-        "sccunet": ["py.typed", "models/*/*"],
+        "sccunet": ["py.typed", "pretrained/*/*"],
         "experiments.playing": ["static/*"],
         "experiments.recordings": ["*"],
     },

@@ -13,6 +13,7 @@ COMMANDS = {
         "separate": "separates recordings of any length into stems",
         "demo": "separates a real song that comes with sccunet",
         "player": "separates songs and plays their stems in the browser",
+        "models": "lists the models that ship with sccunet, with their licences and cards",
     },
     "Train": {
         "prepare": "decodes MUSDB18 or other compressed stems to WAV files for training",

@@ -39,7 +39,7 @@ from experiments.reports import example, report, results
 from experiments.reports.summary import comparison
 from sccunet.config import Config, ConfigError
 from sccunet.files import read_json, write_whole
-from sccunet.runs import CONFIG, MODELS, load_config
+from sccunet.runs import CONFIG, MODELS, load_config, model_path
 
 _ROUNDS = 3  # measurements of each system, in turns
 _ESTIMATES = "estimates"  # folder of a run in the work folder
@@ -163,7 +163,7 @@ def _check_model(model: str | os.PathLike | None, config: Config) -> None:
     """Raises ConfigError if a model is missing or has other stems."""
     if not model:
         raise ConfigError(f"--model: not given, expected {MODELS} for the system model")
-    own = load_config(model)
+    own = load_config(model_path(model))
 
     def scored(config: Config):
         stems = {stem: config.files_of(stem) for stem in config.model.stems}

@@ -6,9 +6,10 @@ Examples:
   sccunet export --workdir=RUN --tflite=network.tflite
 
 MODEL is a new folder, with which programs separate without TensorFlow; its README.md is a model
-card. EXPORT is for TensorFlow Serving: the SavedModel goes to EXPORT/1/, or to the next number if
-there are versions, which are never changed. network.tflite is the network alone. One command can
-export all three.
+card. --notes=NOTES.md adds sections to it: what the model is for, its sources, how to train it.
+EXPORT is for TensorFlow Serving: the SavedModel goes to EXPORT/1/, or to the next number if there
+are versions, which are never changed. network.tflite is the network alone. One command can export
+all three.
 
 Everything appears only after it has given the same results as the network in memory; a SavedModel
 gives them with all of its signatures in a new process.
@@ -52,7 +53,7 @@ def check_flags() -> None:
     for names, used, without in (
         (["model_version"], _EXPORT_DIR.value, "--export_dir"),
         (["training_data", "licence"], described, "--portable or --export_dir"),
-        (["scores"], _PORTABLE.value, "--portable"),
+        (["scores", "notes"], _PORTABLE.value, "--portable"),
         (["half"], _PORTABLE.value or _TFLITE.value, "--portable or --tflite"),
     ):
         cli.refuse_idle(names, not used, f"without {without}")
@@ -70,6 +71,8 @@ def main(_: Sequence[str]) -> None:
     check_flags()
     scores = scores_section(_SCORES.value, _WORKDIR.value) if _SCORES.value else ""
     data = _TRAINING_DATA.value or training_data(_WORKDIR.value)
+    notes = "\n".join(Path(file).read_text("utf-8", "replace") for file in _NOTES.value)
+    about = About(data, _LICENCE.value, scores, notes)
 
     import tensorflow as tf
 
@@ -78,7 +81,6 @@ def main(_: Sequence[str]) -> None:
 
     unet = load_unet(_WORKDIR.value, config)
     if _PORTABLE.value:
-        about = About(data, _LICENCE.value, scores)
         found = write_portable(unet, config, _PORTABLE.value, _HALF.value, about)
         checked = f"its stems of noise differ by {found:.0f} dB from those of the model in memory"
         print(f"portable model: {_PORTABLE.value}; {checked}")
@@ -143,5 +145,11 @@ if __name__ == "__main__":
     )
     _SCORES = flags.DEFINE_string(
         "scores", None, "Folder that sccunet evaluate wrote for RUN, for the model's card."
+    )
+    _NOTES = cli.define_list(
+        "notes",
+        [],
+        "Markdown files for the model's card, with headings '## ...': intended use, sources with"
+        " their licences, recipe, known failures.",
     )
     cli.run(main, needs=["tensorflow"])

@@ -6,7 +6,7 @@ from absl import flags
 
 from experiments import cli, missing
 from sccunet.config import ConfigError
-from sccunet.runs import MODELS, PORTABLE, kind_of, model_path
+from sccunet.runs import DEFAULT, MODELS, PORTABLE, kind_of, model_path
 from sccunet.runtime import RUNTIMES
 
 flags.disclaim_key_flags()  # the flag is one of the module that calls `define`
@@ -17,7 +17,8 @@ def define(purpose: str = "") -> None:
     flags.DEFINE_string(
         "model",
         None,
-        f"{MODELS[0].upper()}{MODELS[1:]}{purpose}. Default: the model that ships with sccunet.",
+        f"{MODELS[0].upper()}{MODELS[1:]}, or the name of one that sccunet models lists{purpose}."
+        f" Default: {DEFAULT}.",
     )
 
 

@@ -38,7 +38,8 @@ if __name__ == "__main__":
         "model",
         [],
         "A portable model, a training workdir or an exported SavedModel that the page offers, in"
-        " front of those that ship with sccunet; may be given several times.",
+        " front of those that ship with sccunet, or the name of one of these; may be given several"
+        " times.",
     )
     _HOST = flags.DEFINE_string(
         "host",

@@ -60,7 +60,10 @@ if __name__ == "__main__":
     )
     _TRACKS = cli.define_tracks("Train only on these tracks, from any split.")
     _INIT_FROM = flags.DEFINE_string(
-        "init_from", None, "Start from the weights of a workdir or of a .weights.h5 file."
+        "init_from",
+        None,
+        "Start from the weights of a workdir, of a .weights.h5 file, or of a model that ships with"
+        " sccunet, by its name.",
     )
     _STRATEGY = flags.DEFINE_enum(
         "strategy",

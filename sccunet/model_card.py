@@ -1,6 +1,7 @@
 """The card of a portable model: a page in the form of Hugging Face's model cards.
 
-It states what the config says and what was measured or given; the rest is "not stated".
+It states what the config says and what was measured or given; the rest is "not stated". Where notes
+are given, they are part of it.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import sccunet
-from sccunet.config import Config
+from sccunet.config import Config, ConfigError
 from sccunet.provenance import NOT_STATED, git_commit
 
 # Licences in Hugging Face's list, in its form.
@@ -66,11 +67,21 @@ class About:
       training_data: description of the training data.
       licence: licence of the weights.
       scores: tables and texts in Markdown; "" if there are none.
+      notes: sections in Markdown that people write: intended use, sources, recipe, known failures;
+        "" if there are none.
     """
 
     training_data: str = NOT_STATED
     licence: str = NOT_STATED
     scores: str = ""
+    notes: str = ""
+
+    def __post_init__(self):
+        if self.notes and not self.notes.startswith("## "):
+            first = self.notes.partition("\n")[0]
+            raise ConfigError(
+                f"notes of the card: found {first!r} at the start, expected a heading, '## ...'"
+            )
 
 
 def model_card(name: str, config: Config, about: About, size: int, weights: str) -> str:
@@ -83,7 +94,7 @@ def model_card(name: str, config: Config, about: About, size: int, weights: str)
       size: bytes of the network's file.
       weights: what the file's weights are, such as "float32".
     """
-    model = config.model
+    model, notes = config.model, f"\n{about.notes.strip()}\n" if about.notes else ""
     facts = {
         "stems": ", ".join(model.stems),
         "sample rate": f"{model.sample_rate} Hz",
@@ -102,7 +113,7 @@ Separates music into {_listed(model.stems)}. A Spectrogram-Channels U-Net (Oh, K
 
 {_table(facts)}
 
-{_USE.format(folder=shlex.quote(name), model=_quoted(name), stem=_quoted(model.stems[0]))}
+{_USE.format(folder=shlex.quote(name), model=_quoted(name), stem=_quoted(model.stems[0]))}{notes}
 ## Training data
 
 {about.training_data}
@@ -120,7 +131,10 @@ config.json has all fields; these are the main ones.
 
 
 def read_about(card: str) -> About:
-    """Reads back from a card of `model_card` what `About` had; "not stated" if somebody cut it."""
+    """Reads back from a card of `model_card` what `About` had, without the notes.
+
+    What somebody cut out is "not stated".
+    """
     licence = re.search(r"^\| licence of the weights \| (.*) \|$", card, re.MULTILINE)
     parts = re.split(r"^## (.*)\n", card, flags=re.MULTILINE)
     sections = dict(zip(parts[1::2], parts[2::2], strict=True))

@@ -4,6 +4,8 @@ network.tflite  the network, as `sccunet.tflite` writes it: a patch's magnitudes
 config.json     the config of the run that trained it, as in its workdir
 README.md       the model's card
 
+`best.weights.h5` of the workdir may be added by hand, for others to start a training from.
+
 This module does not import TensorFlow until a model is written.
 """
 
@@ -15,11 +17,10 @@ import numpy as np
 from sccunet.config import Config, ConfigError
 from sccunet.files import folder_written_whole
 from sccunet.model_card import About, model_card
+from sccunet.runs import CARD as CARD
 from sccunet.runs import CONFIG as CONFIG
 from sccunet.runs import NETWORK as NETWORK
 from sccunet.separation import Separator
-
-CARD = "README.md"
 
 # Differences allowed in the stems of noise, in dB of the stem or of the noise, whichever is louder.
 # In seven trained networks they were at most -128 dB, and with float16 weights -89 to -64 dB.

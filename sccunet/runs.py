@@ -1,7 +1,8 @@
 """Finds and loads trained models: portable models, training workdirs and exported SavedModels.
 
 A portable model is a folder with `NETWORK` and `CONFIG` (`sccunet.portable` writes it), a workdir
-one with `CONFIG` and `BEST`, and an export one with `saved_model.pb` and `METADATA`.
+one with `CONFIG` and `BEST`, and an export one with `saved_model.pb` and `METADATA`. The package
+ships portable models in `sccunet/pretrained/`; their names are those of their folders.
 
 Only `load_unet` imports TensorFlow, and only when called.
 """
@@ -17,7 +18,9 @@ from sccunet.files import read_json
 CONFIG = "config.json"
 # The network of a portable model, as `sccunet.tflite` writes it.
 NETWORK = "network.tflite"
-# The weights of a workdir's best epoch.
+# The card of a portable model, as `sccunet.model_card` writes it.
+CARD = "README.md"
+# The weights of a workdir's best epoch; a portable model may have them for training.
 BEST = "best.weights.h5"
 # The description inside an export; it includes the config.
 METADATA = Path("assets") / "metadata.json"
@@ -26,39 +29,61 @@ METADATA = Path("assets") / "metadata.json"
 PORTABLE, WORKDIR, SAVED_MODEL = "portable model", "training workdir", "SavedModel"
 MODELS = f"a {PORTABLE}, a {WORKDIR} or an exported {SAVED_MODEL}"
 
-_SHIPPED = Path(__file__).parent / "models"
+# The model that programs take if none is given.
+DEFAULT = "first-2stems"
+_SHIPPED = Path(__file__).parent / "pretrained"
 
 
 def model_path(path: str | os.PathLike | None = None) -> Path:
-    """Returns the path of a model, that of `shipped_model` for None.
+    """Returns the path of a model.
+
+    Args:
+      path: a path, the name of a model that ships with the package, or None for `shipped_model`. If
+        there is a file or folder of that name, it is meant.
 
     Raises:
       ConfigError: as `shipped_model`.
     """
-    return shipped_model() if path is None else Path(path)
+    if path is None:
+        return shipped_model()
+    named = {folder.name: folder for folder in shipped_models()}.get(os.fspath(path))
+    path = Path(path)
+    return named if named and not path.exists() else path
+
+
+def shipped_models() -> list[Path]:
+    """Returns the folders of the portable models that ship with the package, the default first."""
+    folders = [network.parent for network in _SHIPPED.glob(f"*/{NETWORK}")]
+    return sorted(folders, key=lambda folder: (folder.name != DEFAULT, folder.name))
 
 
 def shipped_model() -> Path:
-    """Returns the folder of the portable model that ships with the package.
+    """Returns the folder of the model that is taken if none is given.
 
     Raises:
-      ConfigError: if none does.
+      ConfigError: if it is not there.
     """
-    for folder in sorted(_SHIPPED.glob("*")):
-        if (folder / NETWORK).is_file():
-            return folder
-    raise ConfigError(
-        f"--model: not given, expected {MODELS}: no model ships with this installation"
-    )
+    folder = _SHIPPED / DEFAULT
+    if not (folder / NETWORK).is_file():
+        raise ConfigError(
+            f"--model: not given, expected {MODELS}: no model ships with this installation"
+        )
+    return folder
+
+
+def shipped_names() -> str:
+    """Returns the names of the models that ship with the package, for messages."""
+    return ", ".join(folder.name for folder in shipped_models()) or "none"
 
 
 def kind_of(path: str | os.PathLike) -> str | None:
     """Returns PORTABLE, WORKDIR or SAVED_MODEL; None if `path` is none of them.
 
-    A workdir that somebody exported a `NETWORK` into remains a workdir: its weights may be newer.
+    A workdir that somebody exported a `NETWORK` into remains a workdir: its weights may be newer. A
+    portable model with weights for training is one with a card.
     """
     path = Path(path)
-    if (path / NETWORK).is_file() and not (path / BEST).exists():
+    if (path / NETWORK).is_file() and ((path / CARD).is_file() or not (path / BEST).exists()):
         return PORTABLE
     if (exported_version(path) / "saved_model.pb").is_file():
         return SAVED_MODEL
@@ -73,13 +98,6 @@ def weights_of(path: str | os.PathLike) -> list[Path]:
     return [path / CONFIG, path / (NETWORK if kind == PORTABLE else BEST)]
 
 
-def check_trainable(path: str | os.PathLike) -> None:
-    """Raises ConfigError for a model whose weights cannot be trained on, nor read by Keras."""
-    if (kind := kind_of(path)) in (PORTABLE, SAVED_MODEL):
-        why = "no others can be trained, calibrated, converted or exported"
-        raise ConfigError(f"{path}: found a {kind}, expected a {WORKDIR}: {why}")
-
-
 def load_config(path: str | os.PathLike, workdir: bool = False) -> Config:
     """Loads the config of a portable model, a training workdir or an exported SavedModel.
 
@@ -92,14 +110,17 @@ def load_config(path: str | os.PathLike, workdir: bool = False) -> Config:
     """
     path = Path(path)
     expected = f"a {WORKDIR}" if workdir else MODELS
-    if workdir:
-        check_trainable(path)
+    if workdir and (kind := kind_of(path)) in (PORTABLE, SAVED_MODEL):
+        why = "no others can be trained, calibrated, converted or exported"
+        raise ConfigError(f"{path}: found a {kind}, expected {expected}: {why}")
     run, export = path / CONFIG, exported_version(path) / METADATA
     found = run if run.is_file() else export
     try:
         values = read_json(run) if found == run else read_json(export, "config")["config"]
     except (FileNotFoundError, NotADirectoryError) as error:
         there = "no config.json" if path.is_dir() else "a file" if path.exists() else None
+        if not (there or workdir):
+            expected += f", or the name of one that ships with sccunet ({shipped_names()})"
         raise ConfigError(
             f"{path}: found {there or 'no such folder'}, expected {expected}"
         ) from error

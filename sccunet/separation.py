@@ -70,7 +70,8 @@ class Separator:
 
         Args:
           path: a portable model, a workdir, an export, or the base folder of several exports (the
-            newest is used). By default the model that ships with the package.
+            newest is used), or the name of a model that ships with the package, such as
+            "first-2stems". By default `sccunet.runs.DEFAULT`.
           reconstruction: how the estimates become stems; by default as in the paper.
           precision: "mixed_bfloat16" computes the network's inner layers in bfloat16. This is
             faster on devices that support it, and adds rounding errors (results/benchmark).

@@ -18,6 +18,7 @@ from experiments.reports import example, report, results
 from experiments.reports.summary import comparison
 from experiments.track_metrics import TRACK_METRICS
 from sccunet.config import Config, ConfigError, ModelConfig, UserError
+from sccunet.runs import DEFAULT
 
 RATE = 8000  # museval's time is proportional to it
 STEMS = ("vocals", "drums", "bass", "other")
@@ -409,6 +410,7 @@ def test_mistakes_are_one_line_and_come_first(program, refusal, data_dir, tmp_pa
             {"model": run},
             f"{other}: found a model of vocals, drums at 8000 Hz, expected the stems vocals, other",
         ),
+        (f"model={DEFAULT}", {"model": run}, f"{DEFAULT}: found a model of "),
     ):
         systems = parse_systems([system])
         with pytest.raises(UserError, match=f"^{re.escape(message)}"):

@@ -11,10 +11,10 @@ from experiments.training import fit as training_fit
 from experiments.training.initial import initial_weights
 from experiments.training.options import TrainOptions
 from experiments.training.run import train
-from sccunet import build_model
+from sccunet import build_model, runs
 from sccunet.checkpoints import BEST, CHECKPOINT, load_weights, save_whole
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.runs import NETWORK
+from sccunet.runs import CARD, NETWORK
 
 _STEMS = ("vocals", "drums", "bass")
 _CONFIG = Config(
@@ -59,11 +59,19 @@ def test_stems_in_another_order_are_matched_by_name(run):
     )
 
 
-def test_a_file_without_a_config_is_loaded_as_it_is(run, tmp_path):
+def test_a_file_without_a_config_is_loaded_as_it_is(run, tmp_path, monkeypatch):
+    """Also weights beside a portable model that is named."""
     path = shutil.copy(run / BEST, tmp_path / "mine.weights.h5")
-    (found, _), (expected, _) = initial_weights(_CONFIG, path), initial_weights(_CONFIG, run)
-    for here, there in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(here, there)
+    shutil.copytree(run, tmp_path / "shipped" / "small")
+    for name in (NETWORK, CARD):
+        (tmp_path / "shipped" / "small" / name).write_text("")
+    monkeypatch.setattr(runs, "_SHIPPED", tmp_path / "shipped")
+    loaded = [initial_weights(_CONFIG, source) for source in (run, path, "small")]
+    for expected, *found in zip(*(weights for weights, _ in loaded), strict=True):
+        for weight in found:
+            np.testing.assert_array_equal(weight, expected)
+    told = f"initial weights: {tmp_path}/shipped/small/{BEST}, stems vocals, drums, bass"
+    assert loaded[2][1] == told
     _, told = initial_weights(_with(stems=("a", "b", "c")), path)
     assert told == (
         f"initial weights: {path}, stems a, b, c (found no config.json beside it, so their order"
@@ -107,11 +115,16 @@ def test_other_networks_are_refused_before_anything_is_written(
         (_CONFIG, cut, f"{cut}: found weights that do not load ("),
         (_CONFIG, run / "config.json", f"{run / 'config.json'}: found weights that do not load ("),
         (_CONFIG, tmp_path / "none", f"{tmp_path / 'none'}: found no such file, expected weights"),
+        (
+            _CONFIG,
+            "smal",
+            "smal: found no such file, expected weights: those of a workdir, a",
+        ),
         (_CONFIG, tmp_path / "empty", f"{tmp_path}/empty/best.weights.h5: found no such file, exp"),
         (
             _CONFIG,
             tmp_path / "portable",
-            f"{tmp_path}/portable: found a portable model, exp",
+            f"{tmp_path}/portable: found a portable model without best.weights.h5, expected wei",
         ),
     ):
         with pytest.raises(ConfigError) as caught:

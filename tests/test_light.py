@@ -65,9 +65,14 @@ def test_separation_needs_no_extra(light, tmp_path, write_track):
     separate = ["separate", f"--output_dir={tmp_path}", tmp_path / "song.wav"]
     library = ["-c", _LIBRARY, tmp_path / "samples.npy", tmp_path / "stems.npz"]
     measure = ["measure", f"--data_dir={tmp_path}", "--excerpt=1", "--repeats=1"]
-    found = light([separate, library, measure], HOME=str(home))
-    assert [(code, err) for code, _, err in found] == [(0, "")] * 3
-    assert "openvino" in json.loads(found[-1][1])["versions"]
+    found = light([separate, library, measure, ["models"]], HOME=str(home))
+    assert [(code, err) for code, _, err in found] == [(0, "")] * 4
+    assert "openvino" in json.loads(found[2][1])["versions"]
+    for path, text in zip(runs.shipped_models(), found[3][1].split("\n\n"), strict=False):
+        assert text.startswith(f"{path.name}{' (default)' * (path == runs.shipped_model())}\n")
+        size = runs.load_config(path).model.parameters
+        for row in (f"{size:,} parameters", "Licence: ", f"Card: {path}/README.md"):
+            assert row in text
     stems = np.load(tmp_path / "stems.npz")
     assert sorted(stems) == sorted(config.model.stems)
     for stem in config.model.stems:

@@ -125,8 +125,10 @@ def test_stems_are_those_of_separate(player, song, tmp_path):
     about = json.loads(player.ask("about")[1])
     [model] = about["models"]
     stems = runs.load_config(runs.shipped_model()).model.stems
-    assert (tuple(model["stems"]), model["rows"]["Licence"]) == (stems, "CC0 1.0")
-    assert "Everything is Free" in model["rows"]["Trained on"]
+    card = read_about((runs.shipped_model() / runs.CARD).read_text())
+    assert tuple(model["stems"]) == stems
+    assert model["rows"]["Licence"] == card.licence
+    assert model["rows"]["Trained on"] == card.training_data
     separate_file(Separator.load(), song, tmp_path / "song", Output(parse_stems([], stems)))
 
     key = player.send(song.read_bytes(), "../../a song.mp3")
@@ -336,7 +338,8 @@ def test_models_and_their_cards(tmp_path):
     assert read_about("# another card") == About()
     (tmp_path / "config.json").write_text(config.to_json())
     (tmp_path / "network.tflite").write_bytes(b"")
-    assert models.offered([str(tmp_path)]) == [tmp_path, runs.shipped_model()]
+    assert models.offered([str(tmp_path)]) == [tmp_path, *runs.shipped_models()]
+    assert models.offered([runs.DEFAULT]) == models.offered([]) == runs.shipped_models()
     assert models.described(tmp_path)["rows"]["Licence"] == "not stated"
     with pytest.raises(ConfigError, match="found no such folder"):
         models.offered([str(tmp_path / "none")])

@@ -18,7 +18,8 @@ from sccunet.model_card import About
 from sccunet.portable import CARD, write_portable
 from sccunet.runs import BEST, CONFIG, NETWORK, kind_of, load_config, weights_of
 
-_ABOUT = About("three songs", "CC BY-NC-SA 4.0", "SDR 5")
+_NOTES = "## Intended use\n\nFor tests.\n\n## Sources\n| works | licence |\n"
+_ABOUT = About("three songs", "CC BY-NC-SA 4.0", "SDR 5", _NOTES)
 
 
 def _config(channels):
@@ -100,7 +101,7 @@ def test_the_card(written):
         "| licence of the weights | CC BY-NC-SA 4.0 |\n",
         "sccunet separate --model='songs of 3' song.mp3\n",
         'Separator.load("songs of 3")',
-        "## Training data\n\nthree songs\n",
+        f" each stem out.\n\n{_NOTES}\n## Training data\n\nthree songs\n",
         "## Scores\n\nSDR 5\n",
         "| model.filters | 16, 48 |\n",
         "| epochs | 40 |\n",
@@ -127,6 +128,8 @@ def test_the_head_of_the_card_and_what_is_not_stated(licence, head):
     assert "| channels | each on its own |\n" in text
     for section in ("Training data", "Scores"):
         assert f"## {section}\n\nnot stated\n" in text
+    with pytest.raises(ConfigError, match=r"card: found 'Words\.' at the start, expected a h"):
+        About(notes="Words.\n## Use")
 
 
 def test_another_network_is_refused_and_nothing_is_left(written, tmp_path, monkeypatch):

@@ -52,14 +52,16 @@ def test_export_makes_a_new_version_and_leaves_others_alone(program, refusal, ru
     tflite.unlink()
     assert sorted(entry.name for entry in exported.iterdir()) == ["2"]
     model = tmp_path / "model"
+    (tmp_path / "notes.md").write_text("## Recipe\n\nPatience.\n")
     line = (*line, f"--tflite={tflite}", f"--portable={model}", "--half", "--model_version=1")
+    line = (*line, f"--notes={tmp_path}/notes.md")
     done = program(*line)
     assert done.returncode == 0, done.stderr
     assert f"{exported}/1" in done.stdout
     assert f"portable model: {model}; its stems of noise differ by -" in done.stdout
     card = (model / "README.md").read_text()
     assert 'license_name: "cc0"' in card
-    assert "## Training data\n\ntraining on 1 track: song\n" in card
+    assert "\n\n## Recipe\n\nPatience.\n\n## Training data\n\ntraining on 1 track: song\n" in card
     assert "signature_serialization.py" not in done.stderr  # a page of INFO lines
     assert tflite.read_bytes() == (model / runs.NETWORK).read_bytes()
     metadata = json.loads((exported / "1" / METADATA).read_text())
@@ -75,12 +77,15 @@ def test_a_model_that_is_left_out_is_the_one_that_ships(tmp_path, monkeypatch):
     expected = "--model: not given, .* ships with this installation; without a model, --config def"
     with pytest.raises(ConfigError, match=expected):
         model_flag.value_without_config()
-    write_whole(tmp_path / "small" / runs.NETWORK, b"")
-    assert model_flag.value() == model_flag.value_without_config() == tmp_path / "small"
+    default = tmp_path / runs.DEFAULT
+    write_whole(default / runs.NETWORK, b"")
+    assert model_flag.value() == model_flag.value_without_config() == default
     given.config = {"model": {}}
     assert model_flag.value_without_config() is None
     given.model = "RUN"
     assert model_flag.value() == Path("RUN")
+    given.model = runs.DEFAULT
+    assert model_flag.value() == default
 
 
 _CONFIG_GIVEN = "--config=small_4stems"
@@ -131,7 +136,8 @@ def test_a_folder_that_is_not_a_model_is_refused(program, refusal, tmp_path):
     export = ("export", f"--workdir={model}", f"--export_dir={output_dir}")
     message = f"{model}: found no such folder, expected a training workdir"
     assert refusal(program(*export)) == message
-    assert refusal(program(*separate)) == f"{model}: found no such folder, {expected}"
+    names = f", or the name of one that ships with sccunet ({runs.shipped_names()})"
+    assert refusal(program(*separate)) == f"{model}: found no such folder, {expected}{names}"
     model.mkdir()
     assert refusal(program(*separate)) == f"{model}: found no config.json, {expected}"
     assert not output_dir.exists()

@@ -10,9 +10,13 @@ import tensorflow as tf
 
 from sccunet import runs
 from sccunet.config import AugmentConfig, Config, ConfigError
+from sccunet.model_card import read_about
+from sccunet.provenance import NOT_STATED
 from sccunet.runs import (
     BEST,
+    CARD,
     CONFIG,
+    DEFAULT,
     METADATA,
     MODELS,
     NETWORK,
@@ -47,17 +51,22 @@ def _export(folder, config):
 def test_kinds_of_models_are_told_apart(tmp_path):
     """The config of each is loaded; only a workdir's where only that will do."""
     config = Config(seed=5)
-    for folder in (tmp_path / "run", tmp_path / "portable", tmp_path / "both"):
-        folder.mkdir()
-        (folder / CONFIG).write_text(config.to_json())
-    (tmp_path / "portable" / NETWORK).write_bytes(b"")
-    for name in (NETWORK, BEST):  # a workdir with a network beside its weights
-        (tmp_path / "both" / name).write_bytes(b"")
+    for name, files in {
+        "run": (),
+        "portable": (NETWORK,),
+        "both": (NETWORK, BEST),  # a workdir with a network beside its weights
+        "trainable": (NETWORK, BEST, CARD),
+    }.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / CONFIG).write_text(config.to_json())
+        for file in files:
+            (tmp_path / name / file).write_bytes(b"")
     _export(tmp_path / "base" / "1", config)
     kinds = {
         "run": "training workdir",
         "both": "training workdir",
         "portable": "portable model",
+        "trainable": "portable model",
         "base": "SavedModel",
         "base/1": "SavedModel",
     }
@@ -75,21 +84,43 @@ def test_kinds_of_models_are_told_apart(tmp_path):
         load_config(tmp_path / "missing", workdir=True)
 
 
-def test_the_model_that_ships_with_the_package(tmp_path, monkeypatch):
-    (shipped,) = runs._SHIPPED.iterdir()
-    assert model_path() == shipped
-    assert sorted(entry.name for entry in shipped.iterdir()) == ["README.md", CONFIG, NETWORK]
-    assert load_config(shipped).model.stems
+def test_models_that_ship_with_the_package(tmp_path, monkeypatch):
+    shipped = runs.shipped_models()
+    assert sorted(shipped) == sorted(runs._SHIPPED.iterdir())
+    assert shipped[0].name == DEFAULT
+    for folder in shipped:
+        files = {entry.name: entry.stat().st_size for entry in folder.iterdir()}
+        assert {CARD, CONFIG, NETWORK} <= {*files} <= {CARD, CONFIG, NETWORK, BEST}
+        assert files[NETWORK] < 8e6
+        assert kind_of(folder) == "portable model"
+        assert "vocals" in load_config(folder).model.stems
+        card = (folder / CARD).read_text()
+        assert f"\n# {folder.name}\n" in card
+        assert f"sccunet separate --model={folder.name} song.mp3" in card
+        for section in ("Intended use", "Training data", "Recipe", "Scores", "Known failures"):
+            assert f"\n## {section}\n" in card
+        about = read_about(card)
+        assert NOT_STATED not in (about.training_data, about.licence, about.scores)
+    monkeypatch.chdir(tmp_path)
+    assert [model_path(), *map(model_path, (x.name for x in shipped))] == [shipped[0], *shipped]
+    assert model_path(f"./{DEFAULT}") == Path(DEFAULT)
+    Path(DEFAULT).mkdir()
+    assert model_path(DEFAULT) == Path(DEFAULT)  # a path that exists
+
+
+def test_an_installation_without_models(tmp_path, monkeypatch):
     monkeypatch.setattr(runs, "_SHIPPED", tmp_path)
     (tmp_path / "rest").mkdir()
     expected = f"--model: not given, expected {MODELS}: no model ships with this installation"
     with pytest.raises(ConfigError) as caught:
         model_path()
     assert str(caught.value) == expected
-    (tmp_path / "small").mkdir()
-    (tmp_path / "small" / NETWORK).write_bytes(b"")
-    assert model_path() == tmp_path / "small"
     assert model_path("run") == Path("run")
+    for name in ("another", "small", DEFAULT):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / NETWORK).write_bytes(b"")
+    assert model_path() == tmp_path / DEFAULT
+    assert runs.shipped_names() == f"{DEFAULT}, another, small"
 
 
 def test_the_newest_version_of_an_export_is_used(tmp_path):
@@ -120,6 +151,7 @@ def test_load_config_names_what_it_did_not_find(tmp_path):
     missing = tmp_path / "missing"
     with pytest.raises(ConfigError) as caught:
         load_config(missing)
+    expected += f", or the name of one that ships with sccunet ({runs.shipped_names()})"
     assert str(caught.value) == f"{missing}: found no such folder, {expected}"
 
 

@@ -93,6 +93,7 @@ for package, name in (("experiments.reports", "published.json"),
                       ("sccunet", runs.shipped_model() / "README.md"),
                       ("experiments.playing", "static/index.html"),
                       ("experiments.recordings", "sodium.ogg"),
+                      ("experiments.recordings", "sodium_vocals.ogg"),
                       ("experiments.recordings", "sodium.txt")):
     path = resources.files(package) / name
     assert path.is_file()
@@ -103,7 +104,7 @@ for package, name in (("experiments.reports", "published.json"),
 @pytest.mark.slow
 def test_a_wheel_separates_evaluates_and_reports(installed, run, tmp_path, write_track):
     files = installed(tmp_path, "python", "-P", "-c", _FILES).split()
-    assert len(files) == 7
+    assert len(files) == 8
     assert not any(file.startswith(str(ROOT)) for file in files)
 
     found = installed(tmp_path, "sccunet", "configs").splitlines()

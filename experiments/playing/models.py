@@ -6,9 +6,8 @@ from typing import Any
 
 from experiments import missing
 from sccunet import runs
-from sccunet.checks import ConfigError, UserError
+from sccunet.checks import UserError
 from sccunet.model_card import read_about
-from sccunet.portable import CARD
 from sccunet.provenance import NOT_STATED
 from sccunet.reconstruction import MASKS, Reconstruction
 
@@ -22,26 +21,24 @@ _WORDS = {
 def offered(given: Sequence[str]) -> list[Path]:
     """Returns the folders of the given models, then of those that ship with sccunet.
 
+    Args:
+      given: paths, or names of models that ship with sccunet.
+
     Raises:
       UserError: if one cannot be loaded here, or there is none.
     """
-    for path in given:
+    first = [runs.model_path(path) for path in given]
+    for path in first:
         runs.load_config(path)
         if runs.kind_of(path) != runs.PORTABLE:
             missing.check("tensorflow", flag=f"--model={path}")
-    try:
-        shipped = runs.shipped_model()
-    except ConfigError:
-        if not given:
-            raise
-        return [*map(Path, given)]
-    others = [path for path in sorted(shipped.parent.iterdir()) if (path / runs.NETWORK).is_file()]
-    return [*map(Path, given), *(sorted(others, key=lambda path: path != shipped))]
+    others = [path for path in runs.shipped_models() if path not in first]
+    return [*first, *others] or [runs.shipped_model()]  # which raises the error
 
 
 def described(path: Path) -> dict[str, Any]:
     """Returns what the page says of a model: its name, its stems, and rows of a table."""
-    model, card = runs.load_config(path).model, path / CARD
+    model, card = runs.load_config(path).model, path / runs.CARD
     about = read_about(card.read_text(encoding="utf-8")) if card.is_file() else None
     rows = {
         "Stems": ", ".join(model.stems),

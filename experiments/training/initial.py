@@ -8,7 +8,15 @@ import numpy as np
 
 from sccunet.checkpoints import BEST, load_weights
 from sccunet.config import Config, ConfigError, ModelConfig
-from sccunet.runs import CONFIG, check_trainable, load_config
+from sccunet.runs import (
+    CONFIG,
+    PORTABLE,
+    SAVED_MODEL,
+    kind_of,
+    load_config,
+    model_path,
+    shipped_names,
+)
 from sccunet.unet import build_model, output_layer
 
 # These may differ: the weights fit, and the new run adapts them.
@@ -20,8 +28,9 @@ def initial_weights(config: Config, source: str | os.PathLike) -> tuple[list[np.
 
     Args:
       config: the config of the new run.
-      source: a workdir, whose best weights are loaded, or a file of weights. The config beside the
-        weights tells their stems; without one, they are taken to be those of the new run.
+      source: a workdir or a portable model, whose `BEST` is loaded, the name of a model that ships
+        with sccunet, or a file of weights. The config beside the weights tells their stems; without
+        one, they are taken to be those of the new run.
 
     Returns:
       The arrays for the new network's `set_weights`, and a line that says what was loaded.
@@ -29,9 +38,7 @@ def initial_weights(config: Config, source: str | os.PathLike) -> tuple[list[np.
     Raises:
       ConfigError: if there are no weights, or they are damaged or of another network.
     """
-    path = Path(source)
-    check_trainable(path)
-    path = path / BEST if path.is_dir() else path
+    path = _weights_at(model_path(source))
     ours = config.model
     known = (path.parent / CONFIG).is_file() and path.is_file()
     theirs = load_config(path.parent).model if known else ours
@@ -51,6 +58,21 @@ def initial_weights(config: Config, source: str | os.PathLike) -> tuple[list[np.
         if (there := getattr(theirs, field)) != (here := getattr(ours, field)):
             told += f"; {field} was {there}, is {here}"
     return unet.get_weights(), told
+
+
+def _weights_at(path: Path) -> Path:
+    """Returns the file of weights that a path means; it need not be one."""
+    if (kind := kind_of(path)) in (PORTABLE, SAVED_MODEL) and not (path / BEST).is_file():
+        raise ConfigError(
+            f"{path}: found a {kind} without {BEST}, expected weights to train on: those of its"
+            " network are for separating alone"
+        )
+    if not path.exists():
+        raise ConfigError(
+            f"{path}: found no such file, expected weights: those of a workdir, a .weights.h5 file,"
+            f" or of a model that ships with sccunet ({shipped_names()})"
+        )
+    return path / BEST if path.is_dir() else path
 
 
 def _check_same_network(path: Path, theirs: ModelConfig, ours: ModelConfig) -> None:

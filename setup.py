@@ -67,6 +67,7 @@ setup(
         "serve": [f"tensorflow{_TENSORFLOW}", f"tensorflow-serving-api{_TENSORFLOW}"],
         # `experiments.catalogue` uses parts of Beam that other versions may not have.
         "beam": ["apache-beam==2.77.*"],
+        "dask": ["sccunet[beam]", "dask>=2026.8", "distributed>=2026.8"],
         "player": ["starlette", "uvicorn"],
         "tags": ["mutagen"],
         # The module pyworld, with wheels; pyworld itself has to be compiled.
@@ -74,7 +75,7 @@ setup(
         "wiener": ["norbert"],
         # setuptools of 70.1 or newer builds a wheel without another package.
         "test": [
-            "sccunet[train,beam,player,tags,free]",
+            "sccunet[train,dask,player,tags,free]",
             "axe-playwright-python",
             "librosa",
             "playwright",

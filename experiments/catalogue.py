@@ -6,7 +6,7 @@ Examples:
   sccunet catalogue score --model=RUN --data_dir=DATA --output_dir=SCORES
   sccunet catalogue prepare --input_dir=MY_STEMS --data_dir=DATA --workers=4
   sccunet catalogue separate --model=RUN --output_dir=OUT --list=FILES -- \
-      --runner=FlinkRunner --flink_master=HOST:8081
+      --runner=DaskRunner --dask_client_address=tcp://HOST:8786
 
 The program writes the same files as sccunet separate, evaluate and prepare, and has their flags:
 see sccunet catalogue separate --help. A folder stands for the audio files in it. FILES has a path
@@ -19,8 +19,8 @@ is separated, but counts as failed as long as OUT/<name>/damaged.txt exists, whi
 missing.
 
 By default, the workers are processes on this machine; on a GPU, use one or two (--workers). Flags
-after `--` are Apache Beam's. Its other runners need this project on all workers, and a shared file
-system with inputs, model and outputs at the same paths.
+after `--` are Apache Beam's, for workers on several machines, as a Dask cluster has. These need
+this project, and a shared file system with inputs, model and outputs at the same paths.
 """
 
 import contextlib

@@ -23,6 +23,7 @@ EXTRAS = {
     "tensorflow_serving": "serve",
     "grpc": "serve",
     "apache_beam": "beam",
+    "distributed": "dask",
     "mutagen": "tags",
     "pyworld": "free",
     "starlette": "player",

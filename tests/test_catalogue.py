@@ -45,6 +45,9 @@ _STEMS = _CONFIG.model.stems
 needs_beam = pytest.mark.skipif(
     importlib.util.find_spec("apache_beam") is None, reason="could not import 'apache_beam'"
 )
+needs_dask = pytest.mark.skipif(
+    importlib.util.find_spec("distributed") is None, reason="could not import 'distributed'"
+)
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +112,7 @@ def _running(session):
     return found
 
 
-def _wait_for(condition, seconds=120):
+def _wait_for(condition, seconds=600):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end
@@ -138,20 +141,51 @@ def _make_bad(path):
         path.write_bytes(whole.read_bytes()[: kept[path.stem]])
 
 
-@needs_beam
-@pytest.mark.slow
-def test_200_files_killed_and_started_again(program, start, run, tmp_path):
-    songs, out = tmp_path / "songs", tmp_path / "out"
+@pytest.fixture
+def cluster(start, tmp_path):
+    """Address of a Dask scheduler with two workers, each a process, and the workers' processes."""
+    file = tmp_path / "scheduler.json"
+    here = ("--host=127.0.0.1", "--dashboard-address=127.0.0.1:0", f"--scheduler-file={file}")
+    scheduler = start("scheduler", "--port=0", *here, code=("-m", "dask"))
+    _wait_for(lambda: file.exists() or scheduler.poll() is not None)
+    where = ("--nthreads=1", "--no-nanny", f"--local-directory={tmp_path}")
+    workers = [start("worker", *here, *where, code=("-m", "dask")) for _ in range(2)]
+    return json.loads(file.read_text())["address"], workers
+
+
+@pytest.fixture
+def mixtures(tmp_path):
+    """Name -> samples of 190 songs; `songs` has them and the bad files, and `files` is the list."""
+    songs, files = tmp_path / "songs", tmp_path / "files"
     songs.mkdir()
     mixtures = {f"song {i:03}": _noise(1600 + 13 * i, 1 + i % 2, i) for i in range(190)}
     for name, samples in mixtures.items():
         soundfile.write(songs / f"{name}.wav", samples, 8000, subtype="FLOAT")
     for name in _BAD:
         _make_bad(songs / name)
-    files = tmp_path / "files"
     names = sorted(os.listdir(songs), key=os.fsencode)
     files.write_bytes(b"".join(os.fsencode(f"{songs / name}\n") for name in names))
-    line = ("separate", f"--model={run}", f"--output_dir={out}", "--workers=2", f"--list={files}")
+    return mixtures
+
+
+def _assert_bad_files_are_reported(stdout, songs):
+    reasons = _reasons(stdout)
+    assert len(reasons) == 10, stdout
+    for name in _BAD:
+        shown = str(songs / name).replace("\udce9", "\\udce9")
+        (why,) = [reason for reason in reasons if reason.startswith(f"{shown}: ")]
+        assert "found" in why
+
+
+@needs_beam
+@needs_dask
+@pytest.mark.slow
+def test_200_files_killed_and_started_again(program, start, cluster, mixtures, run, tmp_path):
+    """The program is killed, then a worker of a cluster; then nothing is left to do."""
+    songs, out = tmp_path / "songs", tmp_path / "out"
+    line = ("separate", f"--model={run}", f"--output_dir={out}", f"--list={tmp_path / 'files'}")
+    address, workers = cluster
+    on_cluster = (*line, "--", "--runner=DaskRunner", f"--dask_client_address={address}")
 
     def finished():
         return {path.name for path in out.glob("[!.]*")} & mixtures.keys()
@@ -160,7 +194,7 @@ def test_200_files_killed_and_started_again(program, start, run, tmp_path):
         # The second file is the first of the other process.
         return len(finished()) >= 50 and (out / "cut").exists()
 
-    process = start(*line)
+    process = start(*line, "--workers=2")
     _wait_for(lambda: well_begun() or process.poll() is not None)
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -168,15 +202,23 @@ def test_200_files_killed_and_started_again(program, start, run, tmp_path):
     assert 50 <= len(before) < 190
     stats = {path: path.stat() for name in before for path in (out / name).iterdir()}
 
-    done = program("catalogue", *line)
-    assert done.returncode == 1, done.stderr
-    assert _counts(done.stdout) == (190 - len(before), len(before), 10), done.stdout
-    reasons = _reasons(done.stdout)
-    assert len(reasons) == 10, done.stdout
-    for name in _BAD:
-        shown = str(songs / name).replace("\udce9", "\\udce9")
-        (why,) = [reason for reason in reasons if reason.startswith(f"{shown}: ")]
-        assert "found" in why
+    process = start(*on_cluster)
+    halfway = (len(before) + 190) // 2
+    _wait_for(lambda: len(finished()) >= halfway or process.poll() is not None)
+    workers[0].kill()
+    assert len(finished()) < 190
+    stdout, stderr = process.communicate(timeout=600)  # the other worker does the rest
+    assert process.returncode == 1, stderr
+    now, skipped, bad = _counts(stdout)
+    assert (now + skipped, bad) == (190, 10), stdout
+    # The killed worker may have ended a file, but not said so.
+    assert 0 <= skipped - len(before) <= 1, stdout
+    assert "error" not in stderr.lower(), stderr
+    assert not (out / ".catalogue").exists()
+
+    done = program("catalogue", *on_cluster)
+    assert _counts(done.stdout) == (0, 190, 10), done.stdout + done.stderr
+    _assert_bad_files_are_reported(done.stdout, songs)
     for path, stat in stats.items():  # nothing was done twice
         assert (path.stat().st_mtime_ns, path.stat().st_ino) == (stat.st_mtime_ns, stat.st_ino)
     assert {path.name for path in out.iterdir()} == {*mixtures, "cut"}
@@ -229,8 +271,8 @@ def at_work(start, long_tracks, tmp_path):
     out = tmp_path / "out"
     line = ("prepare", f"--musdb_dir={long_tracks}", f"--data_dir={out}", "--sample_rate=8000")
     process = start(*line, "--workers=2", code=("-c", _LEFT_ALONE))
-    begun = out / ".catalogue" / "records"
-    _wait_for(lambda: len(list(begun.glob("*.begun"))) == 2 or process.poll() is not None)
+    begun = out / ".catalogue"
+    _wait_for(lambda: len(list(begun.glob("*/*.begun"))) == 2 or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     workers = [i for i, line in _running(process.pid).items() if "serve(" in line]
     assert len(workers) == 2
@@ -311,15 +353,10 @@ def test_scores_of_all_but_a_bad_track(program, run, tmp_path):
     assert (tmp_path / "scaled" / "test" / "a.json").exists()
 
 
-# Runs in one process, but with the interfaces that runners on other machines use.
-_PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
-
-
 @needs_beam
 @pytest.mark.slow
 def test_all_but_bad_tracks_are_prepared(program, tmp_path):
     music, data_dir, expected = tmp_path / "in", tmp_path / "data", tmp_path / "expected"
-    portable = tmp_path / "portable"
     for i, name in enumerate(("train/a", "test/b", "train/short", "valid/text", "train/none")):
         (music / name).mkdir(parents=True)
         for stem in ("vocals", "drums")[: 2 * (i < 4)]:
@@ -340,16 +377,22 @@ def test_all_but_bad_tracks_are_prepared(program, tmp_path):
     assert "Traceback" not in done.stderr
 
     assert _counts(program(*line).stdout) == (0, 2, 3)
-    done = program(*line[:-2], f"--data_dir={portable}", "--", *_PORTABLE)
-    assert _counts(done.stdout) == (2, 0, 3), done.stderr
     for name in ("train/short", "valid/text", "train/none"):
         shutil.rmtree(music / name)
     done = program("prepare", f"--input_dir={music}", f"--data_dir={expected}", "--jobs=1")
     assert done.returncode == 0, done.stderr
-    for folder in (data_dir, portable):
-        assert [path for path in _left(folder) if path != "valid"] == _left(expected)
-        for path in expected.rglob("*.wav"):
-            assert (folder / path.relative_to(expected)).read_bytes() == path.read_bytes()
+    assert [path for path in _left(data_dir) if path != "valid"] == _left(expected)
+    for path in expected.rglob("*.wav"):
+        assert (data_dir / path.relative_to(expected)).read_bytes() == path.read_bytes()
+
+
+# Runs in one process, but with the interfaces that runners on other machines use.
+_PORTABLE = ("--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK")
+
+
+def _touch(_, path):
+    Path(path).touch(exist_ok=False)
+    return ["touched"]
 
 
 @needs_beam
@@ -362,9 +405,15 @@ def test_an_error_that_stops_every_unit_is_reported_once(tmp_path):
     with pytest.raises(ConfigError) as caught:
         pipeline.run(plan)
     assert str(caught.value).startswith(f"{missing}: found no such folder, expected")
+    files = [str(tmp_path / name) for name in ("a", "caf\udce9")]
+    units = {path: (path,) for path in files}
+    done = pipeline.run(Plan(out, units, _touch), _PORTABLE)
+    assert (done.done, done.failed, done.warnings) == (2, [], ["touched"] * 2)
+    assert all(map(os.path.exists, files))
     for option, workers, message in (
         ("--runner=NoRunner", None, "Beam's flags: Unexpected pipeline runner: NoRunner."),
         ("--runner=FlinkRunner", 2, "--workers: given, expected none beside --runner=FlinkRunner"),
+        ("--runner=DaskRunner", None, "--dask_client_address: found none, expected that of a Dask"),
         (
             "--direct_num_workers=two",
             None,
@@ -379,10 +428,11 @@ def test_an_error_that_stops_every_unit_is_reported_once(tmp_path):
 
 def test_records_of_a_killed_program_are_removed_and_those_of_another_one_kept(tmp_path):
     ours = tmp_path / ".catalogue"
-    (ours / "records").mkdir(parents=True)
-    (ours / "records" / "7").write_text("of a killed program")
+    (ours / "records-0").mkdir(parents=True)
+    (ours / "records-0" / "7").write_text("of a killed program")
     with pipeline._empty_records(tmp_path) as records:
         assert list(records.iterdir()) == []
+        assert _left(ours) == [".lock", records.name]
         (records / "0").write_text("{}")
         with pytest.raises(ConfigError) as caught, pipeline._empty_records(tmp_path):
             pass
@@ -467,6 +517,7 @@ def test_an_unexpected_error_fails_only_its_file(tmp_path, capfd):
     for number in range(4):
         unit = pickle.dumps((number, f"file {number}", (number,)))
         worker.do(unit, work, None, str(tmp_path))
+        worker.do(unit, pytest.fail, None, str(tmp_path / "records of a program that has ended"))
     assert "KeyError: 3" in capfd.readouterr().err
     records = [(tmp_path / str(number)).read_text() for number in range(4)]
     assert records == [

@@ -10,12 +10,13 @@ import shlex
 import shutil
 import signal
 import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
-from experiments import cli
+from experiments import cli, missing
 from experiments.beam import worker
 from experiments.evaluating import ONE_THREAD
 from sccunet.config import ConfigError
@@ -26,6 +27,10 @@ _OURS = ".catalogue"
 
 # A terminal sends Ctrl-C to all processes. The launching one handles it, and workers end with it.
 _WORKER = f"from {worker.__name__} import serve; serve({{launcher}})"
+
+# On Dask a partition is a unit, so that a worker takes the next one when it is done. Dask advises
+# against more tasks than this; then a partition has several units.
+_MOST_PARTITIONS = 10_000
 
 
 @dataclasses.dataclass
@@ -121,10 +126,10 @@ def _empty_records(output_dir: Path) -> Iterator[Path]:
     with lock_folder(ours) as locked:
         if not locked:
             raise ConfigError(f"{output_dir}: found another catalogue running in it, expected none")
-        records = ours / "records"
-        if records.exists():
-            shutil.rmtree(records)
-        records.mkdir()
+        for left in ours.glob("records-*"):
+            shutil.rmtree(left)
+        # A new name: on other machines, a killed program's workers may still be at work.
+        records = Path(tempfile.mkdtemp(prefix="records-", dir=ours))
         try:
             yield records
         finally:
@@ -154,6 +159,15 @@ def _progress(records: Path, units: int) -> Iterator[None]:
         bar.close()
 
 
+def _at_work(names: Iterable[str], records: Path) -> list[str]:
+    """Returns the units that have begun and not ended."""
+    return [
+        name
+        for number, name in enumerate(names)
+        if (records / f"{number}{worker.BEGUN}").exists() and not (records / str(number)).exists()
+    ]
+
+
 def _ended(records: Path) -> int:
     return sum(name.isdigit() for name in os.listdir(records))
 
@@ -178,7 +192,8 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], wanted: 
             raise ConfigError(f"Beam's flags: {reason}") from error
     with contextlib.ExitStack() as stack:
         runner = options.view_as(pipeline_options.StandardOptions).runner
-        if (runner or "direct").lower().removesuffix("runner") == "direct":
+        kind = (runner or "direct").lower().removesuffix("runner")
+        if kind == "direct":
             workers = options.view_as(pipeline_options.DirectOptions).direct_num_workers
             stack.enter_context(_local(list(plan.units), records, workers))
             # The runner named DirectRunner would first try to download another one (Prism).
@@ -189,6 +204,8 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], wanted: 
             raise ConfigError(
                 f"--workers: given, expected none beside --runner={runner}, which has its own"
             )
+        if kind == "dask":
+            runner = _dask_runner(options, len(plan.units))
         try:
             pipeline = beam.Pipeline(runner=runner, options=options)
         except ValueError as error:
@@ -201,9 +218,36 @@ def _run_pipeline(plan: Plan, records: Path, beam_flags: Sequence[str], wanted: 
         # Create also reshuffles; otherwise one worker would do everything.
         _ = pipeline | beam.Create(units) | beam.Map(worker.do, plan.work, plan.load, str(records))
         try:
-            pipeline.run().wait_until_finish()
-        except RuntimeError as error:
-            raise ConfigError(f"Beam: {str(error).strip().splitlines()[-1]}") from error
+            running = pipeline.run()
+            if kind == "dask":  # otherwise its messages would go on to the program's end
+                stack.callback(running.client.close)
+            running.wait_until_finish()
+        except Exception as error:  # of any library that a runner uses
+            reason = (str(error).strip().splitlines() or [""])[-1]
+            at_work = " or ".join(_at_work(plan.units, records))
+            where = f" while working on {at_work}" if at_work else ""
+            raise ConfigError(f"Beam: {type(error).__name__}{where}: {reason}") from error
+
+
+def _dask_runner(options, units: int):
+    """Returns Beam's runner on Dask, whose name Beam does not know, and sets its partitions.
+
+    Raises:
+      UserError: if Dask is not installed, or no cluster is named: on this machine alone, the
+        workers are local processes.
+    """
+    missing.check("distributed", flag="--runner=DaskRunner")
+    from apache_beam.runners.dask.dask_runner import DaskOptions, DaskRunner
+
+    given = options.view_as(DaskOptions)
+    if not (given.address or given.scheduler_file):
+        raise ConfigError(
+            "--dask_client_address: found none, expected that of a Dask scheduler, such as"
+            " tcp://HOST:8786"
+        )
+    if not (given.npartitions or given.partition_size):
+        given.npartitions = min(units, _MOST_PARTITIONS)
+    return DaskRunner()
 
 
 def beam_flags() -> Set[str]:
@@ -248,16 +292,10 @@ def _local(names: Sequence[str], records: Path, workers: int) -> Iterator[None]:
         if not died and not isinstance(arguments.exc_value, grpc.RpcError):
             threading.__excepthook__(arguments)
         elif _ended(records) < len(names) and once.acquire(blocking=False):
-            at_work = [
-                name
-                for number, name in enumerate(names)
-                if (records / f"{number}{worker.BEGUN}").exists()
-                and not (records / str(number)).exists()
-            ]
             cli.report(
                 f"a worker process died (out of memory?) while working on"
-                f" {' or '.join(at_work) or 'nothing yet'}; finished files are kept: run again,"
-                " perhaps with fewer --workers"
+                f" {' or '.join(_at_work(names, records)) or 'nothing yet'}; finished files are"
+                " kept: run again, perhaps with fewer --workers"
             )
             os._exit(1)
 

@@ -86,6 +86,8 @@ def do(
     record, stop = Path(records) / str(number), Path(records) / STOP
     if record.exists() or stop.exists():  # runners may send a unit twice
         return
+    if not record.parent.exists():  # the program has ended, or this is another file system
+        return
     with contextlib.suppress(OSError):
         record.with_suffix(BEGUN).touch()
     try:
@@ -107,7 +109,7 @@ def do(
 
 
 def _write_record(path: Path, content: str) -> None:
-    with contextlib.suppress(
-        OSError
-    ):  # disk full: the launching process reports the missing record
-        write_whole(path, content)
+    # Disk full: the launching process reports the missing record.
+    with contextlib.suppress(OSError):
+        if path.parent.exists():  # it would be made, and the program may have ended
+            write_whole(path, content)

@@ -181,8 +181,9 @@ class Checkpoint(keras.callbacks.Callback):
     The last weights come with all the state that a run resumes from: the optimizer's state, the
     number of steps and epochs done, and the states of the random generators. They are saved after
     every epoch. Within an epoch they are saved after the first step that ends `minutes` or more
-    after the previous save, and after the step during which `preempt` was called. The previous
-    checkpoint is kept beside the last.
+    after the previous save, and after the step during which `preempt` was called; where the device
+    makes several steps on its own, after the last of them. The previous checkpoint is kept beside
+    the last. Nothing is saved after a step that was not finite.
 
     Args:
       workdir: the run's folder.
@@ -193,6 +194,7 @@ class Checkpoint(keras.callbacks.Callback):
     Attributes:
       agree: function that takes this process's (stop requested, save due) and returns the same for
         all processes of the run together: they must stop at the same step.
+      agree_steps: number of steps after which they agree again; it makes all of them wait.
     """
 
     def __init__(
@@ -205,6 +207,7 @@ class Checkpoint(keras.callbacks.Callback):
         super().__init__()
         self.workdir = Path(workdir)
         self.agree: Callable[[tuple[bool, bool]], tuple[bool, bool]] = lambda mine: mine
+        self.agree_steps, self._agreed = 1, 0  # _agreed: at so many steps of the epoch
         self._seconds = math.inf if minutes is None else 60 * minutes
         self._writes = writes
         self._best_by = best_by
@@ -215,8 +218,14 @@ class Checkpoint(keras.callbacks.Callback):
         """Asks the run to save and stop after the current step."""
         self._asked = True
 
+    def on_epoch_begin(self, epoch, logs=None):
+        self._agreed = 0
+
     def on_train_batch_end(self, batch, logs=None):
         """Saves when due; raises `PreemptedError` after saving if the run must stop."""
+        if batch + 1 - self._agreed < self.agree_steps:
+            return
+        self._agreed = batch + 1
         stop, due = self.agree((self._asked, time.monotonic() - self._written >= self._seconds))
         if stop or due:
             self._save_last()
@@ -231,6 +240,7 @@ class Checkpoint(keras.callbacks.Callback):
             self._stop()
 
     def on_epoch_end(self, epoch, logs=None):
+        self.model.check_finite()
         sign = -1 if self._best_by == "sdr" else 1
         loss = sign * (logs or {}).get(f"val_{self._best_by}", sign * math.inf)
         self.model.epochs_done.assign(epoch + 1)
@@ -245,6 +255,7 @@ class Checkpoint(keras.callbacks.Callback):
         raise PreemptedError(f"stopped after step {self.model.steps_done}, and saved")
 
     def _save_last(self) -> None:
+        self.model.check_finite()
         if self._writes:
             save_whole(self.model, self.workdir / CHECKPOINT, self.workdir / PREVIOUS)
         self._written = time.monotonic()

@@ -75,6 +75,10 @@ class Config:
         two stems, masks and the complex loss it has no effect: the errors of both are the same.
       precision: "float32" or "mixed_bfloat16".
       jit_compile: compile the training step with XLA.
+      steps_per_execution: steps that the device makes on its own, one after the other; a divisor of
+        the steps per epoch.
+      check_steps: steps after which the host looks whether loss and gradients are finite, and shows
+        the loss; in between it does not wait for the device.
       synchronized_norm: compute batch normalisation's statistics over the patches of all replicas;
         False computes them for each replica, which is faster.
     """
@@ -104,6 +108,8 @@ class Config:
     loss_balance: str = "volume"
     precision: str = "float32"
     jit_compile: bool = False
+    steps_per_execution: int = 1
+    check_steps: int = 20
     synchronized_norm: bool = False
 
     def __post_init__(self):
@@ -118,6 +124,8 @@ class Config:
             ("warmup_steps", 0),
             ("accumulation_steps", 1),
             ("patience", 0),
+            ("steps_per_execution", 1),
+            ("check_steps", 1),
         ):
             whole = is_whole(getattr(self, field), least)
             check(field, whole, f"a whole number, {least} or more")

@@ -1,7 +1,6 @@
 """Training loop that can start at any step, and what ends a run before its last epoch."""
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -9,36 +8,26 @@ import keras
 from sccunet.training import Trainer
 
 
-class NotFiniteError(Exception):
-    """The loss or a gradient of a step became NaN or infinite.
+class Callbacks(keras.callbacks.CallbackList):
+    """Callbacks of a run, with the logs of a batch as they are on the device.
 
-    Attributes:
-      step: index of the step in the run, from 0.
-      what: "loss", "gradients", or "validation loss" for the validation after the step.
+    Keras's list turns them into floats first, and so waits for the device after every step.
     """
 
-    def __init__(self, step: int, what: str):
-        super().__init__(f"{what} of step {step}")
-        self.step, self.what = step, what
-
-
-class FiniteGuard(keras.callbacks.Callback):
-    """Raises `NotFiniteError` as soon as a loss or a gradient is not finite."""
+    def on_train_batch_end(self, batch, logs=None):
+        for callback in self.callbacks:
+            callback.on_train_batch_end(batch, logs)
 
     def on_test_batch_end(self, batch, logs=None):
-        if not math.isfinite(logs["loss"]):
-            raise NotFiniteError(self.model.steps_done - 1, "validation loss")
+        for callback in self.callbacks:
+            callback.on_test_batch_end(batch, logs)
 
-    def on_train_batch_end(self, batch, logs=None):
-        what = (
-            "loss"
-            if not math.isfinite(logs["loss"])
-            else "gradients"
-            if float(self.model.optimizer.bad_gradients.result())
-            else None
-        )
-        if what:
-            raise NotFiniteError(self.model.steps_done - 1, what)
+
+def callbacks_of(
+    trainer: Trainer, callbacks: Sequence[keras.callbacks.Callback], epochs: int, steps: int
+) -> Callbacks:
+    """Joins the callbacks of a run of so many epochs and steps per epoch, for `fit` too."""
+    return Callbacks(list(callbacks), add_history=True, model=trainer, epochs=epochs, steps=steps)
 
 
 class Patience(keras.callbacks.Callback):
@@ -86,14 +75,8 @@ def run_epochs(
       epochs: number of epochs after which to stop.
       callbacks: Keras callbacks for training and test batches, epochs and the whole run.
     """
-    callbacks = keras.callbacks.CallbackList(
-        list(callbacks),
-        add_history=True,
-        model=trainer,
-        epochs=epochs,
-        steps=steps_per_epoch,
-    )
-    train_step, test_step = (
+    callbacks = callbacks_of(trainer, callbacks, epochs, steps_per_epoch)
+    train_steps, test_steps = (
         _compiled(step, strategy, trainer.jit_compile)
         for step in (trainer.train_step, trainer.test_step)
     )
@@ -106,13 +89,15 @@ def run_epochs(
         trainer.reset_metrics()
         callbacks.on_epoch_begin(epoch)
         logs = {}  # remains empty if the validation was interrupted
-        for step in range(done, steps_per_epoch):
-            callbacks.on_train_batch_begin(step)
-            logs = train_step(next(iterator))
-            callbacks.on_train_batch_end(step, logs)
+        while done < steps_per_epoch:
+            callbacks.on_train_batch_begin(done)
+            steps = min(trainer.steps_per_execution, steps_per_epoch - done)
+            logs = train_steps(iterator, steps)
+            done += steps
+            callbacks.on_train_batch_end(done - 1, logs)
         done = 0
         trainer.reset_metrics()
-        _validate(test_step, validation, callbacks)
+        _validate(test_steps, validation, callbacks)
         # Over all replicas: the mean of their logs is not the SDR of all.
         validated = trainer.get_metrics_result()
         logs |= {f"val_{name}": float(value) for name, value in validated.items()}
@@ -124,24 +109,36 @@ def run_epochs(
 
 def _compiled(
     step: Callable[[Any], Mapping[str, Any]], strategy, jit_compile: bool
-) -> Callable[[Any], dict[str, float]]:
-    """Returns a function from a distributed batch to the step's logs, averaged over replicas."""
+) -> Callable[[Iterator, int], dict[str, Any]]:
+    """Returns a function that makes steps on batches of a distributed iterator.
+
+    Its arguments are the iterator and the number of steps. It returns the last step's logs,
+    averaged over replicas, without waiting for them.
+    """
     import tensorflow as tf
 
     @tf.function(jit_compile=jit_compile)
-    def run(batch):
+    def on_batch(batch):
         logs = strategy.run(step, args=(batch,))
         return {name: strategy.reduce("MEAN", x, axis=None) for name, x in logs.items()}
 
-    return lambda batch: {name: float(value) for name, value in run(batch).items()}
+    @tf.function
+    def on_batches(iterator, steps):  # a trace for each number of steps, of which there are few
+        for _ in tf.range(steps - 1):
+            on_batch(next(iterator))
+        return on_batch(next(iterator))
+
+    return lambda iterator, steps: (
+        on_batch(next(iterator)) if steps == 1 else on_batches(iterator, steps)
+    )
 
 
-def _validate(test_step, validation, callbacks) -> None:
+def _validate(test_steps, validation, callbacks) -> None:
     """Runs all validation batches."""
     logs = {}
     callbacks.on_test_begin()
     for i, batch in enumerate(validation):
         callbacks.on_test_batch_begin(i)
-        logs = test_step(batch)
+        logs = test_steps(iter([batch]), 1)
         callbacks.on_test_batch_end(i, logs)
     callbacks.on_test_end(logs)

@@ -11,8 +11,7 @@ from sccunet.config import Config
 def make_optimizer(config: Config, steps_per_epoch: int) -> keras.optimizers.Optimizer:
     """Returns Adam with the config's schedule, weight decay, clipping and accumulation.
 
-    Its `bad_gradients` counts the arrays of gradients that were not finite, of every batch; under
-    the TensorFlow backend only.
+    Its `finite` tells, within a training step, whether all gradients of the batch are finite.
     """
     return _Adam(
         learning_rate_schedule(config, steps_per_epoch),
@@ -59,26 +58,37 @@ class _Late(keras.optimizers.schedules.LearningRateSchedule):
         return {"rate": self.rate, "steps": self.steps}
 
 
+def sum_of_replicas(values, replicas: int):
+    """Adds up values over a strategy's replicas, from within a step."""
+    if replicas == 1:
+        return values
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context().all_reduce("SUM", values)
+
+
 class _Adam(keras.optimizers.Adam):
-    """Keras's Adam that counts gradients that are not finite, and clips those of all replicas."""
+    """Keras's Adam that looks for gradients that are not finite, and clips those of all replicas.
+
+    Attributes:
+      replicas: number of the strategy's replicas.
+      finite: see `make_optimizer`.
+    """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, name="adam", **kwargs)
-        self.bad_gradients = keras.metrics.Sum(name="bad_gradients")
+        strategy = getattr(self, "_distribution_strategy", None)  # TensorFlow only
+        self.replicas = strategy.num_replicas_in_sync if strategy else 1
+        self.finite = None
 
-    def apply_gradients(self, grads_and_vars):
-        grads_and_vars = list(grads_and_vars)
-        good = [ops.all(ops.isfinite(gradient)) for gradient, _ in grads_and_vars]
-        self.bad_gradients.update_state(ops.cast(ops.logical_not(ops.stack(good)), "float32"))
-        return super().apply_gradients(grads_and_vars)
+    def apply(self, grads, trainable_variables=None):
+        grads = list(grads)
+        self.finite = ops.all(ops.stack([ops.all(ops.isfinite(gradient)) for gradient in grads]))
+        return super().apply(grads, trainable_variables)
 
     def _clip_gradients(self, grads):
         """Clips the sum over all replicas, where Keras would clip each replica's part of it."""
-        strategy = getattr(self, "_distribution_strategy", None)
-        replicas = strategy.num_replicas_in_sync if strategy and self.global_clipnorm else 1
-        if replicas == 1:
+        if self.replicas == 1 or not self.global_clipnorm:
             return super()._clip_gradients(grads)
-        import tensorflow as tf
-
-        total = tf.distribute.get_replica_context().all_reduce("SUM", grads)
-        return [gradient / replicas for gradient in super()._clip_gradients(total)]
+        total = super()._clip_gradients(sum_of_replicas(grads, self.replicas))
+        return [gradient / self.replicas for gradient in total]

@@ -47,6 +47,10 @@ class TensorBoard(keras.callbacks.TensorBoard):
                     tf.summary.text("run", self._note, self._epoch)
                 self._sounds("truth", self._excerpt, self._epoch)
 
+    def on_train_batch_end(self, batch, logs=None):
+        """Hands no logs on: Keras would convert them, though it writes those of epochs only."""
+        super().on_train_batch_end(batch)
+
     def on_epoch_end(self, epoch, logs=None):
         """Raises OSError if the log cannot be written."""
         estimates = self._separated()

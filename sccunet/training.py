@@ -8,9 +8,10 @@ from keras import ops
 
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
+from sccunet.finite import KINDS, NONE, NotFiniteError, first_bad
 from sccunet.losses import make_loss
 from sccunet.metrics import SDR
-from sccunet.optimizer import make_optimizer
+from sccunet.optimizer import make_optimizer, sum_of_replicas
 from sccunet.patching import Patching
 
 
@@ -56,6 +57,14 @@ class Trainer(keras.Model):
         )
         self.best_epoch = self.add_weight(
             name="best_epoch", shape=(), initializer="zeros", dtype="int32", trainable=False
+        )
+        # Not saved: a checkpoint is of finite steps. Keras's "int" is one that GPUs compute with.
+        self._first_bad = self.add_weight(
+            name="first_bad",
+            shape=(2,),
+            initializer=keras.initializers.Constant(NONE),
+            dtype="int",
+            trainable=False,
         )
 
     @property
@@ -110,9 +119,24 @@ class Trainer(keras.Model):
         logs = super().train_step(*args)
         if isinstance(logs, tuple):  # JAX's, with its state; only benchmarks train there
             return logs
+        self._note_bad(logs["loss"])
         if self.averaged:
             self._average()
         return {name: value for name, value in logs.items() if name not in self.sdr.names}
+
+    def _note_bad(self, loss) -> None:
+        """Notes on the device if the step is the first that is not finite, on any replica."""
+        finite = ops.stack([ops.isfinite(loss), self.optimizer.finite])
+        bad = ops.cast(ops.logical_not(finite), "float32")
+        finite = sum_of_replicas(bad, self.optimizer.replicas) == 0
+        step = self.optimizer.variables[0] - 1  # this step is counted already
+        self._first_bad.assign(first_bad(self._first_bad, step, finite))
+
+    def check_finite(self) -> None:
+        """Waits for the device; raises `NotFiniteError` if a step has not been finite."""
+        step, kind = self._first_bad.numpy().tolist()
+        if step != NONE:
+            raise NotFiniteError(step, KINDS[kind])
 
     def _average(self) -> None:
         """Averages after each update; as in Keras, the first gives the average its value."""
@@ -157,6 +181,7 @@ def compile_trainer(
         optimizer=make_optimizer(config, steps_per_epoch),
         loss=make_loss(config, loss_weights),
         jit_compile=config.jit_compile,
+        steps_per_execution=config.steps_per_execution,
     )
     # Built here, so that a checkpoint can be loaded.
     model = config.model

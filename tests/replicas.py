@@ -38,6 +38,7 @@ def config():
         clip_norm=0.02,
         ema_momentum=0.5,
         synchronized_norm=True,
+        check_steps=1,
     )
 
 
@@ -52,11 +53,11 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
     from experiments.training import fit as training_fit
     from experiments.training.options import TrainOptions
     from experiments.training.run import train
-    from sccunet import loop
+    from sccunet import finite
 
     losses, validated, sdr = [], [], []
 
-    class Noted(loop.FiniteGuard):
+    class Noted(finite.FiniteGuard):
         """Records the losses of the run: means since the start of the epoch."""
 
         def on_train_batch_end(self, batch, logs=None):

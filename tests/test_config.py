@@ -70,6 +70,8 @@ _BAD = [
     ("accumulation_steps", 0, "a whole number, 1 or more"),
     ("ema_momentum", 1.0, "0 <= ema_momentum < 1"),
     ("patience", -1, "a whole number, 0 or more"),
+    ("steps_per_execution", 0, "a whole number, 1 or more"),
+    ("check_steps", 0, "a whole number, 1 or more"),
     ("best_by", "sir", "'loss' or 'sdr'"),
     ("loss", "l2", "one of ('magnitude', 'complex')"),
     ("augment.gain_db", -1.0, "a number of dB, 0 or more"),
@@ -204,6 +206,8 @@ def _unusual():
         loss_balance="equal",
         precision="mixed_bfloat16",
         jit_compile=True,
+        steps_per_execution=10,
+        check_steps=50,
         synchronized_norm=True,
     )
 
@@ -318,6 +322,8 @@ def test_paper_4stems_has_the_papers_numbers_which_are_the_defaults():
         "loss_balance": "volume",
         "precision": "float32",
         "jit_compile": False,
+        "steps_per_execution": 1,
+        "check_steps": 20,
         "synchronized_norm": False,
     }
 

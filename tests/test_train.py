@@ -172,12 +172,13 @@ def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, ca
         return lambda files, samples: opened.append(1) or mmap_reader.mmap_reader(files, samples)
 
     monkeypatch.setattr(readers, "reader_named", reader_named)
-    train(data_dir, copy, config_of(epochs=EPOCHS + 1), reader="tfio")
+    free = {"epochs": EPOCHS + 1, "steps_per_execution": 5, "check_steps": 3}
+    train(data_dir, copy, config_of(**free), reader="tfio")
     assert (asked, len(opened)) == (["tfio"], 3)
     printed = capsys.readouterr().out
     assert f"continuing from epoch {EPOCHS} of {EPOCHS + 1} in {copy}" in printed
     assert _iterations(copy) == (EPOCHS + 1) * STEPS
-    assert load_config(copy).epochs == EPOCHS + 1
+    assert {field: load_config(copy).to_dict()[field] for field in free} == free
 
 
 @pytest.mark.slow
@@ -259,11 +260,21 @@ def test_a_second_run_in_a_workdir_is_refused_at_once(data_dir, tmp_path, monkey
     assert len(trained) == 2
 
 
-def test_a_warm_up_as_long_as_the_run_is_refused(data_dir, tmp_path):
-    config = config_of(decay="cosine", warmup_steps=EPOCHS * STEPS)
-    assert _refused(data_dir, tmp_path / "run", config) == (
-        "config.warmup_steps: found 60, expected less than the 60 steps of the run"
-    )
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"decay": "cosine", "warmup_steps": EPOCHS * STEPS},
+            "config.warmup_steps: found 60, expected less than the 60 steps of the run",
+        ),
+        (
+            {"steps_per_execution": 15},
+            "config.steps_per_execution: found 15, expected a divisor of the 20 steps of an epoch",
+        ),
+    ],
+)
+def test_numbers_of_steps_that_do_not_suit_the_run(data_dir, tmp_path, changes, message):
+    assert _refused(data_dir, tmp_path / "run", config_of(**changes)) == message
     assert not (tmp_path / "run").exists()
 
 

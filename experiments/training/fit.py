@@ -20,7 +20,8 @@ from sccunet import checkpoints, distribution
 from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
-from sccunet.loop import FiniteGuard, NotFiniteError, Patience, out_of_patience, run_epochs
+from sccunet.finite import FiniteGuard, NotFiniteError
+from sccunet.loop import Patience, callbacks_of, out_of_patience, run_epochs
 from sccunet.runs import CONFIG
 from sccunet.tensorboard import TensorBoard
 from sccunet.training import Trainer, compile_trainer
@@ -69,6 +70,7 @@ def fit(
     checkpoint = checkpoints.Checkpoint(workdir, options.checkpoint_minutes, chief, config.best_by)
     if distribution.is_multiworker(strategy):
         checkpoint.agree = distribution.agree(strategy)
+        checkpoint.agree_steps = config.check_steps
     stopping.on_signal(checkpoint.preempt)
     try:
         with readers.plain_errors():
@@ -189,15 +191,16 @@ def _run(
     print(f"training: {whole}, each with {crops}", flush=True)
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
-        # The guard comes first, so that nothing it refuses is saved.
-        found = [FiniteGuard(), checkpoint, Patience(batches.config.patience)]
+        guard = FiniteGuard(batches.config.check_steps)
+        found = [guard, checkpoint, Patience(batches.config.patience)]
         if chief:
             logs = str(checkpoint.workdir / "tensorboard")
             found += [TensorBoard(logs, shown, epoch, note), progress]
         return found
 
     several = distribution.is_multiworker(strategy)
-    with contextlib.closing(Progress(batches.config.model.stems, epochs, steps, step)) as progress:
+    progress = Progress(batches.config.model.stems, epochs, steps, step, batches.config.check_steps)
+    with contextlib.closing(progress):
         if several or step > epoch * steps:
             distribute = strategy.distribute_datasets_from_function
             until = epochs if several else epoch + 1
@@ -219,6 +222,6 @@ def _run(
                 initial_epoch=epoch,
                 epochs=epochs,
                 validation_data=batches.of_validation(),
-                callbacks=callbacks(epoch, note),
+                callbacks=callbacks_of(trainer, callbacks(epoch, note), epochs, steps),
                 verbose=0,
             )

@@ -22,10 +22,14 @@ class Progress(keras.callbacks.Callback):
       epochs: the run's number of epochs.
       steps: training steps per epoch.
       step: number of steps done before.
+      every: steps after which the bar shows a new loss, for which the host waits.
     """
 
-    def __init__(self, stems: Sequence[str], epochs: int, steps: int, step: int = 0):
+    def __init__(
+        self, stems: Sequence[str], epochs: int, steps: int, step: int = 0, every: int = 1
+    ):
         super().__init__()
+        self._every, self._shown, self._begun = every, 0, 0  # steps of the epoch
         self._stems, self._epochs, self._steps = stems, epochs, steps
         self._step = self._first = step
         self._started = time.monotonic()
@@ -34,6 +38,7 @@ class Progress(keras.callbacks.Callback):
         self._bar = tqdm(disable=True)
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._shown = 0
         self._epoch_started = time.monotonic()
         self._bar = tqdm(
             desc=f"epoch {epoch + 1}/{self._epochs}",
@@ -46,10 +51,16 @@ class Progress(keras.callbacks.Callback):
             dynamic_ncols=True,
         )
 
+    def on_train_batch_begin(self, batch, logs=None):
+        self._begun = batch
+
     def on_train_batch_end(self, batch, logs=None):
-        self._step += 1
-        self._bar.set_postfix_str(f"loss {logs['loss']:.4g}", refresh=False)
-        self._bar.update()
+        steps = batch + 1 - self._begun
+        self._step += steps
+        if not self._bar.disable and batch + 1 - self._shown >= self._every:
+            self._shown = batch + 1
+            self._bar.set_postfix_str(f"loss {float(logs['loss']):.4g}", refresh=False)
+        self._bar.update(steps)
         now = time.monotonic()
         if self._timed is None:
             self._timed = self._step, now

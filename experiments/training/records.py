@@ -13,6 +13,9 @@ from sccunet.config import Config, ConfigError
 from sccunet.files import read_json, write_whole
 from sccunet.runs import CONFIG, load_config
 
+# Fields that a continued run may change: those that do not change what a step computes.
+_FREE = ("epochs", "steps_per_execution", "check_steps")
+
 
 def resolve(
     config: Config,
@@ -31,7 +34,7 @@ def resolve(
       training, validation, how: from `splits.training_split`.
 
     Returns:
-      The config to train with: that of the run in the workdir, with the given number of epochs, or
+      The config to train with: that of the run in the workdir, with the given `_FREE` fields, or
       `config` if there is none.
 
     Raises:
@@ -51,7 +54,7 @@ def resolve(
     given = config.to_dict()
     for field, was in before.to_dict().items():
         same = given[field] == was or (field == "loss_weights" and not config.loss_weights)
-        if not same and field != "epochs":
+        if not same and field not in _FREE:
             raise ConfigError(
                 f"{config_path}: found a run with {field} = {was}, expected {given[field]};"
                 " choose another --workdir"
@@ -62,7 +65,7 @@ def resolve(
             f"{data_path}: found a run with other training or validation tracks, expected the"
             " same; choose another --workdir"
         )
-    return dataclasses.replace(before, epochs=config.epochs)
+    return dataclasses.replace(before, **{field: given[field] for field in _FREE})
 
 
 def _listed(segment: Segment, config: Config) -> list:

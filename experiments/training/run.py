@@ -89,7 +89,7 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
     # TensorFlow is imported from here on.
     reader = readers.reader_named(options.reader)
     strategy = devices(config, options)
-    _check_warmup(config, training)
+    _check_steps(config, training)
     initial = _initial_weights(config, options)
     if not there:
         workdir.mkdir(parents=True, exist_ok=True)
@@ -112,10 +112,17 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
         _leave(str(error), workdir)
 
 
-def _check_warmup(config: Config, training: Sequence[Segment]) -> None:
+def _check_steps(config: Config, training: Sequence[Segment]) -> None:
+    """Raises ConfigError for numbers of steps that do not suit those of the run."""
     from data_pipeline.places import steps_per_epoch
 
-    steps = config.epochs * steps_per_epoch(training, config)
+    of_epoch = steps_per_epoch(training, config)
+    if of_epoch % config.steps_per_execution:
+        raise ConfigError(
+            f"config.steps_per_execution: found {config.steps_per_execution}, expected a divisor of"
+            f" the {counted(of_epoch, 'step')} of an epoch"
+        )
+    steps = config.epochs * of_epoch
     if config.warmup_steps >= steps:
         raise ConfigError(
             f"config.warmup_steps: found {config.warmup_steps}, expected less than the"

@@ -44,7 +44,7 @@ class Options:
       system: one of `SYSTEMS`.
       weights: as in `load_system`.
       reconstruction: how the model's estimates become stems; by default as in the paper.
-      runtime, device: of the model's network, as for `Separator.load`.
+      running: how the model's network runs: keyword arguments of `Separator.load`.
       split: split of the tracks, if none are named.
       names: score these tracks instead, from any split.
       excerpt: separate and score this many seconds from the middle of each track; None: all.
@@ -59,8 +59,7 @@ class Options:
     system: str = "model"
     weights: str | os.PathLike | None = None
     reconstruction: Reconstruction = dataclasses.field(default_factory=Reconstruction)
-    runtime: str = "auto"
-    device: str | None = None
+    running: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     split: str = "test"
     names: Sequence[str] = ()
     excerpt: float | None = None
@@ -147,8 +146,7 @@ def system_of(options: Options, config: Config) -> System:
         options.model,
         options.weights,
         options.reconstruction,
-        options.runtime,
-        options.device,
+        options.running,
     )
 
 

@@ -57,7 +57,7 @@ def options_of_flags() -> Options:
     given = flags.FLAGS
     cli.refuse_idle_overrides(cli.FIELDS_OF_STEMS)
     cli.refuse_idle(["split"], given.tracks, "beside --tracks, which are from any split")
-    models = ("mask", "mask_exponent", "wiener_iterations", "runtime", "device")
+    models = ("mask", "mask_exponent", "wiener_iterations", *model_flag.RUNTIME_FLAGS)
     cli.refuse_idle(models, given.system != "model", f"beside --system={given.system}")
     return Options(
         given.data_dir,
@@ -67,8 +67,7 @@ def options_of_flags() -> Options:
         system=given.system,
         weights=given.weights,
         reconstruction=cli.reconstruction_of_flags(),
-        runtime=given.runtime,
-        device=given.device,
+        running=model_flag.runtime(),
         split=given.split,
         names=given.tracks,
         excerpt=given.excerpt,

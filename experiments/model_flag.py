@@ -1,6 +1,7 @@
 """The flag --model, which most programs have, and what runs its network in those that separate."""
 
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -22,8 +23,12 @@ def define(purpose: str = "") -> None:
     )
 
 
+# Flags of `define_runtime`.
+RUNTIME_FLAGS = ("runtime", "device", "batch_size", "gpu_memory_mb")
+
+
 def define_runtime() -> None:
-    """Defines the flags runtime and device, with the meaning that `Separator.load` gives them."""
+    """Defines `RUNTIME_FLAGS`, with the meaning that `Separator.load` gives them."""
     flags.DEFINE_enum(
         "runtime",
         "auto",
@@ -33,9 +38,27 @@ def define_runtime() -> None:
     flags.DEFINE_string(
         "device",
         None,
-        "OpenVINO's name of the device that runs the network: CPU, GPU, or one of several, such as"
-        " GPU.1. Default: CPU.",
+        "What the network runs on. OpenVINO has the names CPU, GPU and, of several, GPU.1; default:"
+        " CPU. TensorFlow has cpu, gpu and gpu:1; default: a GPU if there is one.",
     )
+    flags.DEFINE_integer(
+        "batch_size",
+        None,
+        "The most patches, of all channels and several places, in a call of TensorFlow's network."
+        " Default: 1 on a CPU, more on a GPU.",
+        lower_bound=1,
+    )
+    flags.DEFINE_integer(
+        "gpu_memory_mb",
+        None,
+        "The most memory that TensorFlow takes of a GPU, in MB. Default: all that it needs.",
+        lower_bound=1,
+    )
+
+
+def runtime() -> dict[str, Any]:
+    """Returns the values of `RUNTIME_FLAGS`: keyword arguments of `Separator.load`."""
+    return {name: flags.FLAGS[name].value for name in RUNTIME_FLAGS}
 
 
 def value() -> Path:

@@ -67,8 +67,7 @@ def main(files: Sequence[str]) -> None:
             model_flag.value(),
             cli.reconstruction_of_flags(),
             given.precision,
-            given.runtime,
-            given.device,
+            **model_flag.runtime(),
         )
     for folder, file in folders.items():
         try:

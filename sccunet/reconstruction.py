@@ -50,7 +50,9 @@ class Reconstruction:
                 raise ConfigError(f"{field}: found {found!r}, expected {expected}")
 
 
-def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) -> PatchSeparator:
+def patch_separator(
+    unet, model: ModelConfig, reconstruction: Reconstruction, batch_size: int = 1
+) -> PatchSeparator:
     """Returns a function that separates patches by Keras: STFT, network, inverse STFT; traced once.
 
     Args:
@@ -58,6 +60,7 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
         network from `build_model` is used with its current weights: later training has no effect.
       model: gives patch_samples, frame_length and hop_length.
       reconstruction: how the estimates become stems.
+      batch_size: the most patches in a call of the network; more are separated in turn.
     """
     keras_settings.check()
     import keras
@@ -67,7 +70,7 @@ def patch_separator(unet, model: ModelConfig, reconstruction: Reconstruction) ->
 
     if isinstance(unet, keras.Model):
         unet = fold(unet)
-    return _separator(unet, model, reconstruction, keras_stft, _on_device)
+    return _separator(unet, model, reconstruction, keras_stft, _on_device, batch_size)
 
 
 def numpy_patch_separator(
@@ -91,6 +94,7 @@ def _separator(
     reconstruction: Reconstruction,
     library: ModuleType,
     compiled: Callable[..., Callable],
+    batch_size: int = 1,
 ) -> PatchSeparator:
     """Returns a function that separates patches.
 
@@ -98,18 +102,21 @@ def _separator(
       unet, model, reconstruction: as in `patch_separator`.
       library: as in `sccunet.spectral`.
       compiled: (function, shapes of its arguments) -> the function from arrays to arrays.
+      batch_size: as in `patch_separator`.
     """
-    patches = [1, model.channels, model.patch_samples]
+    patches = [1 if batch_size == 1 else None, model.channels, model.patch_samples]
     if reconstruction.mask != "wiener":
         exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
-        return _one_by_one(
+        return _in_batches(
             compiled(
                 lambda mixture: spectral.separate_patches(mixture, unet, model, exponent, library),
                 patches,
-            )
+            ),
+            batch_size,
         )
-    estimate = _one_by_one(
-        compiled(lambda mixture: spectral.estimate_patches(mixture, unet, model, library), patches)
+    estimate = _in_batches(
+        compiled(lambda mixture: spectral.estimate_patches(mixture, unet, model, library), patches),
+        batch_size,
     )
     parts = [None, len(model.stems), model.channels, model.frames, model.bins]
     synthesise = compiled(lambda *spectrum: library.istft(*spectrum, model), parts, parts)
@@ -149,15 +156,12 @@ def wiener(
     return stems.transpose(2, 3, 0, 1)
 
 
-def _one_by_one(function: Callable) -> Callable:
-    """Turns a function of [1, channels, samples] into one of [n, channels, samples].
-
-    Two patches at a time took more memory and saved no time on a CPU (results/benchmark). A GPU was
-    not tried.
-    """
+def _in_batches(function: Callable, size: int) -> Callable:
+    """Turns a function of up to `size` patches [n, channels, samples] into one of any number."""
 
     def call(waveforms: np.ndarray):
-        outputs = [function(waveform[None]) for waveform in waveforms]
+        starts = range(0, len(waveforms), size)
+        outputs = [function(waveforms[start : start + size]) for start in starts]
         if len(outputs) == 1:
             return outputs[0]
         if isinstance(outputs[0], tuple):

@@ -4,16 +4,17 @@ A portable model is a folder with `NETWORK` and `CONFIG` (`sccunet.portable` wri
 one with `CONFIG` and `BEST`, and an export one with `saved_model.pb` and `METADATA`. The package
 ships portable models in `sccunet/pretrained/`; their names are those of their folders.
 
-Only `load_unet` imports TensorFlow, and only when called.
+Only `load_unet` and `load_saved_model` import TensorFlow, and only when called.
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from sccunet import keras_settings
 from sccunet.checks import ConfigError, UserError
 from sccunet.config import Config
-from sccunet.files import read_json
+from sccunet.files import plain_path, read_json
 
 CONFIG = "config.json"
 # The network of a portable model, as `sccunet.tflite` writes it.
@@ -186,4 +187,33 @@ def load_unet(workdir: str | os.PathLike, config: Config, precision: str = "floa
 
     unet = build_model(config, precision)
     load_weights(unet, Path(workdir) / BEST)
+    return unet
+
+
+def load_saved_model(path: str | os.PathLike, config: Config) -> Callable:
+    """Loads the network of an exported SavedModel; it is called as that of `load_unet`.
+
+    Raises:
+      ConfigError: if it cannot be loaded.
+    """
+    import tensorflow as tf
+
+    export = exported_version(path)
+    with plain_path(export) as plain:
+        try:
+            module = tf.saved_model.load(plain)
+            signature = module.signatures["magnitudes"]
+        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise ConfigError(
+                f"{export}: found a SavedModel that does not load ({reason}), expected one that"
+                " sccunet export wrote"
+            ) from error
+
+    def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
+        one = config.model.channels == 1
+        found = signature(mixture_magnitudes=magnitudes[..., 0] if one else magnitudes)
+        estimates = [found[stem] for stem in config.model.stems]
+        return tf.stack(estimates, axis=-1) if one else tf.concat(estimates, axis=-1)
+
     return unet

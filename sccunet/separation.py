@@ -3,17 +3,16 @@
 A portable model does so without TensorFlow and Keras.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 
-from sccunet import runs
+from sccunet import devices, runs
 from sccunet.ahead import in_order
 from sccunet.config import PRECISIONS, Config, ConfigError
-from sccunet.files import plain_path
 from sccunet.patching import Patching, channel_rows, cut
 from sccunet.reconstruction import (
     PatchSeparator,
@@ -34,16 +33,29 @@ class Separator:
       separate_patches: function that separates patches, as from `patch_separator`.
       config: config of the run that trained the network.
       parallel: number of calls of the function at the same time, each in a thread of its own.
+      batch_size: the most patches in a call, of several places of the recording; but all channels
+        of one place are in the same call.
     """
 
-    def __init__(self, separate_patches: PatchSeparator, config: Config, parallel: int = 1):
+    def __init__(
+        self,
+        separate_patches: PatchSeparator,
+        config: Config,
+        parallel: int = 1,
+        batch_size: int = 1,
+    ):
         self.config = config
         self._separate_patches = separate_patches
         self._parallel = parallel
+        self._batch_size = batch_size
 
     @classmethod
     def from_model(
-        cls, unet, config: Config, reconstruction: Reconstruction | None = None
+        cls,
+        unet,
+        config: Config,
+        reconstruction: Reconstruction | None = None,
+        batch_size: int | None = None,
     ) -> "Separator":
         """Makes a separator from a model in memory, built by `sccunet.build_model` or any other.
 
@@ -53,9 +65,15 @@ class Separator:
             training has no effect.
           config: config of the run that trained it.
           reconstruction: how the estimates become stems; by default as in the paper.
+          batch_size: the most patches, of all channels and of several places, in a call of the
+            network; by default one on CPUs and several on GPUs (`devices.patches_per_call`).
         """
         reconstruction = reconstruction or Reconstruction()
-        return cls(patch_separator(unet, config.model, reconstruction), config)
+        batch_size = batch_size or devices.patches_per_call()
+        separate = patch_separator(unet, config.model, reconstruction, batch_size)
+        # The Wiener filter is fitted to all channels of one place.
+        places = 1 if reconstruction.mask == "wiener" else batch_size
+        return cls(separate, config, batch_size=places)
 
     @classmethod
     def load(
@@ -65,6 +83,8 @@ class Separator:
         precision: str = "float32",
         runtime: str = "auto",
         device: str | None = None,
+        batch_size: int | None = None,
+        gpu_memory_mb: int | None = None,
     ) -> "Separator":
         """Makes a separator from a portable model, a workdir's best weights or a SavedModel.
 
@@ -78,8 +98,10 @@ class Separator:
             Workdirs only.
           runtime: what runs the network, one of `sccunet.runtime.RUNTIMES`. "openvino" needs a
             portable model; "auto" takes it for one, and "tensorflow" for others.
-          device: OpenVINO's name of the device that it runs on: "CPU", which is the default,
-            "GPU", or one of several, such as "GPU.1".
+          device: what the network runs on. For OpenVINO "CPU", which is the default, "GPU", or one
+            of several, such as "GPU.1"; for TensorFlow as in `devices.use`.
+          batch_size: as in `from_model`; not for portable models, which take one patch in a call.
+          gpu_memory_mb: as in `devices.use`; not for portable models.
 
         Raises:
           ConfigError: if `path` is none of these, has no weights yet, or cannot be loaded, or if
@@ -88,7 +110,10 @@ class Separator:
         path, reconstruction = runs.model_path(path), reconstruction or Reconstruction()
         config = runs.load_config(path)
         kind = runs.kind_of(path)
-        _check_choices(kind, path, precision, runtime, device)
+        _check_choices(
+            kind, path, precision, runtime,
+            device=device, batch_size=batch_size, gpu_memory_mb=gpu_memory_mb,
+        )  # fmt: skip
         if kind == runs.PORTABLE:
             if runtime == "tensorflow":
                 network = TensorFlowNetwork(path, config.model)
@@ -96,11 +121,12 @@ class Separator:
                 network = OpenVinoNetwork(path, config.model, device or "CPU")
             separate = numpy_patch_separator(network, config.model, reconstruction)
             return cls(separate, config, network.parallel)
+        devices.use(device, gpu_memory_mb)
         if kind == runs.WORKDIR:
             unet = runs.load_unet(path, config, precision)
         else:
-            unet = _load_saved_model(runs.exported_version(path), config)
-        return cls.from_model(unet, config, reconstruction)
+            unet = runs.load_saved_model(path, config)
+        return cls.from_model(unet, config, reconstruction, batch_size)
 
     def __call__(
         self,
@@ -185,21 +211,39 @@ class Separator:
         window = patching.window[:, None]
         tail = np.float32(0)
 
-        def separate(patch: np.ndarray, own: slice) -> tuple[np.ndarray, slice]:
-            rows = channel_rows(patch.shape[1], model.channels)
-            # [samples, channels] -> [rows, model.channels, samples]
-            estimate = self._separate_patches(np.ascontiguousarray(patch.T)[rows])
-            estimate = _joined(estimate[..., patching.kept], patch.shape[1])
-            return estimate * window, own  # [stems, keep, channels]
+        def separate(*places: tuple[np.ndarray, slice]) -> list[tuple[np.ndarray, slice]]:
+            patches, owns = zip(*places, strict=True)
+            channels = patches[0].shape[1]
+            rows = channel_rows(channels, model.channels)
+            # Of each place, [samples, channels] -> [rows, model.channels, samples].
+            mixture = np.concatenate([np.ascontiguousarray(patch.T)[rows] for patch in patches])
+            estimates = self._separate_patches(mixture)[..., patching.kept]
+            estimates = estimates.reshape(len(places), len(rows), *estimates.shape[1:])
+            # [stems, keep, channels] each
+            return [
+                (_joined(estimate, channels) * window, own)
+                for estimate, own in zip(estimates, owns, strict=True)
+            ]
 
-        for estimate, own in in_order(separate, cut(blocks, model, patching), self._parallel):
-            estimate[:, :fade] += tail
-            tail = estimate[:, step:]
-            yield dict(zip(model.stems, estimate[:, :step][:, own], strict=True))
+        places = self._together(cut(blocks, model, patching))
+        for separated in in_order(separate, places, self._parallel):
+            for estimate, own in separated:
+                estimate[:, :fade] += tail
+                tail = estimate[:, step:]
+                yield dict(zip(model.stems, estimate[:, :step][:, own], strict=True))
+
+    def _together(
+        self, patches: Iterator[tuple[np.ndarray, slice]]
+    ) -> Iterator[list[tuple[np.ndarray, slice]]]:
+        """Groups the patches of `cut`, of one place each, into those that go into one call."""
+        for first in patches:
+            rows = -(-first[0].shape[1] // self.config.model.channels)
+            others = itertools.islice(patches, max(0, self._batch_size // rows - 1))
+            yield [first, *others]
 
 
 def _check_choices(
-    kind: str, path: os.PathLike, precision: str, runtime: str, device: str | None
+    kind: str, path: os.PathLike, precision: str, runtime: str, **others: str | int | None
 ) -> None:
     """Checks the arguments of `Separator.load` against the model, of a kind in `runs`."""
     portable = kind == runs.PORTABLE
@@ -211,39 +255,14 @@ def _check_choices(
             raise ConfigError(
                 f"{field}: found {found!r} for the {kind} {path}, expected {' or '.join(possible)}"
             )
-    if device and (runtime == "tensorflow" or not portable):
-        raise ConfigError(
-            f"device: found {device!r} for the {kind} {path}, expected none: only OpenVINO has a"
-            " choice, which runs portable models"
-        )
-
-
-def _load_saved_model(export: Path, config: Config) -> Callable:
-    """Loads the network of a SavedModel, for `Separator.from_model`.
-
-    Raises:
-      ConfigError: if it cannot be loaded.
-    """
-    import tensorflow as tf
-
-    with plain_path(export) as plain:
-        try:
-            module = tf.saved_model.load(plain)
-            signature = module.signatures["magnitudes"]
-        except (OSError, ValueError, KeyError, tf.errors.OpError) as error:
-            reason = (str(error).splitlines() or [""])[0]
+    idle = {"batch_size": "its network takes one patch", "gpu_memory_mb": "it is for TensorFlow's"}
+    if runtime == "tensorflow":
+        idle["device"] = "LiteRT runs it on the CPU"
+    for field, why in idle.items() if portable else ():
+        if found := others[field]:
             raise ConfigError(
-                f"{export}: found a SavedModel that does not load ({reason}), expected one that"
-                " sccunet export wrote"
-            ) from error
-
-    def unet(magnitudes, training, module=module):  # it owns the variables: keep it alive
-        one = config.model.channels == 1
-        found = signature(mixture_magnitudes=magnitudes[..., 0] if one else magnitudes)
-        estimates = [found[stem] for stem in config.model.stems]
-        return tf.stack(estimates, axis=-1) if one else tf.concat(estimates, axis=-1)
-
-    return unet
+                f"{field}: found {found!r} for the {kind} {path}, expected none: {why}"
+            )
 
 
 def _joined(estimate: np.ndarray, channels: int) -> np.ndarray:

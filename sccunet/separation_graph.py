@@ -5,14 +5,15 @@ import tensorflow as tf
 
 from sccunet import spectral
 from sccunet.config import Config, ModelConfig
+from sccunet.devices import PATCHES_ON_GPU
 from sccunet.patching import Patching
 
 
 def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> dict[str, tf.Tensor]:
-    """Does what `Separator` does in TensorFlow ops, in a loop that holds one patch at a time.
+    """Does what `Separator` does in TensorFlow ops, in a loop over places of the recordings.
 
-    Rows of the batch, and the channels or pairs of them, are also separated one by one, so the
-    network's memory does not depend on the size of the request.
+    A call of the network separates up to `_patches_per_call` patches: of several rows of the batch,
+    channels or pairs of them, and places. So its memory does not depend on the request's size.
 
     Args:
       waveform: float32 [batch, samples, channels], at the model's sample rate.
@@ -29,25 +30,29 @@ def separate_graph(waveform: tf.Tensor, unet: keras.Model, config: Config) -> di
     count = patching.count(samples)
     behind = count * step + model.patch_samples - step - patching.lead - samples
     mixture = tf.pad(mixture, [[0, 0], [0, 0], [patching.lead, tf.maximum(behind, 0)]])
+    batch_size = _patches_per_call()
+    places = tf.maximum(1, batch_size // tf.maximum(1, rows))  # that are separated together
 
     def body(i, tail, done):
-        estimate = _estimate(mixture[..., i * step : i * step + model.patch_samples], unet, model)
-        ready = tf.concat([estimate[..., :fade] + tail, estimate[..., fade:step]], axis=-1)
+        first = i * places
+        n = tf.minimum(places, count - first)
+        there = mixture[..., first * step : (first + n - 1) * step + model.patch_samples]
+        patches = tf.transpose(tf.signal.frame(there, model.patch_samples, step), (2, 0, 1, 3))
+        ready, tail = _overlapped(_estimate(patches, unet, model, batch_size), tail, patching)
         # The first patch fades in before the recording starts; the last may end after its end.
-        given = i * step - fade
-        ready = ready[..., tf.maximum(0, -given) : tf.minimum(step, samples - given)]
-        # [rows, stems, together, n] -> [n, stems, rows, together]: they join along the first axis.
-        ready = tf.transpose(ready, (3, 1, 0, 2))
+        given = first * step - fade
+        ready = ready[tf.maximum(0, -given) : tf.minimum(n * step, samples - given)]
         done = [pieces.write(i, ready[:, k]) for k, pieces in enumerate(done)]
-        return i + 1, estimate[..., step:], done
+        return i + 1, tail, done
 
     # One list of pieces per stem: joining then needs memory for a single stem.
+    calls = -(-count // places)
     pieces = [
-        tf.TensorArray(tf.float32, count, element_shape=[None, None, together], infer_shape=False)
+        tf.TensorArray(tf.float32, calls, element_shape=[None, None, together], infer_shape=False)
         for _ in model.stems
     ]
     _, _, pieces = tf.while_loop(
-        lambda i, *_: i < count,
+        lambda i, *_: i < calls,
         body,
         (tf.constant(0), tf.zeros([rows, stems, together, fade]), pieces),
         shape_invariants=(
@@ -82,31 +87,64 @@ def _joined(stem: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     return tf.transpose(joined, (1, 0, 2))
 
 
-def _estimate(patches: tf.Tensor, unet: keras.Model, model: ModelConfig) -> tf.Tensor:
-    """Separates mixture patches row by row; weights the stems for their sum.
+def _patches_per_call() -> tf.Tensor:
+    """As `devices.patches_per_call`, for the device on which the loaded graph runs."""
+    on_gpu = tf.raw_ops.DeviceIndex(device_names=["CPU", "GPU"]) == 1
+    return tf.where(on_gpu, PATCHES_ON_GPU, 1)
+
+
+def _estimate(
+    patches: tf.Tensor, unet: keras.Model, model: ModelConfig, batch_size: tf.Tensor
+) -> tf.Tensor:
+    """Separates mixture patches; weights the stems for their sum.
 
     Args:
-      patches: [rows, channels, patch_samples].
+      patches: [places, rows, channels, patch_samples].
       unet, model: as in `separate_patches`.
+      batch_size: number of patches in a call of the network.
 
     Returns:
-      [rows, stems, channels, keep].
+      [places, rows, stems, channels, keep].
     """
     patching = Patching.of(model)
-    window = tf.constant(patching.window)
+    window, stems = tf.constant(patching.window), len(model.stems)
+    places, rows = tf.unstack(tf.shape(patches)[:2])
+    patches = tf.reshape(patches, [-1, model.channels, model.patch_samples])
+    calls = -(-(places * rows) // batch_size)
 
-    def separate_patch(patch):
-        estimate = spectral.separate_patches(patch[None], unet, model)[0]
-        return estimate[..., patching.kept] * window
+    def separate(i, done):
+        estimate = spectral.separate_patches(
+            patches[i * batch_size : (i + 1) * batch_size], unet, model
+        )
+        return i + 1, done.write(i, estimate[..., patching.kept] * window)
 
-    return tf.map_fn(
-        separate_patch,
-        tf.ensure_shape(patches, [None, model.channels, model.patch_samples]),
-        parallel_iterations=1,
-        fn_output_signature=tf.TensorSpec(
-            [len(model.stems), model.channels, patching.keep], tf.float32
-        ),
+    shape = [None, stems, model.channels, patching.keep]
+    done = tf.TensorArray(tf.float32, calls, element_shape=shape, infer_shape=False)
+    _, done = tf.while_loop(
+        lambda i, _: i < calls, separate, (tf.constant(0), done), parallel_iterations=1
     )
+    return tf.reshape(done.concat(), [places, rows, *shape[1:]])
+
+
+def _overlapped(
+    estimates: tf.Tensor, tail: tf.Tensor, patching: Patching
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Adds what neighbouring places share.
+
+    Args:
+      estimates: [places, rows, stems, channels, keep].
+      tail: of the place before them, [rows, stems, channels, fade].
+      patching: of the model.
+
+    Returns:
+      [places * step, stems, rows, channels], which join along the first axis; and the last tail.
+    """
+    fade, step = patching.fade, patching.step
+    tails = tf.concat([tail[None], estimates[..., step:]], axis=0)
+    ready = tf.concat([estimates[..., :fade] + tails[:-1], estimates[..., fade:step]], axis=-1)
+    ready = tf.transpose(ready, (0, 4, 2, 1, 3))
+    places, rows = tf.shape(ready)[0], tf.shape(ready)[3]
+    return tf.reshape(ready, [places * step, ready.shape[2], rows, ready.shape[4]]), tails[-1]
 
 
 def separate_wav_graph(

@@ -28,6 +28,7 @@ _FOREIGN = {
     "rest_api_timeout_in_ms",
     "enable_batching",
     "batching_parameters_file",
+    "per_process_gpu_memory_fraction",
     "runner",
     "flink_master",
     "parallelism",

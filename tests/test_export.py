@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import sccunet
-from sccunet import build_model, export_check, run_saved_model, signatures
+from sccunet import build_model, export_check, run_saved_model, separation_graph, signatures
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.export import WARMUP, export_saved_model
 from sccunet.patching import Patching
@@ -242,8 +242,8 @@ def test_damaged_export_is_named_in_one_line(exported, tmp_path):
     assert f"{path}/variables/variables)" in str(caught.value)
 
 
-def test_graph_gives_every_stem_its_own_name(unet):
-    """A batch of 2 stereo recordings: rows and stems are not confused."""
+def test_graph_gives_every_stem_its_own_name(unet, monkeypatch):
+    """A batch of 2 stereo recordings: rows, stems and places are not confused."""
     batch = _noise(2, 9000, 2)
     found = separate_graph(tf.constant(batch), unet, _CONFIG)
     assert list(found) == ["a", "b", "c"]
@@ -251,6 +251,17 @@ def test_graph_gives_every_stem_its_own_name(unet):
         for stem, truth in Separator.from_model(unet, _CONFIG)(waveform, 44_100).items():
             np.testing.assert_allclose(found[stem][i], truth, rtol=0, atol=1e-5)
     assert np.abs(found["a"] - found["b"]).max() > 1e-3
+
+    def network(magnitudes, training):
+        sizes.append(len(magnitudes))
+        return unet(magnitudes, training=training)
+
+    for most, expected in ((9, [8, 8]), (3, [3, 1] * 4)):  # patches in a call, as on a GPU
+        monkeypatch.setattr(separation_graph, "_patches_per_call", lambda most=most: most)
+        sizes = []
+        for stem, samples in separate_graph(tf.constant(batch), network, _CONFIG).items():
+            np.testing.assert_allclose(samples, found[stem], rtol=0, atol=1e-6)
+        assert sizes == expected
 
 
 def test_graph_at_every_length_around_its_patches(loaded, unet):

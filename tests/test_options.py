@@ -80,7 +80,8 @@ def test_saved_model_and_programs_compute_the_same(randomise, tmp_path, program)
     _assert_same(Separator.load(export)(waveform, 44_100), truth)
     soundfile.write(tmp_path / "song.wav", waveform, 44_100, "FLOAT")
     song, out = tmp_path / "song.wav", tmp_path / "out"
-    done = program("separate", f"--model={run}", f"--output_dir={out}", "--encoding=float32", song)
+    line = (f"--model={run}", "--device=cpu", "--batch_size=3", f"--output_dir={out}")
+    done = program("separate", *line, "--encoding=float32", song)
     assert done.returncode == 0, done.stderr
     written = {stem: out / "song" / f"{stem}.wav" for stem in truth}
     _assert_same({stem: soundfile.read(path)[0] for stem, path in written.items()}, truth)

@@ -197,9 +197,11 @@ _RUN, _PORTABLE = 0, 1
         (
             _PORTABLE,
             {"runtime": "tensorflow", "device": "CPU"},
-            "device: found 'CPU' for the portable model {}, expected none: only OpenVINO has",
+            "device: found 'CPU' for the portable model {}, expected none: LiteRT runs it",
         ),
-        (_RUN, {"device": "CPU"}, "device: found 'CPU' for the training workdir {}, expected none"),
+        (_PORTABLE, {"batch_size": 2}, "batch_size: found 2 for the portable model {}, expected n"),
+        (_PORTABLE, {"gpu_memory_mb": 9}, "gpu_memory_mb: found 9 for the portable model {}, expe"),
+        (_RUN, {"device": "gpu:7"}, "device: found 'gpu:7', expected one that TensorFlow finds"),
         (_PORTABLE, {"precision": "mixed_bfloat16"}, "precision: found 'mixed_bfloat16' for the p"),
         (_RUN, {"precision": "half"}, "precision: found 'half' for the training workdir {}, expec"),
     ],

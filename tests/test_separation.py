@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sccunet import build_model
+from sccunet import build_model, reconstruction
 from sccunet.checkpoints import BEST, save_whole
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.patching import Patching
@@ -143,6 +143,41 @@ def test_patches_that_are_separated_at_the_same_time():
     stems = Separator(halves, _CONFIG, parallel=3)(recording, _RATE)
     np.testing.assert_allclose(stems["a"], recording / 2, rtol=0, atol=1e-6)
     np.testing.assert_allclose(stems["b"], recording / 4, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("channels", "expected"), [(2, [4, 4, 4, 2]), (7, [7] * 7)])
+def test_a_call_has_the_patches_of_several_places(channels, expected):
+    calls = []
+
+    def halves(patches):
+        calls.append(len(patches))
+        return np.stack([patches / 2, patches / 4], axis=1)
+
+    recording = _noise(6 * _PATCHING.step + 5, channels)
+    blocks = np.split(recording, range(3000, len(recording), 3000))
+    parts = list(Separator(halves, _CONFIG, batch_size=5).stream(blocks, _RATE))
+    assert calls == expected
+    for stem, gain in (("a", 0.5), ("b", 0.25)):
+        found = np.concatenate([part[stem] for part in parts])
+        np.testing.assert_allclose(found, gain * recording, rtol=0, atol=1e-6)
+    calls.clear()
+    patches = _noise(7 * 10, 1).reshape(7, 1, 10)
+    found = reconstruction._in_batches(halves, 5)(patches)
+    assert calls == [5, 2]
+    np.testing.assert_array_equal(found[:, 1], patches / 4)
+
+
+@pytest.mark.parametrize("mask", ["none", "wiener"])
+def test_batches_give_the_stems_of_single_patches(masked, unet, mask):
+    how, step = Reconstruction(mask), _PATCHING.step
+    single, batches = masked(how), Separator.from_model(unet, _CONFIG, how, batch_size=5)
+    shapes = [(2 * step + 5, 2), (1, 1), (100, 3), (6 * step + 5, 2), (step, 7)]
+    for samples, channels in shapes[: 5 if mask == "none" else 1]:
+        recording = _noise(samples, channels)
+        found = batches(recording, _RATE)
+        for stem, truth in single(recording, _RATE).items():
+            assert found[stem].shape == recording.shape
+            np.testing.assert_allclose(found[stem], truth, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("parallel", [1, 3])

@@ -6,7 +6,8 @@ packages that the rows name.
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from experiments.baselines import demucs, folders, open_unmix, oracles, spleeter, trained
 from experiments.baselines.system import System
@@ -23,7 +24,7 @@ class Kind:
     Attributes:
       what: description for --help and reports.
       load: (config) -> system, or (config, weights) if the system has weights; for "model":
-        (config, model, reconstruction, runtime, device).
+        (config, model, reconstruction, running).
       group: one of `GROUPS`.
       weights: description of --weights; "" if there are none to choose.
       given_truth: whether the system uses the true stems.
@@ -89,8 +90,7 @@ def load_system(
     model: str | os.PathLike | None = None,
     weights: str | os.PathLike | None = None,
     reconstruction: Reconstruction | None = None,
-    runtime: str = "auto",
-    device: str | None = None,
+    running: Mapping[str, Any] | None = None,
 ) -> System:
     """Loads one of `SYSTEMS`.
 
@@ -100,7 +100,7 @@ def load_system(
       model: folder of a model, as for `Separator.load`; only for "model".
       weights: as the system's row describes them; only if it does.
       reconstruction: how the model's estimates become stems; by default as in the paper.
-      runtime, device: of the model's network, as for `Separator.load`.
+      running: how the model's network runs: keyword arguments of `Separator.load`.
 
     Raises:
       ConfigError: if the system cannot be loaded, or cannot estimate these stems.
@@ -111,5 +111,5 @@ def load_system(
     if weights and not kind.weights:
         raise ConfigError(f"--weights: found {str(weights)!r}, expected none for {system}")
     if system == "model":
-        return kind.load(config, model, reconstruction, runtime, device)
+        return kind.load(config, model, reconstruction, running)
     return kind.load(config, weights) if kind.weights else kind.load(config)

@@ -1,6 +1,8 @@
 """Our trained model as a system that can be scored."""
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -14,8 +16,7 @@ def load(
     config: Config,
     model: str | os.PathLike | None,
     reconstruction: Reconstruction | None = None,
-    runtime: str = "auto",
-    device: str | None = None,
+    running: Mapping[str, Any] | None = None,
 ) -> System:
     """Loads a model.
 
@@ -23,15 +24,15 @@ def load(
       config: the model's config, which names the stems.
       model: its folder, as for `Separator.load`.
       reconstruction: how the model's estimates become stems; by default as in the paper.
-      runtime, device: as for `Separator.load`.
+      running: how its network runs: keyword arguments of `Separator.load`.
 
     Raises:
       ConfigError: if the model cannot be loaded.
     """
     from sccunet.separation import Separator
 
-    model = model_path(model)
-    separator = Separator.load(model, reconstruction, runtime=runtime, device=device)
+    model, running = model_path(model), running or {}
+    separator = Separator.load(model, reconstruction, **running)
 
     def separate(mixture: np.ndarray, references: np.ndarray, key: str) -> np.ndarray:
         estimates = separator(mixture, config.model.sample_rate)
@@ -39,5 +40,5 @@ def load(
 
     packages = ["tensorflow", "keras"]
     if kind_of(model) == PORTABLE:
-        packages = ["tensorflow" if runtime == "tensorflow" else "openvino"]
+        packages = ["tensorflow" if running.get("runtime") == "tensorflow" else "openvino"]
     return System(separate, lambda: config.model.parameters, versions(*packages))

@@ -77,8 +77,7 @@ def plan_separation(files: Sequence[str]) -> Plan:
             os.path.abspath(model_flag.value()),
             cli.reconstruction_of_flags(),
             given.precision,
-            given.runtime,
-            given.device,
+            **model_flag.runtime(),
         ),
         skipped=len(planned.finished) - len(damaged),
         failed=[os.fsdecode(path.read_bytes()).strip() for path in damaged],
@@ -86,12 +85,10 @@ def plan_separation(files: Sequence[str]) -> Plan:
 
 
 @functools.lru_cache(1)
-def _separator(
-    model: str, reconstruction: Reconstruction, precision: str, runtime: str, device: str | None
-):
+def _separator(model: str, reconstruction: Reconstruction, precision: str, **running):
     from sccunet.separation import Separator
 
-    return Separator.load(model, reconstruction, precision, runtime, device)
+    return Separator.load(model, reconstruction, precision, **running)
 
 
 def _separate(

@@ -4,20 +4,25 @@ Examples:
   sccunet benchmark --output_dir=REPORT
   sccunet benchmark input separate --data_dir=DATA --rounds=3
   sccunet benchmark --report_only --output_dir=REPORT
+  sccunet benchmark gpu --output_dir=REPORT
 
 Sections (default: all):
   input     stem-seconds per second of training data, read from the page cache
   train     seconds per training step
   separate  seconds for a stereo file; whole programs in new processes
+  gpu       only alone: training steps, their input and separation on one GPU, with Keras on JAX
+            and PyTorch beside PyTorch alone, within --minutes; docs/performance.md has more
 
 Contenders take turns (A B C A B C ...), each time in a new process, so that only its own work and
 memory are measured. Run nothing else at the same time. A contender that is not installed or fails
 gets a row "not run"; `make comparison` installs the other systems. On a machine with a GPU, train
-and separate run on the GPU. KERAS_BACKEND selects the Keras backend.
+and separate run on the GPU, too. KERAS_BACKEND selects the Keras backend of contenders that do not
+name theirs.
 
 The program writes into --output_dir: benchmark.json with every repetition, and from it README.md
 and a picture of each section. New results of a section replace its earlier ones; results of other
-sections are kept.
+sections are kept. The section gpu begins with what matters most, and measures only what
+--output_dir does not have from the same machine: started again, it goes on.
 
 Portable models run in the Python of --light_python, for which an environment with only
 `pip install sccunet` shows what TensorFlow, if it were installed, might hide.
@@ -26,18 +31,19 @@ Portable models run in the Python of --light_python, for which an environment wi
 import hashlib
 import importlib
 import json
-import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Collection, Mapping, Sequence
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from absl import flags
 
 from experiments import cli, configs
+from experiments.benchmarks import gpu
 from experiments.benchmarks.contender import (
     CONTENDERS,
     CROP_SECONDS,
@@ -64,6 +70,8 @@ _DEFAULT_CONFIG = configs.path_of("paper_4stems")
 _PROGRAMS = [name for commands in COMMANDS.values() for name in commands]
 _SYNTHETIC = {"train": 8, "valid": 1, "test": 1}
 _SYNTHETIC_SECONDS = 60.0
+_BATCHES = (2, 8)
+_ONLY_FOR_GPU = ("minutes", "on_cpu", "peak_tflops")
 
 
 def plan(
@@ -82,11 +90,6 @@ def plan(
             cases = [{"program": name} for name in _PROGRAMS] if one.name == "help" else [{}]
             turn += [(one, case) for case in cases]
     return turn * rounds
-
-
-def _without_paths(text: str) -> str:
-    """Returns a text as one line, without the folders of this machine."""
-    return re.sub(r"(?<![\w.])/(?:[^\s/'\":,]+/)+", ".../", " ".join(text.split()))
 
 
 def measure(
@@ -114,7 +117,7 @@ def measure(
         if not one["not_run"]:
             result = run_worker(section, contender.name, {**settings, **case})
             if "not_run" in result:
-                one["not_run"] = _without_paths(result["not_run"])
+                one["not_run"] = result["not_run"]
                 tqdm.write(f"{section} {contender.name}: {NOT_RUN}: {one['not_run']}", sys.stderr)
             else:
                 one["rounds"].append(result)
@@ -136,12 +139,14 @@ def _command(sections: Sequence[str]) -> str:
         parts.append("--data_dir=DATA")
     if _LIGHT_PYTHON.value:
         parts.append("--light_python=PYTHON")
-    for holder in (_ROUNDS, _SECONDS):
+    for holder in (_ROUNDS, _SECONDS, _MINUTES, _PEAK_TFLOPS):
         if holder.value != holder.default:
             parts.append(f"--{holder.name}={holder.value:g}")
     for holder in (_BATCH_SIZES, _ONLY):
         if holder.value != holder.default:
             parts.append(f"--{holder.name}={','.join(holder.value)}")
+    if _ON_CPU.value:
+        parts.append("--on_cpu")
     return shlex.join(parts)
 
 
@@ -197,18 +202,24 @@ def _chosen(words: Sequence[str]) -> dict[str, list[str]]:
     """
     for word in words:
         if word not in (*CONTENDERS, "all"):
-            raise ConfigError(f"found {word!r}, expected {', '.join(CONTENDERS)} or all")
+            raise ConfigError(
+                f"found {word!r}, expected {', '.join(CONTENDERS)} or all, or {GPU} alone"
+            )
     sections = [s for s in CONTENDERS if not words or s in words or "all" in words]
     only = _ONLY.value
-    every = sorted({one.name for s in sections for one in CONTENDERS[s]})
-    for name in only:
-        if name not in every:
-            raise ConfigError(f"--only: found {name!r}, expected some of {', '.join(every)}")
+    _check_only(one.name for s in sections for one in CONTENDERS[s])
     chosen = {
         s: [one.name for one in CONTENDERS[s] if (one.name in only if only else one.by_default)]
         for s in sections
     }
     return {section: names for section, names in chosen.items() if names}
+
+
+def _check_only(names: Iterable[str]) -> None:
+    every = sorted(set(names))
+    for name in _ONLY.value:
+        if name not in every:
+            raise ConfigError(f"--only: found {name!r}, expected some of {', '.join(every)}")
 
 
 def _refuse_idle(words: Sequence[str], sections: Collection[str]) -> None:
@@ -217,52 +228,94 @@ def _refuse_idle(words: Sequence[str], sections: Collection[str]) -> None:
         if words:
             raise ConfigError(f"found {words[0]!r}, expected no section with --report_only")
         others = ("data_dir", "work_dir", "config", "rounds", "batch_sizes", "seconds", "only")
-        others += ("light_python",)
+        others += ("light_python", *_ONLY_FOR_GPU)
         cli.refuse_idle(others, True, "with --report_only")
-    cli.refuse_idle(["batch_sizes"], "train" not in sections, "without the section train")
-    cli.refuse_idle(["seconds"], "separate" not in sections, "without the section separate")
+    on_gpu = words == [GPU]
+    cli.refuse_idle(_ONLY_FOR_GPU, not on_gpu, f"without the section {GPU}")
+    cli.refuse_idle(["rounds", "light_python"], on_gpu, f"with the section {GPU}")
+    if not on_gpu:
+        cli.refuse_idle(["batch_sizes"], "train" not in sections, "without the section train")
+        cli.refuse_idle(["seconds"], "separate" not in sections, "without the section separate")
+
+
+def _about(words: Sequence[str]) -> dict[str, Any]:
+    """Returns what a section's results say of how they were measured."""
+    return {"command": _command(words), "machine": machine(), "seconds": _SECONDS.value}
+
+
+def _measure_gpu(folder: Path) -> None:
+    """Measures the section gpu within --minutes; each result is saved at once."""
+    config = Config.from_dict(_CONFIG.value)
+    ends = time.monotonic() + 60 * _MINUTES.value
+    cells = gpu.plan(_batch_sizes() or gpu.BATCH_SIZES, config.model)
+    _check_only(contender.name for _, contender, _ in cells)
+    cells = [cell for cell in cells if not _ONLY.value or cell[1].name in _ONLY.value]
+    data_dir = _DATA_DIR.value or str(gpu.noise_set(_WORK_DIR.value, config))
+    settings = {"config": config.to_dict(), "data_dir": data_dir, "seconds": _SECONDS.value}
+    settings["gpu"] = not _ON_CPU.value
+    about = {**_about([GPU]), "peak_tflops": _PEAK_TFLOPS.value}
+    about["config"] = json.loads(config.to_json())
+    earlier = read_results(folder)
+    known, same = earlier.get(GPU, {}), ("machine", "seconds", "config")
+    repeated = known and all(known[field] == about[field] for field in same)
+
+    def save(measurements: list[Measurement]) -> None:
+        result = {**about, "measurements": measurements}
+        write_whole(folder / RESULTS, json.dumps(earlier | {GPU: result}, indent=1) + "\n")
+
+    gpu.measure(cells, settings, ends, known["measurements"] if repeated else [], save)
+
+
+def _measure(words: Sequence[str], sections: Mapping[str, Sequence[str]], folder: Path) -> None:
+    """Measures sections of contenders that take turns."""
+    sizes = _batch_sizes() or _BATCHES
+    settings = _prepared(Config.from_dict(_CONFIG.value), Path(_WORK_DIR.value), sections)
+    about = {
+        **_about(words),
+        "rounds": _ROUNDS.value,
+        "audio": "of --data_dir" if _DATA_DIR.value else "synthetic",
+    }
+    for section, names in sections.items():
+        turns = plan(section, names, sizes, _ROUNDS.value)
+        result = {**about, "measurements": measure(section, turns, settings)}
+        before = read_results(folder)
+        # If nothing could be measured, earlier results are worth more.
+        if section not in before or any(one["rounds"] for one in result["measurements"]):
+            write_whole(folder / RESULTS, json.dumps(before | {section: result}, indent=1) + "\n")
+
+
+def _batch_sizes() -> list[int]:
+    sizes = _BATCH_SIZES.value
+    if not all(size.isdecimal() and int(size) for size in sizes):
+        raise ConfigError(
+            f"--batch_sizes: found {','.join(sizes)!r}, expected positive whole numbers"
+        )
+    return list(map(int, sizes))
 
 
 def main(words: Sequence[str]) -> None:
     """Measures as the flags say, and writes the report."""
-    sections = _chosen(words)
+    on_gpu = words == [GPU]
+    sections = {} if on_gpu else _chosen(words)
     _refuse_idle(words, sections)
+    _batch_sizes()  # refuses wrong ones at once
+    if (light := _LIGHT_PYTHON.value) and not shutil.which(light):
+        raise ConfigError(f"--light_python: found {light!r}, expected the path of a Python")
     folder = Path(_OUTPUT_DIR.value)
-    if not _REPORT_ONLY.value:
-        if not all(size.isdecimal() and int(size) for size in _BATCH_SIZES.value):
-            found = ",".join(_BATCH_SIZES.value)
-            raise ConfigError(f"--batch_sizes: found {found!r}, expected positive whole numbers")
-        sizes = [int(size) for size in _BATCH_SIZES.value]
-        if (light := _LIGHT_PYTHON.value) and not shutil.which(light):
-            raise ConfigError(f"--light_python: found {light!r}, expected the path of a Python")
-        settings = _prepared(Config.from_dict(_CONFIG.value), Path(_WORK_DIR.value), sections)
-        about = {
-            "command": _command(words),
-            "machine": machine(),
-            "rounds": _ROUNDS.value,
-            "seconds": _SECONDS.value,
-            "audio": "of --data_dir" if _DATA_DIR.value else "synthetic",
-        }
-
-        def save(section: str, measurements: list[Measurement]) -> None:
-            """Replaces a section's earlier results, once all of it is measured."""
-            before = read_results(folder)
-            ran = [each for one in measurements for each in one["rounds"]]
-            if not ran and section in before:
-                return  # nothing was measured: the device is unknown
-            on_gpu = section != "input" and any(each["device"] != "cpu" for each in ran)
-            result = {section + GPU * on_gpu: {**about, "measurements": measurements}}
-            write_whole(folder / RESULTS, json.dumps(before | result, indent=1) + "\n")
-
-        for section, names in sections.items():
-            save(section, measure(section, plan(section, names, sizes, _ROUNDS.value), settings))
+    if on_gpu:
+        _measure_gpu(folder)
+    elif not _REPORT_ONLY.value:
+        _measure(words, sections, folder)
     write_report(folder)
     print((folder / README).read_text())
 
 
 if __name__ == "__main__":
     _DATA_DIR = flags.DEFINE_string(
-        "data_dir", None, "Tracks in the MUSDB18-HQ layout. Default: a synthetic set in --work_dir."
+        "data_dir",
+        None,
+        "Tracks in the MUSDB18-HQ layout. Default: a synthetic set in --work_dir; with the section"
+        " gpu, tracks of noise.",
     )
     _WORK_DIR = flags.DEFINE_string(
         "work_dir",
@@ -272,7 +325,12 @@ if __name__ == "__main__":
     _OUTPUT_DIR = flags.DEFINE_string("output_dir", "benchmark_report", "Folder for the report.")
     _CONFIG = cli.define_config("The network.", _DEFAULT_CONFIG)
     _ROUNDS = flags.DEFINE_integer("rounds", 5, "Number of turns of each contender.", lower_bound=1)
-    _BATCH_SIZES = cli.define_list("batch_sizes", ["2", "8"], "Batch sizes to train with.")
+    _BATCH_SIZES = cli.define_list(
+        "batch_sizes",
+        [],
+        f"Batch sizes to train with. Default: {','.join(map(str, _BATCHES))}, and on a GPU"
+        f" {','.join(map(str, gpu.BATCH_SIZES))}, the most important first.",
+    )
     _SECONDS = flags.DEFINE_float(
         "seconds", 180.0, "Length of the stereo file to separate, in seconds.", lower_bound=1
     )
@@ -286,6 +344,19 @@ if __name__ == "__main__":
         "light_python",
         None,
         "Python that runs portable models, such as VENV/bin/python. Default: the current one.",
+    )
+    _MINUTES = flags.DEFINE_float(
+        "minutes", 6.0, "With the section gpu: the most time for all of it.", lower_bound=0.1
+    )
+    _PEAK_TFLOPS = flags.DEFINE_float(
+        "peak_tflops",
+        None,
+        "With the section gpu: the device's highest rate in bfloat16. Default: that of"
+        " experiments/benchmarks/arithmetic.py, where its name is known.",
+        lower_bound=0,
+    )
+    _ON_CPU = flags.DEFINE_boolean(
+        "on_cpu", False, "With the section gpu: try it without a GPU, which is refused otherwise."
     )
     _REPORT_ONLY = flags.DEFINE_boolean(
         "report_only", False, "Only render the report, from the JSON in --output_dir."

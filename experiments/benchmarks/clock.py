@@ -61,6 +61,11 @@ def device() -> tuple[str, int | None]:
     return "cpu", None
 
 
+def on_gpu() -> bool:
+    """Returns whether the loaded framework computes on something else than the CPU."""
+    return device()[0] != "cpu"
+
+
 def torch_device() -> str:
     """Returns PyTorch's name of the device that its contenders compute on."""
     import torch
@@ -70,4 +75,4 @@ def torch_device() -> str:
 
 def steps_at_a_time() -> int:
     """Returns the number of training steps in a repetition."""
-    return 1 if device()[0] == "cpu" else _STEPS_ON_GPU
+    return _STEPS_ON_GPU if on_gpu() else 1

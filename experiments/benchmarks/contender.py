@@ -49,6 +49,12 @@ class Contender:
         return "bfloat16" in self.name
 
     @property
+    def backend(self) -> str | None:
+        """Keras's backend, if it is not the one of the environment."""
+        # With PyTorch only: if Keras is imported, it must not import TensorFlow.
+        return TORCH if self.framework == TORCH else self.options.get("backend")
+
+    @property
     def is_light(self) -> bool:
         """Whether it does without TensorFlow, in the Python of --light_python."""
         return "portable" in self.name
@@ -66,6 +72,26 @@ _BFLOAT16 = {"precision": "mixed_bfloat16"}
 _TWIN_BFLOAT16_COMPILED = {"bfloat16": True, "compile": True}
 _PORTABLE = {"form": PORTABLE}
 TORCH, OPENVINO, _KERAS, _TF = "torch", "openvino", "keras", "tensorflow"
+
+
+def _on_backends(run: Callable) -> list[Contender]:
+    """Returns ours under each of Keras's backends, in float32 and bfloat16."""
+    return [
+        Contender(
+            f"ours_{backend}{ending}",
+            f"ours, {precision}, {name}",
+            run,
+            _KERAS,
+            {**options, "backend": backend},
+            by_default=False,
+        )
+        for backend, name in (("jax", "JAX"), (TORCH, "PyTorch"), (_TF, "TensorFlow"))
+        for ending, precision, options in (
+            ("", "float32", {}),
+            ("_bfloat16", "mixed_bfloat16", _BFLOAT16),
+        )
+    ]
+
 
 _INPUT = (
     Contender("ours", "ours: the paper's mono crops", input_section.ours, _TF),
@@ -128,6 +154,15 @@ _TRAIN = (
         {"replicas": 2},
         by_default=False,
     ),
+    *_on_backends(training.ours),
+    Contender(
+        "ours_jax_bfloat16_pipeline",
+        "ours, mixed_bfloat16, JAX, pipeline",
+        training.ours,
+        _KERAS,
+        {**_BFLOAT16, "backend": "jax", "pipeline": True},
+        by_default=False,
+    ),
     Contender("twin", "twin, float32", training.twin, TORCH),
     Contender("twin_compiled", "twin, float32, compiled", training.twin, TORCH, {"compile": True}),
     Contender("twin_bfloat16", "twin, bfloat16", training.twin, TORCH, {"bfloat16": True}),
@@ -147,6 +182,7 @@ _SEPARATE = (
     Contender(
         "ours_portable", "ours: portable model, float32", separation.ours, OPENVINO, _PORTABLE
     ),
+    *_on_backends(separation.ours),
     Contender("twin", "twin, float32", separation.twin, TORCH),
     Contender(
         "twin_compiled", "twin, float32, compiled", separation.twin, TORCH, {"compile": True}

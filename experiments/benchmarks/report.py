@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.benchmarks import gpu_report
 from experiments.benchmarks.contender import CONTENDERS, WHOLE_PROGRAMS
 from experiments.reports import tables
 from sccunet.checks import counted
@@ -13,7 +14,7 @@ from sccunet.config import ConfigError
 from sccunet.files import read_json, write_whole
 
 RESULTS, README = "benchmark.json", "README.md"
-NOT_RUN, GPU = "not run", "_gpu"
+NOT_RUN, GPU = "not run", "gpu"
 
 # One contender in one case, as in benchmark.json: "name", "label", "case", "rounds" (the result of
 # `worker.measure` in each round) and "not_run", the reason if rounds are missing.
@@ -23,9 +24,9 @@ Measurement = dict[str, Any]
 def values(section: str, one: Measurement) -> list[float]:
     """Returns each repetition's stem-seconds per second, seconds per step, or seconds."""
     pairs = [(s, each["work"]) for each in one["rounds"] for s in each["seconds"]]
-    if section.startswith("input"):
+    if section == "input":
         return [work / seconds for seconds, work in pairs]
-    if section.startswith("train"):
+    if section == "train":
         return [seconds / steps for seconds, steps in pairs]
     return [seconds for seconds, _ in pairs]
 
@@ -36,7 +37,7 @@ def _median(section: str, one: Measurement | None) -> float | None:
 
 def _rates(section: str, one: Measurement) -> list[float]:
     """Returns `values`, but real-time factors for "separate", where file lengths differ."""
-    if section.startswith("separate"):
+    if section == "separate":
         return [s / each["work"] for each in one["rounds"] for s in each["seconds"]]
     return values(section, one)
 
@@ -86,8 +87,8 @@ def write_report(output_dir: str | Path) -> None:
     results = read_results(folder)
     if not results:
         raise ConfigError(f"{folder}: found no {RESULTS}, expected results of a benchmark")
-    for section, result in results.items():
-        _draw(section, result, folder / f"{section}.png")
+    for section in (name for name in results if name != GPU):
+        _draw(section, results[section], folder / f"{section}.png")
     write_whole(folder / README, render(results))
 
 
@@ -133,20 +134,15 @@ def render(results: Mapping[str, Any]) -> str:
         " turns, each time in a new process. Peak memory: the largest memory use of that"
         " process; import only: its memory use after importing the framework.",
     ]
-    for section in CONTENDERS:
+    for section in () if list(results) == [GPU] else CONTENDERS:
         lines += ["", f"## {_TITLES[section]}", ""]
         lines += _section(section, results[section]) if section in results else [NOT_RUN]
     lines += ["", "## On a GPU", ""]
-    for section in (s for s in results if s.endswith(GPU)):
-        lines += [f"### {_TITLES[section.removesuffix(GPU)]}", ""]
-        lines += [*_section(section, results[section]), ""]
-    if not any(section.endswith(GPU) for section in results):
-        lines.append(NOT_RUN)
+    lines += gpu_report.render(results[GPU]) if GPU in results else [NOT_RUN]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
 
 
 def _section(section: str, result: Mapping[str, Any]) -> list[str]:
-    kind = section.removesuffix(GPU)
     ran = [each for one in result["measurements"] for each in one["rounds"]]
     versions = {pair for each in ran for pair in each["versions"].items()}
     threads = sorted({each["threads"] for each in ran})
@@ -155,7 +151,7 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
         f"{on['cpu']}, {counted(on['cores'], 'core')}, {on['memory_gb']} GB,"
         f" {on['os']}; threads: {', '.join(map(str, threads)) or NOT_RUN}; rounds:"
         f" {result['rounds']}; audio: {result['audio']}"
-        + (f", a file of {result['seconds']:g} s" if kind == "separate" else "")
+        + (f", a file of {result['seconds']:g} s" if section == "separate" else "")
         + ".",
         "",
     ]
@@ -163,7 +159,7 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
         lines += [f"Device: {', '.join(devices)}.", ""]
     listed = ", ".join(f"{name} {version}" for name, version in sorted(versions))
     lines += [f"Versions: {listed or NOT_RUN}.", "", "```", result["command"], "```", ""]
-    lines += [_NOTES[kind], ""]
+    lines += [_NOTES[section], ""]
     measurements = result["measurements"]
     for case in _cases(result):
         rows = [
@@ -177,7 +173,7 @@ def _section(section: str, result: Mapping[str, Any]) -> list[str]:
         if (one["not_run"] and done) or 0 < done < result["rounds"]:
             reason = one["not_run"] or "stopped"
             lines += [f"{_label(one)}: only {done} of {result['rounds']} rounds ({reason})", ""]
-    return [*lines, f"![{_TITLES[kind]}]({section}.png)"]
+    return [*lines, f"![{_TITLES[section]}]({section}.png)"]
 
 
 def _label(one: Measurement) -> str:
@@ -187,7 +183,6 @@ def _label(one: Measurement) -> str:
 
 def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
     """Returns the table of one case; the columns depend on the section."""
-    kind = section.removesuffix(GPU)
     ours = _rate(section, next((one for one in rows if one["name"] == "ours"), None))
 
     def of(field: str, show: Callable[[float], str]) -> Callable[[Measurement], str]:
@@ -198,19 +193,19 @@ def _rows(section: str, rows: Sequence[Measurement]) -> list[str]:
         return "—" if ratio is None else f"{ratio:.2f}"
 
     columns: dict[str, Callable[[Measurement], str]] = {
-        "median": lambda one: _number(_median(section, one)),
+        "median": lambda one: tables.number(_median(section, one)),
         "range": lambda one: _spread(section, one),
         "ratio to ours": against_ours,
     }
-    if kind == "separate":
-        columns["real-time factor"] = lambda one: _number(_rate(section, one))
-        columns["start-up"] = of("start_up_seconds", _seconds)
-    if kind != "input":
-        columns["first call"] = of("first_call_seconds", _seconds)
-    columns["peak memory"] = of("peak_memory_bytes", _gigabytes)
-    columns["import only"] = of("import_memory_bytes", _gigabytes)
-    if section.endswith(GPU):
-        columns["device memory"] = of("device_memory_bytes", _gigabytes)
+    if section == "separate":
+        columns["real-time factor"] = lambda one: tables.number(_rate(section, one))
+        columns["start-up"] = of("start_up_seconds", tables.seconds)
+    if section != "input":
+        columns["first call"] = of("first_call_seconds", tables.seconds)
+    columns["peak memory"] = of("peak_memory_bytes", tables.gigabytes)
+    columns["import only"] = of("import_memory_bytes", tables.gigabytes)
+    if any(_most(one, "device_memory_bytes") for one in rows):
+        columns["device memory"] = of("device_memory_bytes", tables.gigabytes)
     return tables.markdown(
         ["contender", *columns],
         [
@@ -232,7 +227,12 @@ def _cold_rows(cold: Sequence[Measurement]) -> list[str]:
             peak = _most(one, field)
             memory = ["—" if peak is None else f"{peak / 1e6:.0f} MB"] * has_memory
             rows.append(
-                [_label(one), _seconds(_median("separate", one)), _spread("separate", one), *memory]
+                [
+                    _label(one),
+                    tables.seconds(_median("separate", one)),
+                    _spread("separate", one),
+                    *memory,
+                ]
             )
         else:
             rows.append(_row_not_run(_label(one), one, len(header) - 1))
@@ -244,22 +244,9 @@ def _row_not_run(label: str, one: Measurement, columns: int) -> list[str]:
     return [label, f"{NOT_RUN}: {reason}", *["—"] * (columns - 1)]
 
 
-def _number(value: float) -> str:
-    """Formats a value with three digits, or all digits before the point."""
-    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
-
-
-def _seconds(value: float) -> str:
-    return f"{_number(value)} s"
-
-
-def _gigabytes(value: float) -> str:
-    return f"{value / 1e9:.2f} GB"
-
-
 def _spread(section: str, one: Measurement) -> str:
     found = values(section, one)
-    return f"{_number(min(found))} to {_number(max(found))}"
+    return f"{tables.number(min(found))} to {tables.number(max(found))}"
 
 
 def _draw(section: str, result: Mapping[str, Any], path: Path) -> None:
@@ -280,12 +267,11 @@ def _draw(section: str, result: Mapping[str, Any], path: Path) -> None:
         colour = our_colour if one["name"] in ours else others_colour
         whiskers = [[middle - min(found)], [max(found) - middle]]
         axis.barh(place, middle, color=colour, xerr=whiskers, capsize=3)
-        axis.text(max(found), place, f"  {_number(middle)}", va="center", fontsize=8)
+        axis.text(max(found), place, f"  {tables.number(middle)}", va="center", fontsize=8)
     axis.set_yticks(range(len(rows)), [_label(one) for one in rows], fontsize=8)
     axis.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
     axis.margins(x=0.12)
-    kind = section.removesuffix(GPU)
-    title = "Separate: real-time factor" if kind == "separate" else _TITLES[kind]
+    title = "Separate: real-time factor" if section == "separate" else _TITLES[section]
     axis.set_title(title, fontsize=10)
     axis.grid(axis="x", alpha=0.4)
     axis.set_axisbelow(True)

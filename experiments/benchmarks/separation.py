@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from experiments.benchmarks.clock import Result, seconds_of, torch_device
+from experiments.benchmarks.clock import REPEATS, Result, on_gpu, seconds_of, torch_device
 from experiments.benchmarks.models import RUN, SAVED_MODEL, TWIN
 from experiments.benchmarks.programs import run_program
 from sccunet.config import Config, ModelConfig
@@ -17,12 +17,19 @@ _WARM_UP_SECONDS = 4  # of audio
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Measures our Python API."""
+    """Measures our Python API; without "models", with a new network and "patches" in a call."""
     from sccunet.separation import Separator
 
-    path = Path(settings["models"], settings.get("form", RUN))
-    more = {"precision": settings["precision"]} if "precision" in settings else {}
-    separator = Separator.load(path, **more)
+    precision = settings.get("precision", "float32")
+    if "models" in settings:
+        path = Path(settings["models"], settings.get("form", RUN))
+        separator = Separator.load(path, precision=precision)
+    else:
+        from sccunet import build_model
+
+        config = Config.from_dict(settings["config"])
+        unet = build_model(config, dtype=precision)
+        separator = Separator.from_model(unet, config, batch_size=settings.get("patches"))
     rate = separator.config.model.sample_rate
     return _separations(lambda mixture: separator(mixture, rate).values(), settings, ready)
 
@@ -43,16 +50,22 @@ def saved_model(settings: Mapping[str, Any], ready: Callable[[], None]) -> Resul
 
 
 def twin(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Measures the twin, with our code for cutting and joining patches."""
+    """Measures the twin, with our code for cutting and joining patches.
+
+    Without "models", it is a new network.
+    """
     import torch
 
     from experiments.twin import SpectrogramChannelsUNet, read_checkpoint, separate_patches
     from sccunet.separation import Separator
 
-    state, config = read_checkpoint(Path(settings["models"], TWIN))
+    state, config = None, Config.from_dict(settings["config"])
+    if "models" in settings:
+        state, config = read_checkpoint(Path(settings["models"], TWIN))
     device, layout = torch_device(), torch.channels_last
     unet = SpectrogramChannelsUNet(config)
-    unet.load_state_dict(state)
+    if state:
+        unet.load_state_dict(state)
     unet = unet.eval().to(device, memory_format=layout)
     forward = torch.compile(unet) if settings.get("compile") else unet
 
@@ -165,5 +178,9 @@ def _separations(
                 raise ValueError(f"found a stem of shape {stem.shape}, expected {waveform.shape}")
 
     first = seconds_of(lambda: run(waveform[: _WARM_UP_SECONDS * rate]))
-    seconds = [seconds_of(lambda: run(waveform))]
+    repeats = 1
+    if on_gpu():
+        run(waveform)  # may compile for other numbers of patches at a time
+        repeats = REPEATS
+    seconds = [seconds_of(lambda: run(waveform)) for _ in range(repeats)]
     return {"seconds": seconds, "work": len(waveform) / rate, "first_call_seconds": first}

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from experiments.benchmarks.clock import Result, age, device
+from experiments.benchmarks.clock import Result, age, device, on_gpu
 from experiments.benchmarks.contender import OPENVINO, TORCH, Contender, find
 from experiments.benchmarks.models import prepare
 from experiments.machine import machine, peak_memory, vector_units
@@ -61,7 +61,12 @@ def measure(contender: Contender, settings: Mapping[str, Any]) -> Result:
     import_memory = _resident_memory()
     if contender.framework == TORCH:  # its default leaves out cores of hyper-threading
         framework.set_num_threads(machine()["cores"])
-    if contender.is_bfloat16 and device()[0] == "cpu" and _lacks_bfloat16():
+    if contender.backend == TORCH:
+        # All shapes stay the same: on a GPU, the fastest algorithm for each is worth the search.
+        importlib.import_module(TORCH).backends.cudnn.benchmark = True
+    if settings.get("gpu") and not on_gpu():
+        raise ConfigError("found only the CPU, expected a GPU that the framework can use")
+    if contender.is_bfloat16 and not on_gpu() and _lacks_bfloat16():
         # Emulated bfloat16 is several times slower than float32: hours for nothing.
         raise ConfigError("this CPU has no units for bfloat16")
     start_up: list[float] = []
@@ -129,8 +134,8 @@ def main(arguments: Sequence[str]) -> None:
         prepare(settings)
         return
     contender = find(section, name)
-    if contender.framework == TORCH:  # if Keras is imported, it must not import TensorFlow
-        os.environ["KERAS_BACKEND"] = "torch"
+    if contender.backend:
+        os.environ["KERAS_BACKEND"] = contender.backend
     try:
         result = measure(contender, settings)
     except Exception as error:  # other people's code may fail with anything

@@ -34,6 +34,21 @@ def over_runs(values: Sequence[float | None], none: str = "no score", over: str 
     return mean if len(values) == 1 else f"{mean} ± {statistics.stdev(values):.2f}"
 
 
+def number(value: float) -> str:
+    """Formats a value with three digits, or all digits before the point."""
+    return f"{value:,.0f}" if value >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
+def seconds(value: float) -> str:
+    """Formats seconds as `number` does."""
+    return f"{number(value)} s"
+
+
+def gigabytes(value: float) -> str:
+    """Formats bytes in GB of 10^9."""
+    return f"{value / 1e9:.2f} GB"
+
+
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Returns the lines of a table in Markdown; all columns but the first are right-aligned."""
     aligned = ["---", *["--:"] * (len(header) - 1)]

@@ -149,7 +149,10 @@ def test_only_a_gpu_is_measured(monkeypatch):
 
 
 def _report(measurements, peak=None):
-    config = Config(model=ModelConfig(filters=(4, 8), patch_samples=44_100))
+    config = Config(
+        model=ModelConfig(stems=("vocals", "rest"), filters=(4, 8), patch_samples=44_100),
+        sources={"rest": ("drums", "bass", "other")},
+    )
     machine = {"cpu": "Abacus", "cores": 2, "memory_gb": 8, "os": "Linux x86_64"}
     result = {"command": "sccunet benchmark gpu", "machine": machine, "seconds": 180.0}
     result |= {"peak_tflops": peak, "config": config.to_dict(), "measurements": measurements}
@@ -173,7 +176,7 @@ def test_report():
             _one("train", "twin", case, faster),
             _one("separate", "ours_jax", {"patches": 8}, _measured(seconds=(1.5,), work=180.0)),
             _one("separate", "twin", {}, _measured(seconds=(3.0,), work=180.0)),
-            # 10 stem-seconds: 2.5 crops of 4 stems of 1 s
+            # 10 seconds of files: 2.5 crops of 1 s
             _one("input", "ours", {"crop_seconds": 1.0}, _measured("cpu", (0.01,))),
         ],
         peak=2.0,

@@ -152,5 +152,5 @@ def _tell(one: Measurement, left: float) -> None:
         what = f"{seconds:.4g} s per {_UNITS[one['section']]}"
     else:
         what = f"not run: {one['not_run']}"
-    words = [one["section"], one["name"], *map(str, one["case"].values())]
+    words = [one["section"], one["name"], *map("{:g}".format, one["case"].values())]
     print(f"{left:4.0f} s left: {' '.join(words)}: {what}", file=sys.stderr, flush=True)

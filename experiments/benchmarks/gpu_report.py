@@ -7,7 +7,7 @@ from typing import Any
 from experiments.benchmarks.arithmetic import bfloat16_rate, forward_flops, training_flops
 from experiments.reports import tables
 from sccunet.checks import counted
-from sccunet.config import ModelConfig
+from sccunet.config import Config
 from sccunet.patching import Patching
 
 _NOTES = {
@@ -39,13 +39,10 @@ class _Row:
 
     def __init__(self, one: Mapping[str, Any], result: Mapping[str, Any]):
         [measured] = one["rounds"]
-        model = ModelConfig(**result["config"]["model"])
-        self.one, self.section, self.name, self.label = (
-            one,
-            one["section"],
-            one["name"],
-            _label(one),
-        )
+        config = Config.from_dict(result["config"])
+        model = config.model
+        self.one, self.label = one, _label(one)
+        self.section, self.name = one["section"], one["name"]
         self.batch_size = one["case"].get("batch_size")
         self.measured, self.device = measured, measured["device"]
         per_unit = [each / measured["work"] for each in measured["seconds"]]
@@ -58,8 +55,9 @@ class _Row:
             samples = round(measured["work"] * model.sample_rate)
             patches = 2 // model.channels * Patching.of(model).count(samples)
             self._flops = patches * forward_flops(model) / self.median
-        else:  # the work is in seconds of stems
-            crop = len(model.stems) * one["case"]["crop_seconds"]
+        else:  # the work is in seconds of stems' files
+            files = sum(len(config.files_of(stem)) for stem in model.stems)
+            crop = files * one["case"]["crop_seconds"]
             self.values = [1 / each / crop for each in per_unit]
             self.crops_per_second = self.median
 

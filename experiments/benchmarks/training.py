@@ -65,8 +65,12 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 def _our_batches(settings: Mapping[str, Any], config: Config, backend: str):
     """Returns the data for `fit`: crops of files, or the same waveforms in every step."""
     if settings.get("pipeline"):
+        import tensorflow as tf
+
         from data_pipeline.dataset import training_dataset
 
+        if backend != "tensorflow":
+            tf.config.set_visible_devices([], "GPU")  # the backend needs all of their memory
         return training_dataset(training_segments(settings, config), config)
     if backend == "tensorflow":
         import tensorflow as tf

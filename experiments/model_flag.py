@@ -58,7 +58,7 @@ def define_runtime() -> None:
 
 def runtime() -> dict[str, Any]:
     """Returns the values of `RUNTIME_FLAGS`: keyword arguments of `Separator.load`."""
-    return {name: flags.FLAGS[name].value for name in RUNTIME_FLAGS}
+    return {name: getattr(flags.FLAGS, name) for name in RUNTIME_FLAGS}
 
 
 def value() -> Path:

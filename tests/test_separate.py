@@ -577,7 +577,7 @@ def test_goes_on_without_anybody_to_tell(run, tmp_path):
 
 
 def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
-    from experiments import cli, separate
+    from experiments import cli, model_flag, separate
     from experiments.separating import separation_flags
 
     files = [tmp_path / name for name in ("a.wav", "odd.wav", "big.wav", "z.wav")]
@@ -592,13 +592,13 @@ def test_any_failure_of_a_file_is_one_line(monkeypatch, capsys, tmp_path):
         done.append(folder.name)
 
     given = {"model": "run", "output_dir": tmp_path / "out", "precision": "float32"}
-    given.update(dict.fromkeys(("audio_stream", "start", "duration", "runtime", "device")))
+    given.update(dict.fromkeys(("audio_stream", "start", "duration", *model_flag.RUNTIME_FLAGS)))
     for flag in ("overwrite", "skip_existing", "recursive"):
         given[flag] = False
     monkeypatch.setattr("absl.flags.FLAGS", types.SimpleNamespace(**given))
     monkeypatch.setattr(separation_flags, "output_of_flags", lambda: Output({}))
     monkeypatch.setattr(cli, "reconstruction_of_flags", lambda: None)
-    monkeypatch.setattr(Separator, "load", lambda *_: None)
+    monkeypatch.setattr(Separator, "load", lambda *_, **__: None)
     monkeypatch.setattr(separate, "separate_file", separate_one)
     with pytest.raises(SystemExit) as ended:
         separate.main(list(map(str, files)))

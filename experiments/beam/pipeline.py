@@ -126,9 +126,11 @@ def _empty_records(output_dir: Path) -> Iterator[Path]:
     with lock_folder(ours) as locked:
         if not locked:
             raise ConfigError(f"{output_dir}: found another catalogue running in it, expected none")
+        # On other machines, a killed program's workers may still write: what they miss stops them.
         for left in ours.glob("records-*"):
-            shutil.rmtree(left)
-        # A new name: on other machines, a killed program's workers may still be at work.
+            left.rename(left.with_name(f"old-{left.name}"))
+        for left in ours.glob("old-*"):
+            shutil.rmtree(left, ignore_errors=True)
         records = Path(tempfile.mkdtemp(prefix="records-", dir=ours))
         try:
             yield records

@@ -1,6 +1,7 @@
 """The optimizer of a run, and its learning rate's schedule."""
 
 import math
+import threading
 
 import keras
 from keras import ops
@@ -72,18 +73,26 @@ class _Adam(keras.optimizers.Adam):
 
     Attributes:
       replicas: number of the strategy's replicas.
-      finite: see `make_optimizer`.
+      finite: see `make_optimizer`; of this replica.
     """
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, name="adam", **kwargs)
         strategy = getattr(self, "_distribution_strategy", None)  # TensorFlow only
         self.replicas = strategy.num_replicas_in_sync if strategy else 1
-        self.finite = None
+        # MirroredStrategy traces each replica in a thread of its own, and changes to the next in
+        # the midst of `apply`: an attribute would be that of the last replica for all of them.
+        self._of_replica = threading.local()
+
+    @property
+    def finite(self):
+        """See above."""
+        return self._of_replica.finite
 
     def apply(self, grads, trainable_variables=None):
         grads = list(grads)
-        self.finite = ops.all(ops.stack([ops.all(ops.isfinite(gradient)) for gradient in grads]))
+        finite = ops.stack([ops.all(ops.isfinite(gradient)) for gradient in grads])
+        self._of_replica.finite = ops.all(finite)
         return super().apply(grads, trainable_variables)
 
     def _clip_gradients(self, grads):

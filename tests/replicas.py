@@ -5,11 +5,12 @@
   TF_CONFIG=... PYTHONPATH=. python tests/replicas.py DATA WORKDIR multiworker
   ... multiworker 1 7    # this worker is asked to stop (Ctrl-C) after step 7
 
-`test_distribution.py` runs it. The last line printed is JSON: the loss after each step, and loss
-and SDR of each epoch's validation.
+`test_distribution.py` runs it. The last line printed is JSON: the loss after each step, loss and
+SDR of each epoch's validation and, of several devices, what `finite_of_replicas` returns.
 """
 
 import json
+import math
 import os
 import signal
 import sys
@@ -42,6 +43,24 @@ def config():
     )
 
 
+def finite_of_replicas(strategy: tf.distribute.Strategy) -> list[bool]:
+    """Returns what each replica says of its gradients, where those of the first are infinite."""
+    from sccunet.optimizer import make_optimizer
+
+    with strategy.scope():
+        optimizer, variable = make_optimizer(config(), STEPS), tf.Variable(0.0)
+        optimizer.build([variable])
+
+    @tf.function
+    def step():
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        optimizer.apply([tf.where(tf.equal(replica, 0), math.inf, 1.0)], [variable])
+        return optimizer.finite
+
+    found = strategy.experimental_local_results(strategy.run(step))
+    return [bool(value) for value in found]
+
+
 def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0) -> None:
     """Trains as the program train does, and prints the losses."""
     if devices > 1:
@@ -55,7 +74,7 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
     from experiments.training.run import train
     from sccunet import finite
 
-    losses, validated, sdr = [], [], []
+    losses, validated, sdr, of_replicas = [], [], [], []
 
     class Noted(finite.FiniteGuard):
         """Records the losses of the run: means since the start of the epoch."""
@@ -70,12 +89,17 @@ def main(data_dir: str, workdir: str, kind: str, devices: int = 1, stop: int = 0
             validated.append(float(logs["val_loss"]))
             sdr.append(float(logs["val_sdr"]))
 
+        def on_train_end(self, logs=None):
+            if devices > 1:
+                of_replicas.extend(finite_of_replicas(self.model.distribute_strategy))
+
     training_fit.FiniteGuard = Noted
     strategy = "cpu" if kind == "one" else kind
     try:
         train(config(), TrainOptions(data_dir, workdir, strategy=strategy))
     finally:
-        print(json.dumps({"losses": losses, "validated": validated, "sdr": sdr}))
+        found = {"losses": losses, "validated": validated, "sdr": sdr, "finite": of_replicas}
+        print(json.dumps(found))
 
 
 if __name__ == "__main__":

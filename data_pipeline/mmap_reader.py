@@ -64,11 +64,16 @@ def _read_crop(
 ) -> None:
     """Fills `out` [taken channels, samples] with a file's samples from `start` on.
 
+    Nothing is read for a gain of 0, as of silenced stems and of crops without a second voice.
+
     Args:
       info, start, taken, gain: a place, as in `Reader`.
       memory: float32, for a block of samples of all channels.
       out: float32.
     """
+    if not gain:
+        out.fill(0)
+        return
     try:
         status = os.stat(info.path)
         _check_unchanged(info, status.st_size)

@@ -98,6 +98,7 @@ def test_a_stream_continues_where_it_stopped(segments):
         speed=0.1,
         tilt_db=2.0,
         stem_dropout=(0.2, 0.2),
+        duet=0.5,
     )
     config, long = _with(downmix=False, augment=everything), segments[:2]
     straight = _take(long, config, 7)

@@ -191,6 +191,13 @@ def test_a_file_that_is_replaced_is_mapped_again(tmp_path):
         np.testing.assert_array_equal(crop, value / 2**15)
 
 
+def test_nothing_is_read_for_silence(tmp_path):
+    info = _write(tmp_path / "a.wav", "PCM_16", 2)
+    os.remove(info.path)
+    (crop,) = _crops(mmap_reader.mmap_reader([info], _CROP), [(0, 0, [0, 1], 0.0)])
+    np.testing.assert_array_equal(crop, np.zeros((_CROP, 2)))
+
+
 def test_crops_stay_unchanged_when_others_are_read(tmp_path):
     """Arrays that became tensors without a copy are not used again."""
     info = _write(tmp_path / "a.wav", "PCM_16", 2)

@@ -61,7 +61,12 @@ def patch_separator(
       model: gives patch_samples, frame_length and hop_length.
       reconstruction: how the estimates become stems.
       batch_size: the most patches in a call of the network; more are separated in turn.
+
+    Raises:
+      ConfigError: if `batch_size` is not a whole number over 0, or Keras's settings are unsuitable.
     """
+    if not is_whole(batch_size, 1):
+        raise ConfigError(f"batch_size: found {batch_size!r}, expected a whole number over 0")
     keras_settings.check()
     import keras
 

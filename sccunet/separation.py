@@ -69,7 +69,7 @@ class Separator:
             network; by default one on CPUs and several on GPUs (`devices.patches_per_call`).
         """
         reconstruction = reconstruction or Reconstruction()
-        batch_size = batch_size or devices.patches_per_call()
+        batch_size = devices.patches_per_call() if batch_size is None else batch_size
         separate = patch_separator(unet, config.model, reconstruction, batch_size)
         # The Wiener filter is fitted to all channels of one place.
         places = 1 if reconstruction.mask == "wiener" else batch_size
@@ -259,7 +259,7 @@ def _check_choices(
     if runtime == "tensorflow":
         idle["device"] = "LiteRT runs it on the CPU"
     for field, why in idle.items() if portable else ():
-        if found := others[field]:
+        if (found := others[field]) is not None:
             raise ConfigError(
                 f"{field}: found {found!r} for the {kind} {path}, expected none: {why}"
             )

@@ -200,6 +200,7 @@ _RUN, _PORTABLE = 0, 1
             "device: found 'CPU' for the portable model {}, expected none: LiteRT runs it",
         ),
         (_PORTABLE, {"batch_size": 2}, "batch_size: found 2 for the portable model {}, expected n"),
+        (_RUN, {"batch_size": 0}, "batch_size: found 0, expected a whole number over 0"),
         (_PORTABLE, {"gpu_memory_mb": 9}, "gpu_memory_mb: found 9 for the portable model {}, expe"),
         (_RUN, {"device": "gpu:7"}, "device: found 'gpu:7', expected one that TensorFlow finds"),
         (_PORTABLE, {"precision": "mixed_bfloat16"}, "precision: found 'mixed_bfloat16' for the p"),

@@ -6,7 +6,7 @@ from setuptools import find_packages, setup
 
 # What training, scoring and plotting need beside TensorFlow.
 _TRAINING = [
-    "keras>=3.8",
+    "keras>=3.11",  # older ones do not tell callbacks which step of several was the last
     "matplotlib>=3.10",
     "ml_collections",
     "musdb",

@@ -120,6 +120,18 @@ def test_several_steps_per_execution_give_the_weights_of_single_ones(whole, tmp_
     assert trainer.steps_done == 2 * _STEPS
 
 
+@pytest.mark.parametrize(("together", "expected"), [(1, [3, 6, 3, 6]), (2, [4, 8, 4, 8])])
+def test_workers_agree_once_in_so_many_steps_of_an_epoch(tmp_path, together, expected):
+    checkpoint, agreed = Checkpoint(tmp_path), []
+    checkpoint.agree_steps = 3
+    for epoch in range(2):
+        checkpoint.on_epoch_begin(epoch)
+        for done in range(together, 8 + 1, together):
+            checkpoint.agree = lambda mine, done=done: agreed.append(done) or mine
+            checkpoint.on_train_batch_end(done - 1)
+    assert agreed == expected
+
+
 def test_gradients_that_are_not_finite_stop_the_run(tmp_path):
     """The loss of such a step can be finite. Nothing is saved after it, though no look is due."""
     trainer = _trainer()

@@ -28,9 +28,12 @@ class _Stream(io.StringIO):
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Function that shows a run with a clock of 2 s per step; returns both streams' texts."""
+    """Function that shows a run with a clock of 2 s per step; returns both streams' texts.
 
-    def show(terminal, steps=20, done=0, epochs=2):
+    `together` steps are in one execution.
+    """
+
+    def show(terminal, steps=20, done=0, epochs=2, together=1):
         streams = [_Stream(terminal), _Stream(terminal)]
         now = [0.0]
         with monkeypatch.context() as patch:
@@ -44,10 +47,10 @@ def shown(monkeypatch):
             callback = Progress(_STEMS, epochs, steps, done)
             for epoch in range(done // steps, epochs):
                 callback.on_epoch_begin(epoch)
-                for step in range(done % steps, steps):
-                    now[0] += 2
+                for step in range(done % steps, steps, together):
+                    now[0] += 2 * together
                     callback.on_train_batch_begin(step)
-                    callback.on_train_batch_end(step, {"loss": 0.061234})
+                    callback.on_train_batch_end(step + together - 1, {"loss": 0.061234})
                 done = 0
                 callback.on_test_begin()
                 callback.on_epoch_end(epoch, _EPOCH)
@@ -57,13 +60,14 @@ def shown(monkeypatch):
     return show
 
 
-def test_a_file_gets_a_line_for_each_epoch_and_no_bar(shown):
+@pytest.mark.parametrize(("together", "left"), [(1, 72), (5, 60)])
+def test_a_file_gets_a_line_for_each_epoch_and_no_bar(shown, together, left):
     losses = (
         "loss 0.06123, validation 0.07012 (vocals 0.05, drums 0.06, bass 0.07, other 0.08),"
         " SDR 0.00 dB (vocals 3.00, drums 1.00, bass -1.00, other -3.00)"
     )
-    assert shown(terminal=False) == [
-        "2 s per step: about 72 s left, without validation\n"
+    assert shown(terminal=False, together=together) == [
+        f"2 s per step: about {left} s left, without validation\n"
         f"epoch 1/2: {losses}, 40 s, about 40 s left\n"
         f"epoch 2/2: {losses}, 40 s\n",
         "",

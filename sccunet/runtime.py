@@ -54,7 +54,7 @@ class OpenVinoNetwork:
 
     def __init__(self, folder: str | os.PathLike, model: ModelConfig, device: str = "CPU"):
         openvino, path = import_openvino(), Path(folder, NETWORK)
-        core = openvino.Core()
+        core, device = openvino.Core(), device.upper()  # TensorFlow's names are in lower case
         _check_device(core, device)
         _check_file(path)
         try:

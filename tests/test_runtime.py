@@ -94,7 +94,7 @@ def test_another_sample_rate_and_blocks(separators):
 def test_runtimes_give_the_same(channels, models, separators):
     _, portable = models(channels)
     model = _CONFIGS[channels].model
-    ours, theirs = OpenVinoNetwork(portable, model), TensorFlowNetwork(portable, model)
+    ours, theirs = OpenVinoNetwork(portable, model, "cpu"), TensorFlowNetwork(portable, model)
     shape = (3, channels, model.frames, model.bins)
     spectrograms = np.abs(np.random.default_rng(0).standard_normal(shape)).astype(np.float32)
     magnitudes = spectrograms.transpose(0, 3, 2, 1)

@@ -23,7 +23,7 @@ class AugmentConfig:
       equalizer_db: largest random change of each octave of each stem, up or down, in dB.
       balance_db: least and most level of the first stem against all others in mixed crops, in dB;
         levels change by 20 dB at most. If empty, stems keep theirs.
-      duet: probability that the first stem of a mixed crop is the sum of two, of different places.
+      duet: probability that the first stem of a mixed crop is the sum of two, each drawn by itself.
         Needs `mix_tracks`.
     """
 

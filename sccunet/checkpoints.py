@@ -20,8 +20,9 @@ import numpy as np
 from sccunet.config import ConfigError
 from sccunet.files import file_written_whole, flush
 from sccunet.runs import BEST as BEST
+from sccunet.runs import CHECKPOINT as CHECKPOINT
 
-CHECKPOINT, PREVIOUS = "last.weights.h5", "previous.weights.h5"
+PREVIOUS = "previous.weights.h5"
 _DIGEST = "sha256"
 
 

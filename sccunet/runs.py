@@ -23,6 +23,8 @@ NETWORK = "network.tflite"
 CARD = "README.md"
 # The weights of a workdir's best epoch; a portable model may have them for training.
 BEST = "best.weights.h5"
+# The last weights of a workdir, from which a run goes on.
+CHECKPOINT = "last.weights.h5"
 # The description inside an export; it includes the config.
 METADATA = Path("assets") / "metadata.json"
 
@@ -47,8 +49,8 @@ def model_path(path: str | os.PathLike | None = None) -> Path:
     """
     if path is None:
         return shipped_model()
-    named = {folder.name: folder for folder in shipped_models()}.get(os.fspath(path))
-    path = Path(path)
+    name, path = os.fspath(path).rstrip(os.sep), Path(path)
+    named = {folder.name: folder for folder in shipped_models()}.get(name)
     return named if named and not path.exists() else path
 
 
@@ -81,10 +83,11 @@ def kind_of(path: str | os.PathLike) -> str | None:
     """Returns PORTABLE, WORKDIR or SAVED_MODEL; None if `path` is none of them.
 
     A workdir that somebody exported a `NETWORK` into remains a workdir: its weights may be newer. A
-    portable model with weights for training is one with a card.
+    portable model with weights for training is one with a card and without a checkpoint.
     """
     path = Path(path)
-    if (path / NETWORK).is_file() and ((path / CARD).is_file() or not (path / BEST).exists()):
+    trains = (path / CHECKPOINT).exists() or not (path / CARD).is_file()
+    if (path / NETWORK).is_file() and not ((path / BEST).exists() and trains):
         return PORTABLE
     if (exported_version(path) / "saved_model.pb").is_file():
         return SAVED_MODEL

@@ -15,6 +15,7 @@ from sccunet.provenance import NOT_STATED
 from sccunet.runs import (
     BEST,
     CARD,
+    CHECKPOINT,
     CONFIG,
     DEFAULT,
     METADATA,
@@ -56,6 +57,7 @@ def test_kinds_of_models_are_told_apart(tmp_path):
         "portable": (NETWORK,),
         "both": (NETWORK, BEST),  # a workdir with a network beside its weights
         "trainable": (NETWORK, BEST, CARD),
+        "annotated": (NETWORK, BEST, CARD, CHECKPOINT),
     }.items():
         (tmp_path / name).mkdir()
         (tmp_path / name / CONFIG).write_text(config.to_json())
@@ -65,6 +67,7 @@ def test_kinds_of_models_are_told_apart(tmp_path):
     kinds = {
         "run": "training workdir",
         "both": "training workdir",
+        "annotated": "training workdir",
         "portable": "portable model",
         "trainable": "portable model",
         "base": "SavedModel",
@@ -104,6 +107,7 @@ def test_models_that_ship_with_the_package(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert [model_path(), *map(model_path, (x.name for x in shipped))] == [shipped[0], *shipped]
     assert model_path(f"./{DEFAULT}") == Path(DEFAULT)
+    assert model_path(f"{DEFAULT}/") == shipped[0]
     Path(DEFAULT).mkdir()
     assert model_path(DEFAULT) == Path(DEFAULT)  # a path that exists
 

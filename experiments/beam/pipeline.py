@@ -10,8 +10,8 @@ import shlex
 import shutil
 import signal
 import sys
-import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,8 @@ def _empty_records(output_dir: Path) -> Iterator[Path]:
             left.rename(left.with_name(f"old-{left.name}"))
         for left in ours.glob("old-*"):
             shutil.rmtree(left, ignore_errors=True)
-        records = Path(tempfile.mkdtemp(prefix="records-", dir=ours))
+        records = ours / f"records-{uuid.uuid4().hex}"
+        records.mkdir()
         try:
             yield records
         finally:

@@ -29,7 +29,7 @@ class Progress(keras.callbacks.Callback):
         self, stems: Sequence[str], epochs: int, steps: int, step: int = 0, every: int = 1
     ):
         super().__init__()
-        self._every, self._shown, self._begun = every, 0, 0  # steps of the epoch
+        self._every, self._shown, self._begun = min(every, steps), 0, 0  # steps of the epoch
         self._stems, self._epochs, self._steps = stems, epochs, steps
         self._step = self._first = step
         self._started = time.monotonic()

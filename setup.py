@@ -54,6 +54,9 @@ setup(
         # In place of `train`: both packages contain the module tensorflow. Keras supports TPUs up
         # to this TensorFlow.
         "tpu": ["tensorflow-tpu==2.19.*", *_TRAINING],
+        # Keras on JAX, without TensorFlow: `KERAS_BACKEND=jax sccunet train`. JAX's own extras
+        # bring the devices: jax[cuda12] GPUs, jax[tpu] TPUs.
+        "jax": ["jax", "keras>=3.11", "ml_collections", "musdb", "pyyaml"],
         # A second reader of WAV files, see `data_pipeline.readers`. The ops of tensorflow-io's last
         # release load with TensorFlow 2.16 and 2.17 only.
         # TensorBoard 2.17 imports pkg_resources, which newer setuptools lack.

@@ -6,19 +6,23 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import tensorflow as tf
 
-from data_pipeline.augment import MEAN
+from data_pipeline.draws import MEAN
 from data_pipeline.errors import AudioError
 from data_pipeline.wav import pcm_to_float
 from data_pipeline.wav_header import WavInfo
 from sccunet.checks import counted
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
 # (file index int64 [n], first sample int64 [n], channels int32 [n, taken] or only MEAN [n, 1],
 # gain float32 [n]) -> float32 [n, taken, samples].
-Reader = Callable[[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
+NumpyReader = Callable[[np.ndarray, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+Reader = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 # (files, samples of a crop) -> Reader
 MakeReader = Callable[[Sequence[WavInfo], int], Reader]
 
@@ -28,14 +32,14 @@ _BLOCK = 44_100  # samples per channel that are converted at once, in the proces
 _ALIGNMENT = 64  # bytes; TensorFlow turns an array of this alignment into a tensor without a copy
 
 
-def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
+def numpy_reader(files: Sequence[WavInfo], samples: int) -> NumpyReader:
     """Makes a reader of crops of `samples` samples from memory maps.
 
-    The reader raises AudioError, wrapped by TensorFlow, if a file is gone or was truncated.
+    The reader raises AudioError if a file is gone or was truncated.
     """
     floats = min(samples, _BLOCK) * max(info.channels for info in files)
 
-    def read_numpy(indices, starts, channels, gains) -> np.ndarray:
+    def read(indices, starts, channels, gains) -> np.ndarray:
         crops = _new_crops((*channels.shape, samples))
         memory = np.empty(floats, np.float32)
         places = zip(indices.tolist(), starts.tolist(), channels.tolist(), gains, strict=True)
@@ -46,6 +50,15 @@ def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
             # TensorFlow crashes if a message is not UTF-8, as the name of a file may be.
             raise AudioError(str(error).encode(errors="backslashreplace").decode()) from None
         return crops
+
+    return read
+
+
+def mmap_reader(files: Sequence[WavInfo], samples: int) -> Reader:
+    """Makes the same for tensors; TensorFlow wraps the AudioError."""
+    import tensorflow as tf
+
+    read_numpy = numpy_reader(files, samples)
 
     def read(indices, starts, channels, gains):
         crops = tf.numpy_function(read_numpy, [indices, starts, channels, gains], tf.float32)

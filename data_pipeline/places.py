@@ -1,4 +1,4 @@
-"""Where crops are cut: the segment and the first sample of each stem of a crop.
+"""Where crops are cut: the segment and the first sample of each stem of a crop; by NumPy.
 
 A segment's consecutive patches are slots, numbered across segments. A training crop has a slot for
 all its stems or, if stems are mixed, one for each. It starts at a random place in the slot's
@@ -9,9 +9,8 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from data_pipeline import augment
+from data_pipeline import draws, philox
 from data_pipeline.cuts import cuts_of
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
@@ -83,7 +82,7 @@ def _taken(segments: Sequence[Segment], config: Config) -> np.ndarray:
 
 
 class TrainingPlaces:
-    """Draws the places of training crops in the graph, each by its number alone.
+    """Draws the places of training crops, each by its number alone.
 
     Crops whose stems are not mixed have the slots of complete tracks; mixed stems have the slots of
     all tracks that have the stem.
@@ -96,51 +95,58 @@ class TrainingPlaces:
         self.config, self.cuts = config, cuts_of(config)
         self.patch = config.model.patch_samples
         counts = np.array([segment.frames // self.patch for segment in segments], np.int64)
-        self.ends = tf.constant(counts.cumsum())
-        self.firsts = tf.constant(counts.cumsum() - counts)
-        self.starts = tf.constant([segment.start for segment in segments], tf.int64)
-        self.frames = tf.constant([segment.frames for segment in segments], tf.int64)
+        self.ends = counts.cumsum()
+        self.firsts = self.ends - counts
+        self.starts = np.array([segment.start for segment in segments], np.int64)
+        self.frames = np.array([segment.frames for segment in segments], np.int64)
         owner = np.arange(len(segments)).repeat(counts)  # each slot's segment
         has = np.array([segment.track.has(config) for segment in segments])[owner]
         directory = np.array([segment.directory for segment in segments])[owner]
         self.whole = _Slots(has.all(axis=1, keepdims=True), directory, None, config)
         self.mixed = _Slots(has, directory, _silent(segments, counts, config), config)
 
-    def of_crop(self, i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns each stem's segment and first sample to read, int64 [stems], for crop `i`."""
+    def of_crops(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns each stem's segment and first sample to read, for crops with these numbers.
+
+        Args:
+          numbers: int64 [n].
+
+        Returns:
+          Two arrays, int64 [n, stems].
+        """
         config, stems = self.config, len(self.config.model.stems)
-        seed = functools.partial(augment.seed, config, i)
+        seeds = functools.partial(draws.seeds, config, numbers)
         chance = config.augment.mix_tracks
         if chance < 1:
-            slots = self.whole.draw(seed) if config.data_weights else self.whole.of_pass(i)
-            whole = [tf.repeat(x, stems) for x in self._place(slots, seed(augment.PLACE))]
+            slots = self.whole.draw(seeds) if config.data_weights else self.whole.of_pass(numbers)
+            whole = [x.repeat(stems, axis=1) for x in self._place(slots, seeds(draws.PLACE))]
         if chance > 0:
             near = config.augment.silent_share < 1
-            mixed = self._place(self.mixed.draw(seed), seed(augment.MIX_PLACE), near)
+            mixed = self._place(self.mixed.draw(seeds), seeds(draws.MIX_PLACE), near)
         if chance in (0, 1):
             return tuple(mixed if chance else whole)
-        mix = augment.is_mixed(config, i)
-        return tuple(tf.where(mix, *pair) for pair in zip(mixed, whole, strict=True))
+        mix = draws.is_mixed(config, numbers)[:, None]
+        return tuple(np.where(mix, *pair) for pair in zip(mixed, whole, strict=True))
 
     def _place(
-        self, slots: tf.Tensor, seed: tf.Tensor, near: bool = False
-    ) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns segment and first sample of the cuts for slots, all int64 [n].
+        self, slots: np.ndarray, seeds: np.ndarray, near: bool = False
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns segment and first sample of the cuts for slots, all int64 [n, columns].
 
         Random cuts start anywhere in the segment or, if `near`, within half a patch of the slot.
         """
-        segment = tf.searchsorted(self.ends, slots, side="right", out_type=tf.int64)
-        first, last = 0, tf.gather(self.frames, segment) - self.cuts.samples
-        offset = (slots - tf.gather(self.firsts, segment)) * self.patch - self.cuts.margin
-        offset = tf.clip_by_value(offset, first, last)
+        segment = np.searchsorted(self.ends, slots, side="right")
+        first, last = 0, self.frames[segment] - self.cuts.samples
+        offset = (slots - self.firsts[segment]) * self.patch - self.cuts.margin
+        offset = np.clip(offset, first, last)
         if self.config.random_crops:
             if near:
-                first = tf.maximum(offset - self.patch // 2, first)
-                last = tf.minimum(offset + self.patch // 2, last)
+                first = np.maximum(offset - self.patch // 2, first)
+                last = np.minimum(offset + self.patch // 2, last)
             # float64 so that every sample of an hour-long file can be a start.
-            draws = tf.random.stateless_uniform(tf.shape(slots), seed, dtype=tf.float64)
-            offset = first + tf.cast(draws * tf.cast(last - first + 1, tf.float64), tf.int64)
-        return segment, tf.gather(self.starts, segment) + offset
+            share = philox.uniform_double(seeds, slots.shape[1])
+            offset = first + (share * (last - first + 1)).astype(np.int64)
+        return segment, self.starts[segment] + offset
 
 
 class _Slots:
@@ -180,44 +186,41 @@ class _Slots:
             total = max(total, first + len(own))
             firsts.append(first)
             counts.append(len(own))
-        self.order = tf.constant(np.concatenate([own for _, own in lists.values()]), tf.int64)
-        self.firsts, self.counts = tf.constant(firsts, tf.int64), tf.constant(counts, tf.int64)
+        self.order = np.concatenate([own for _, own in lists.values()])
+        self.firsts, self.counts = np.array(firsts, np.int64), np.array(counts, np.uint64)
         counts = np.reshape(counts, self.shape)
         sounds, there = counts[..., 0] > 0, counts.sum(axis=2) > 0  # [columns, directories]
         # A directory without a sound of a stem serves only if no directory has one.
         serves = np.where(sounds.any(axis=1, keepdims=True), sounds, there)
         chances = np.cumsum(weights * serves, axis=1)
-        self.chances = tf.constant(chances / np.maximum(chances[:, -1:], 1e-300), tf.float32)
+        self.chances = (chances / np.maximum(chances[:, -1:], 1e-300)).astype(np.float32)
         share = counts[..., -1] / np.maximum(counts.sum(axis=2), 1)
         share = np.where(sounds, np.minimum(share, config.augment.silent_share), 1)
-        self.silent_share = tf.constant(share.ravel(), tf.float32)
+        self.silent_share = share.ravel().astype(np.float32)
 
-    def of_pass(self, i: tf.Tensor) -> tf.Tensor:
-        """Returns the slot of crop `i` in passes over all slots, each in a new order: int64 [1]."""
-        count = int(self.order.shape[0])
-        number, place = i // count, i % count
-        place = tf.random.experimental.index_shuffle(
-            place, tf.stack([self.config.seed, number]), count - 1
-        )
-        return tf.gather(self.order, place)[None]
+    def of_pass(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns the slots of crops in passes over all, each in a new order: int64 [n, 1]."""
+        count = len(self.order)
+        passes, places = np.divmod(numbers, count)
+        for number in np.unique(passes).tolist():
+            own = passes == number
+            order = philox.permutation(self.config.seed, number, count)
+            places[own] = order[places[own]]
+        return self.order[places][:, None]
 
-    def draw(self, seed: Callable[[int], tf.Tensor]) -> tf.Tensor:
-        """Draws a slot for each column, int64 [columns]; `seed` gives the seed of a purpose."""
+    def draw(self, seeds: Callable[[int], np.ndarray]) -> np.ndarray:
+        """Draws a slot for each column, int64 [n, columns]; `seeds` gives those of a purpose."""
         columns, groups, kinds = self.shape
-        which = groups * tf.range(columns, dtype=tf.int64)
+        which = groups * np.arange(columns)  # or [n, columns], from the first draw on
         if groups > 1:
-            draws = tf.random.stateless_uniform([columns, 1], seed(augment.DIRECTORY))
-            which += tf.reduce_sum(tf.cast(draws >= self.chances, tf.int64), axis=1)
+            found = philox.uniform(seeds(draws.DIRECTORY), columns)[..., None]
+            which = which + (found >= self.chances).sum(axis=-1)
         if kinds > 1:
-            draws = tf.random.stateless_uniform([columns], seed(augment.SILENT))
-            is_silent = draws < tf.gather(self.silent_share, which)
-            which = kinds * which + tf.cast(is_silent, tf.int64)
-        # What stateless_uniform does for whole numbers up to a limit, with a limit for each.
-        draws = tf.random.stateless_uniform(
-            [columns], seed(augment.MIX_SLOT), None, None, tf.uint64
-        )
-        place = tf.cast(draws % tf.cast(tf.gather(self.counts, which), tf.uint64), tf.int64)
-        return tf.gather(self.order, tf.gather(self.firsts, which) + place)
+            found = philox.uniform(seeds(draws.SILENT), columns)
+            which = kinds * which + (found < self.silent_share[which])
+        found = philox.whole(seeds(draws.MIX_SLOT), columns)
+        place = (found % np.maximum(self.counts[which], 1)).astype(np.int64)
+        return self.order[self.firsts[which] + place]
 
 
 def _silent(segments: Sequence[Segment], counts: np.ndarray, config: Config) -> np.ndarray | None:

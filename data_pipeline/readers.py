@@ -9,6 +9,7 @@ To add a reader, write a module beside `mmap_reader` and name it here.
 
 import contextlib
 import re
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -55,11 +56,10 @@ def error_of(error: "tf.errors.OpError") -> "AudioError | None":
 @contextlib.contextmanager
 def plain_errors() -> Iterator[None]:
     """Context manager that raises a reader's AudioError itself, without TensorFlow's error."""
-    import tensorflow as tf
-
     try:
         yield
-    except tf.errors.OpError as error:
-        if found := error_of(error):
+    except Exception as error:
+        tf = sys.modules.get("tensorflow")  # without it, readers raise their errors themselves
+        if tf and isinstance(error, tf.errors.OpError) and (found := error_of(error)):
             raise found from error
         raise

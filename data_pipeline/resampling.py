@@ -12,14 +12,14 @@ import numpy as np
 import tensorflow as tf
 
 from data_pipeline.cuts import BLOCK, MARGIN, TAPS, cuts_of
+from data_pipeline.draws import BANDS
 from sccunet.config import Config
 
 # Kaiser's window for images and aliases below -70 dB. The band between pass and stop is 0.137 of
 # the Nyquist frequency wide, and the cutoff half of that below: 19 kHz pass, 22 kHz do not.
 _BETA, _CUTOFF = 6.76, 0.93
 # Below and above, the gain is that at the end: 0 Hz, rumble and hiss must not grow out of bounds.
-_PIVOT, _OCTAVES = 1_000.0, 4  # 62.5 Hz to 16 kHz
-BANDS = 2 * _OCTAVES + 1  # of the equalizer, an octave each
+_PIVOT, _OCTAVES = 1_000.0, BANDS // 2  # 62.5 Hz to 16 kHz
 
 
 def resampled(crops: tf.Tensor, speeds: tf.Tensor, config: Config) -> tf.Tensor:

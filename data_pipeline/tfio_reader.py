@@ -10,7 +10,7 @@ from functools import cache
 
 import tensorflow as tf
 
-from data_pipeline.augment import MEAN
+from data_pipeline.draws import MEAN
 from data_pipeline.mmap_reader import Reader, mmap_reader
 from data_pipeline.wav_header import WavInfo
 from sccunet.config import ConfigError

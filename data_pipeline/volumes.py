@@ -12,11 +12,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import tensorflow as tf
 from absl import logging
 from tqdm import tqdm
 
-from data_pipeline import dataset, places, readers
+from data_pipeline import loader, places
 from data_pipeline.errors import AudioError
 from data_pipeline.tracks import Segment
 from sccunet import spectral
@@ -190,6 +189,8 @@ def _kept(path: Path, segments: Sequence[Segment], config: Config) -> list[_Volu
 
 def _computed(segments: Sequence[Segment], config: Config) -> list[_Volumes]:
     """Computes the volumes of each segment, reading each stem's patches once."""
+    from keras import ops
+
     has = np.array([segment.track.has(config) for segment in segments])
     stems = np.flatnonzero(has.any(axis=0))
     named = [config.model.stems[stem] for stem in stems]
@@ -199,19 +200,18 @@ def _computed(segments: Sequence[Segment], config: Config) -> list[_Volumes]:
     part = Config(model=model, sources=sources, downmix=config.downmix)
     crops = places.side_by_side(places.patches_of_stems(segments, part))
 
-    @tf.function
     def batch_volumes(waveforms):  # [batch, stems, channels, samples] -> [batch, stems]
         real, imaginary = spectral.stft(waveforms, model)  # [batch, stems, channels, frames, bins]
-        power = tf.math.square(real) + tf.math.square(imaginary)
-        return tf.reduce_mean(tf.sqrt(tf.reduce_sum(power, axis=(3, 4))), axis=2)
+        power = ops.sum(ops.square(real) + ops.square(imaginary), axis=(3, 4))
+        return ops.convert_to_numpy(ops.mean(ops.sqrt(power), axis=2))
 
     # Both channels, where training draws one: the weights must not depend on the draws.
-    batches = dataset.fixed_dataset(segments, part, crops, _BATCH, stereo=not config.downmix)
+    batches = loader.FixedBatches(segments, part, crops, _BATCH, stereo=not config.downmix)
     bar = tqdm(total=len(crops), desc="volumes", unit="patch", disable=None)
     rows = []
-    with bar, readers.plain_errors():
+    with bar:
         for waveforms in batches:
-            rows.append(batch_volumes(waveforms).numpy())
+            rows.append(batch_volumes(waveforms))
             bar.update(len(rows[-1]))
     rows = np.concatenate(rows)  # [crops, stems]
     found, done = [], np.zeros(len(config.model.stems), int)

@@ -19,6 +19,7 @@ EXTRAS = {
     "yaml": "train",
     "matplotlib": "train",
     "PIL": "train",
+    "jax": "jax",
     "norbert": "wiener",
     "tensorflow_serving": "serve",
     "grpc": "serve",

@@ -8,6 +8,8 @@ Examples:
       --config.data_weights="(0.7, 0.3)"
   sccunet train --config=paper_4stems --data_dir=MY_STEMS --workdir=TUNED --init_from=RUN
 
+  KERAS_BACKEND=jax sccunet train --config=paper_4stems --data_dir=DATA --workdir=RUN
+
   TF_CONFIG='{"cluster": {"worker": ["host1:2222", "host2:2222"]},
               "task": {"type": "worker", "index": 0}}' \
       sccunet train --strategy=multiworker --config=... --data_dir=... --workdir=...
@@ -19,6 +21,7 @@ SIGTERM or Ctrl-C it saves a checkpoint and exits with code 75: run it again. A 
 it at once.
 """
 
+import os
 from collections.abc import Sequence
 
 from absl import flags
@@ -90,4 +93,6 @@ if __name__ == "__main__":
         "Minutes between checkpoints within an epoch; the most that a killed run loses.",
         lower_bound=0.0,
     )
-    cli.run(main, needs=["tensorflow"])
+    # Keras on JAX needs no TensorFlow.
+    _BACKEND = "jax" if os.environ.get("KERAS_BACKEND") == "jax" else "tensorflow"
+    cli.run(main, any_backend=True, needs=[_BACKEND, "keras"])

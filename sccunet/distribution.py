@@ -1,15 +1,21 @@
-"""Chooses the devices of a run: from a flag's value to a `tf.distribute` strategy."""
+"""Chooses the devices of a run: from a flag's value to a `tf.distribute` strategy.
 
+`sccunet.jax_devices` does it for Keras's JAX backend. TensorFlow is imported by the functions.
+"""
+
+import sys
 from collections.abc import Callable, Sequence
-
-import tensorflow as tf
+from typing import TYPE_CHECKING
 
 from sccunet import cluster
 from sccunet.checks import counted
 from sccunet.config import ConfigError
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Strategy, str]:
+
+def make_strategy(name: str, tpu: str | None = None) -> "tuple[tf.distribute.Strategy, str]":
     """Makes a strategy, and a description of it for the log.
 
     TensorFlow must not have computed anything before this call.
@@ -25,6 +31,8 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
     Raises:
       ConfigError: if there is no such device, or TF_CONFIG is invalid.
     """
+    import tensorflow as tf
+
     gpus, workers, why = tf.config.list_physical_devices("GPU"), cluster.workers(), ""
     if tpu and name not in ("auto", "tpu"):
         raise ConfigError(f"--tpu: found --strategy={name}, expected --strategy=tpu")
@@ -48,9 +56,11 @@ def make_strategy(name: str, tpu: str | None = None) -> tuple[tf.distribute.Stra
 
 
 def _strategy_named(
-    name: str, tpu: str | None, gpus: Sequence[tf.config.PhysicalDevice], workers: int
-) -> tf.distribute.Strategy:
+    name: str, tpu: str | None, gpus: Sequence["tf.config.PhysicalDevice"], workers: int
+) -> "tf.distribute.Strategy":
     """A case for each of `config.STRATEGIES` but "auto"."""
+    import tensorflow as tf
+
     if name == "multiworker" and not workers:
         raise ConfigError(
             "--strategy=multiworker: found no TF_CONFIG in the environment, expected JSON such as"
@@ -75,7 +85,9 @@ def _strategy_named(
     return _tpu_strategy(tpu or "local")
 
 
-def _tpu_strategy(tpu: str) -> tf.distribute.Strategy:
+def _tpu_strategy(tpu: str) -> "tf.distribute.Strategy":
+    import tensorflow as tf
+
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver(tpu)
         tf.config.experimental_connect_to_cluster(resolver)
@@ -89,12 +101,13 @@ def _reason(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:200]
 
 
-def is_multiworker(strategy: tf.distribute.Strategy) -> bool:
+def is_multiworker(strategy: "tf.distribute.Strategy") -> bool:
     """Whether other processes compute the same steps."""
-    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    tf = sys.modules.get("tensorflow")
+    return bool(tf) and isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
-def is_chief(strategy: tf.distribute.Strategy) -> bool:
+def is_chief(strategy: "tf.distribute.Strategy") -> bool:
     """Whether this process writes the run's files."""
     if not is_multiworker(strategy):
         return True
@@ -104,8 +117,10 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return (resolver.task_type, resolver.task_id) == first
 
 
-def same_everywhere(strategy: tf.distribute.Strategy, numbers: Sequence[int]) -> bool:
+def same_everywhere(strategy: "tf.distribute.Strategy", numbers: Sequence[int]) -> bool:
     """Whether all workers give the same few numbers, each less than 2**31."""
+    import tensorflow as tf
+
     mine = tf.cast(numbers, tf.int64)
     squares = tf.stack([mine, mine**2])
 
@@ -120,9 +135,10 @@ def same_everywhere(strategy: tf.distribute.Strategy, numbers: Sequence[int]) ->
 
 
 def agree(
-    strategy: tf.distribute.Strategy,
+    strategy: "tf.distribute.Strategy",
 ) -> Callable[[tuple[bool, ...]], tuple[bool, ...]]:
     """Returns a function from this worker's answers to whether any worker answers yes."""
+    import tensorflow as tf
 
     @tf.function
     def count(answers):

@@ -52,6 +52,39 @@ def out_of_patience(trainer: Trainer, epochs: int) -> bool:
     return 0 < epochs <= trainer.epochs_since_best
 
 
+def continue_epoch(
+    trainer: Trainer, batches, validation, steps: int, epoch: int, callbacks: Callbacks
+) -> None:
+    """Ends an interrupted epoch: with its other steps and the validation, on any backend.
+
+    Args:
+      trainer: compiled.
+      batches: data for `fit`, from the trainer's current step on.
+      validation: data for `fit`.
+      steps: number of steps that are left; 0 if only the validation is.
+      epoch: number of the epoch, from 0.
+      callbacks: of the run.
+    """
+    if steps:
+        trainer.fit(
+            batches,
+            steps_per_epoch=steps,
+            shuffle=False,  # the stream is shuffled already
+            initial_epoch=epoch,
+            epochs=epoch + 1,
+            validation_data=validation,
+            callbacks=callbacks,
+            verbose=0,
+        )
+        return
+    trainer.stop_training = False
+    callbacks.on_train_begin()
+    callbacks.on_epoch_begin(epoch)
+    logs = trainer.evaluate(validation, callbacks=callbacks, return_dict=True, verbose=0)
+    callbacks.on_epoch_end(epoch, {f"val_{name}": value for name, value in logs.items()})
+    callbacks.on_train_end()
+
+
 def run_epochs(
     trainer: Trainer,
     strategy,

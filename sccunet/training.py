@@ -1,5 +1,6 @@
 """The training step, from waveforms to the loss on the device."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -75,6 +76,7 @@ class Trainer(keras.Model):
     @property
     def steps_done(self) -> int:
         """Steps of the run, each a batch; `optimizer.iterations` counts updates of the weights."""
+        self._sync()
         return int(self.optimizer.variables[0].numpy())
 
     @property
@@ -115,14 +117,33 @@ class Trainer(keras.Model):
         return unet(spectra.mixture, training=training), spectra
 
     def train_step(self, *args):
-        """Keras's training step, and the moving average of the weights; TensorFlow and torch."""
-        logs = super().train_step(*args)
-        if isinstance(logs, tuple):  # JAX's, with its state; only benchmarks train there
-            return logs
+        """Keras's training step, and what follows it: the moving average of the weights, say."""
+        if keras.backend.backend() != "jax":
+            return self._after_step(super().train_step(*args))
+        # JAX's step has no side effects: it takes the values of all variables, and returns them.
+        logs, state = super().train_step(*args)
+        groups = (
+            self.trainable_variables,
+            self.non_trainable_variables,
+            self.optimizer.variables,
+            self.metrics_variables,
+        )
+        own = zip(itertools.chain(*groups), itertools.chain(*state), strict=True)
+        with keras.StatelessScope(state_mapping=list(own)) as scope:
+            logs = self._after_step(logs)
+        return logs, tuple([scope.get_current_value(v) for v in group] for group in groups)
+
+    def _after_step(self, logs):
+        """Notes what was not finite, and averages; returns the logs of training."""
         self._note_bad(logs["loss"])
         if self.averaged:
             self._average()
         return {name: value for name, value in logs.items() if name not in self.sdr.names}
+
+    def _sync(self) -> None:
+        """Makes the variables those of the last step: JAX's `fit` holds them itself meanwhile."""
+        if keras.backend.backend() == "jax":
+            self.jax_state_sync()
 
     def _note_bad(self, loss) -> None:
         """Notes on the device if the step is the first that is not finite, on any replica."""
@@ -134,6 +155,7 @@ class Trainer(keras.Model):
 
     def check_finite(self) -> None:
         """Waits for the device; raises `NotFiniteError` if a step has not been finite."""
+        self._sync()
         step, kind = self._first_bad.numpy().tolist()
         if step != NONE:
             raise NotFiniteError(step, KINDS[kind])
@@ -176,12 +198,14 @@ def compile_trainer(
       loss_weights: alpha of each stem.
       steps_per_epoch: training steps per epoch, for the learning rate's schedule.
     """
+    jax = keras.backend.backend() == "jax"  # would compute op by op, if not compiled
     trainer = Trainer(unet, config.model, config.ema_momentum)
     trainer.compile(
         optimizer=make_optimizer(config, steps_per_epoch),
         loss=make_loss(config, loss_weights),
-        jit_compile=config.jit_compile,
-        steps_per_execution=config.steps_per_execution,
+        jit_compile=config.jit_compile or jax,
+        # JAX's steps follow each other without the host as it is.
+        steps_per_execution=1 if jax else config.steps_per_execution,
     )
     # Built here, so that a checkpoint can be loaded.
     model = config.model

@@ -1,79 +1,17 @@
-"""Random draws of augmentation, each a pure function of the seed and a crop's number."""
-
-import functools
+"""Changes to the waveforms of crops, each a pure function of the seed and a crop's number."""
 
 import numpy as np
-import pytest
 import tensorflow as tf
 
-from data_pipeline import augment
+from data_pipeline import augment, draws
 from data_pipeline.cuts import cuts_of
 from sccunet.config import AugmentConfig, Config, ModelConfig
 
-_CROPS = 2_000
 _STEMS = ("vocals", "drums", "bass")
-
-
-def _drawn(draw):
-    """Draws for crops 0, 1, ...: [crops, stems]."""
-
-    @tf.function
-    def all_draws():
-        crops = tf.range(_CROPS, dtype=tf.int64)
-        return tf.map_fn(draw, crops, fn_output_signature=tf.float32, parallel_iterations=1)
-
-    return all_draws().numpy()
 
 
 def _config(**augmented):
     return Config(model=ModelConfig(stems=_STEMS), augment=AugmentConfig(**augmented), seed=3)
-
-
-@pytest.mark.parametrize("chances", [(0.5, 0.8, 0.9), (0.0, 1.0, 0.3), (1.0, 1.0, 1.0)])
-def test_never_all_stems_are_silent(chances):
-    config = _config(stem_dropout=chances)
-    gains = _drawn(
-        lambda crop: augment.sounding(chances, augment.seed(config, crop, augment.DROPOUT))
-    )
-    assert np.isin(gains, (0, 1)).all()
-    assert gains.any(axis=1).all()
-    expected = np.array(chances) - np.prod(chances)  # all sound if none would
-    deviation = np.sqrt(expected * (1 - expected) / _CROPS)
-    np.testing.assert_array_less(np.abs((gains == 0).mean(axis=0) - expected), 4 * deviation + 1e-9)
-
-
-def _check_uniform(draws, most):
-    """Checks that draws are uniform from -most to most, by bounds and shares of ten intervals."""
-    assert np.abs(draws).max() <= most * 1.000001
-    shares = np.histogram(draws, 10, (-most, most))[0] / draws.size
-    np.testing.assert_allclose(shares, 0.1, atol=0.03)
-
-
-def test_speeds_are_uniform_in_their_logarithm_and_alike_unless_mixed():
-    for mixed in (0.0, 0.4):
-        config = _config(speed=0.2, mix_tracks=mixed)
-        speeds = np.log(_drawn(functools.partial(augment.speeds, config)))
-        _check_uniform(speeds, np.log(1.2))
-        is_mixed = _drawn(lambda crop, c=config: tf.cast(augment.is_mixed(c, crop), tf.float32))
-        differ = np.ptp(speeds, axis=1) > 0
-        np.testing.assert_array_equal(differ, is_mixed == 1)
-        assert abs(differ.mean() - mixed) < 0.05
-
-
-def test_tilts_octaves_and_balances_are_uniform_and_each_stems_own():
-    config = _config(tilt_db=1.5, equalizer_db=3.0, balance_db=(-9.0, 8.0), mix_tracks=1.0)
-
-    def all_of(crop):
-        octaves = tf.reshape(augment.bands(config, crop), [-1])
-        return tf.concat(
-            [augment.tilts(config, crop), octaves, [augment.balances(config, crop)]], 0
-        )
-
-    draws = _drawn(all_of)
-    _check_uniform(draws[:, :3], 1.5)
-    _check_uniform(draws[:, 3:-1], 3.0)
-    _check_uniform(draws[:, -1] + 0.5, 8.5)
-    np.testing.assert_allclose(np.corrcoef(draws.T), np.eye(3 + 27 + 1), atol=0.12)
 
 
 def test_the_first_stem_has_the_drawn_level_against_the_others():
@@ -82,7 +20,7 @@ def test_the_first_stem_has_the_drawn_level_against_the_others():
         model=model, augment=AugmentConfig(balance_db=(-9.0, 8.0), mix_tracks=0.5), seed=3
     )
     numbers = tf.range(8, dtype=tf.int64)
-    mixed = np.array([augment.is_mixed(config, n) for n in numbers])
+    mixed = draws.is_mixed(config, numbers.numpy())
     assert 0 < mixed[3:].sum() < 5
     crops = np.random.default_rng(0).uniform(-1, 1, (8, 3, 2, 8_192)).astype(np.float32)
     crops[0, 0], crops[1, 1:], crops[2, 0] = 0, 0, crops[2, 0] / 10**4
@@ -91,7 +29,7 @@ def test_the_first_stem_has_the_drawn_level_against_the_others():
     np.testing.assert_array_equal(found[:2], crops[:2])
     power = np.mean(found.astype(np.float64) ** 2, axis=(2, 3))
     levels = 10 * np.log10(power[3:, 0] / power[3:, 1:].sum(axis=1))
-    drawn = np.array([augment.balances(config, n) for n in numbers[3:]])
+    drawn = draws.balances(config, numbers.numpy()[3:])
     np.testing.assert_allclose(levels[mixed[3:]], drawn[mixed[3:]], atol=1e-3)
     np.testing.assert_array_equal(found[3:][~mixed[3:]], crops[3:][~mixed[3:]])
     np.testing.assert_allclose(found[2, 0], crops[2, 0] * (10 if mixed[2] else 1), rtol=1e-5)

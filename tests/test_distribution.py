@@ -166,3 +166,9 @@ def test_devices_that_are_not_there(monkeypatch):
         with pytest.raises(ConfigError, match=f"^{re.escape(message)}") as caught:
             make_strategy(name, tpu)
         assert "\n" not in str(caught.value)
+
+
+def test_a_backend_that_cannot_train(monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", "torch")
+    with pytest.raises(ConfigError, match=r"^KERAS_BACKEND: found torch, expected"):
+        training_run.devices(Config(), _MIRRORED)

@@ -5,7 +5,6 @@ import dataclasses
 import numpy as np
 
 from data_pipeline.audio_writer import write_wav
-from data_pipeline.mmap_reader import mmap_reader
 from data_pipeline.tracks import Segment, find_tracks
 from experiments.training import excerpt
 from sccunet.config import Config, ModelConfig
@@ -28,15 +27,15 @@ def _segments(folder, seconds):
 
 def test_six_seconds_in_which_every_stem_sounds(tmp_path):
     segments = _segments(tmp_path, {"a": 7, "b": 40})
-    found = excerpt.liveliest(segments, Config(model=_MODEL), mmap_reader)
+    found = excerpt.liveliest(segments, Config(model=_MODEL))
     assert found.shape == (2, 6 * RATE, 1)
     assert (found.std(axis=1) > 0.09).all()
     model = dataclasses.replace(_MODEL, channels=2)
     config = Config(model=model, downmix=False)
-    stereo = excerpt.liveliest(segments, config, mmap_reader)
+    stereo = excerpt.liveliest(segments, config)
     np.testing.assert_array_equal(stereo, found.repeat(2, axis=2))
 
 
 def test_as_much_as_there_is(tmp_path):
-    found = excerpt.liveliest(_segments(tmp_path, {"a": 5}), Config(model=_MODEL), mmap_reader)
+    found = excerpt.liveliest(_segments(tmp_path, {"a": 5}), Config(model=_MODEL))
     assert found.shape == (2, 4 * RATE, 1)  # whole patches

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from scipy.stats import binom
 
 from data_pipeline import places
@@ -35,9 +34,7 @@ def _segment(patches, stems="vr", directory=0, silent=(), start=0, tail=0):
 
 def _drawn(segments, config, first=0):
     """Returns segments and first samples of the run's first crops, each int [crops, stems]."""
-    drawn = places.TrainingPlaces(segments, config)
-    crops = tf.data.Dataset.range(first, _CROPS).map(drawn.of_crop).batch(_CROPS)
-    return [part.numpy() for part in next(iter(crops))]
+    return places.TrainingPlaces(segments, config).of_crops(np.arange(first, _CROPS))
 
 
 def _check_share(found, share):

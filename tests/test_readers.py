@@ -11,7 +11,7 @@ import soundfile
 import tensorflow as tf
 
 from data_pipeline import mmap_reader, readers, tfio_reader
-from data_pipeline.augment import MEAN
+from data_pipeline.draws import MEAN
 from data_pipeline.errors import AudioError
 from data_pipeline.wav import wav_info
 from sccunet.config import ConfigError

@@ -20,7 +20,7 @@ MAIN_PATH = ("prepare", "train", "separate", "export")
 # Runs programs by their names and imports none; others may read its table of commands.
 DISPATCHER = "experiments.command"
 FOR_DATA_PIPELINE = {
-    f"sccunet.{name}" for name in ("checks", "config", "model_config", "files", "spectral")
+    f"sccunet.{name}" for name in ("ahead", "checks", "config", "model_config", "files", "spectral")
 }
 
 

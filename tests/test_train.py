@@ -164,7 +164,7 @@ def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, ca
     assert f"nothing is left to train, {EPOCHS} epochs done: {copy}" in capsys.readouterr().out
     _assert_same_arrays(arrays(copy / "last.weights.h5"), before)
 
-    # The chosen reader reads training, validation, and the excerpt shown in TensorBoard.
+    # The chosen reader reads training and validation.
     asked, opened = [], []
 
     def reader_named(name):
@@ -174,7 +174,7 @@ def test_a_finished_run_says_so_and_continues_for_more_epochs(copy, data_dir, ca
     monkeypatch.setattr(readers, "reader_named", reader_named)
     free = {"epochs": EPOCHS + 1, "steps_per_execution": 5, "check_steps": 3}
     train(data_dir, copy, config_of(**free), reader="tfio")
-    assert (asked, len(opened)) == (["tfio"], 3)
+    assert (asked, len(opened)) == (["tfio"], 2)
     printed = capsys.readouterr().out
     assert f"continuing from epoch {EPOCHS} of {EPOCHS + 1} in {copy}" in printed
     assert _iterations(copy) == (EPOCHS + 1) * STEPS
@@ -418,12 +418,12 @@ def test_a_loss_that_is_not_finite_ends_the_run_and_leaves_no_such_weights(data_
     )
     assert found, text
     assert not list(workdir.glob("*.h5"))
-    # The saved batch is that of the step.
+    # The saved batch is that of the step; sums of three files are rounded in another order.
     step = int(found[1])
     training, *_ = splits.training_split(data_dir, load_config(workdir))
     batches = dataset.training_dataset(training, load_config(workdir), step)
     kept = np.load(workdir / f"bad_batch_{step}.npz")
-    np.testing.assert_array_equal(kept["waveforms"], next(iter(batches)))
+    np.testing.assert_allclose(kept["waveforms"], next(iter(batches)), rtol=0, atol=1e-7)
     for files, starts in zip(kept["files"], kept["starts"], strict=True):
         assert [Path(file).name for file in files] == [f"{stem}.wav" for stem in LEVELS]
         assert all(0 <= start <= 2 * 44_100 - 16_384 for start in starts)

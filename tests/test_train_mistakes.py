@@ -9,7 +9,7 @@ import pytest
 from kill_training import flags
 from tiny_training import LEVELS, config_of, rewrite, train
 
-from data_pipeline import splits
+from data_pipeline import loader, splits
 from data_pipeline.errors import AudioError
 from experiments.training import records
 from experiments.training.options import TrainOptions
@@ -138,6 +138,17 @@ def test_a_bad_batch_names_tracks_of_one_name_by_their_folders(bad_dir, tmp_path
     assert f", with crops of {folders[0]}, bad, {folders[1]}, c; a lower" in line
     files = np.load(tmp_path / "bad_batch_0.npz")["files"]
     assert {str(Path(file).parent) for file in files.ravel()} >= set(map(str, folders))
+
+
+def test_what_needs_tensorflow_is_refused_without_it(bad_dir, tmp_path, monkeypatch):
+    monkeypatch.setattr(loader, "has_tensorflow", lambda: False)
+    for reader, changes, message in (
+        ("tfio", {}, "--reader=tfio: given, expected mmap without TensorFlow"),
+        ("mmap", {"augment__tilt_db": 2.0}, "config.augment.tilt_db: found 2.0 without TensorFlow"),
+    ):
+        with pytest.raises(ConfigError, match=f"^{message}"):
+            train(bad_dir, tmp_path / "run", config_of(**changes), reader=reader)
+    assert not (tmp_path / "run").exists()
 
 
 # Mistakes on the command line, one of each kind; test_config.py tests the fields.

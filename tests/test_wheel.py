@@ -79,7 +79,7 @@ def run(tmp_path_factory, make_run, randomise):
 _FILES = """
 from importlib import metadata, resources
 from sccunet import runs
-extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "dask", "free", "player", "tags"}
+extras = {"train", "gpu", "tpu", "tfio", "serve", "beam", "dask", "free", "jax", "player", "tags"}
 extras |= {"wiener", "test"}
 assert {*metadata.metadata("sccunet").get_all("Provides-Extra")} == extras
 required = metadata.requires("sccunet")

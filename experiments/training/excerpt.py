@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from data_pipeline import dataset, places
-from data_pipeline.mmap_reader import MakeReader
+from data_pipeline import loader, places
 from data_pipeline.tracks import Segment
 from sccunet.config import Config
 
@@ -14,7 +13,7 @@ _SECONDS = 6.0
 _LOOKED_AT = 32
 
 
-def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -> np.ndarray:
+def liveliest(segments: Sequence[Segment], config: Config) -> np.ndarray:
     """Returns the excerpt in which the quietest stem is loudest, of a few evenly spread ones.
 
     Elsewhere a stem may be silent.
@@ -22,7 +21,6 @@ def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -
     Args:
       segments: of the validation, each at least one patch long.
       config: the run's config.
-      reader: reads the segments.
 
     Returns:
       float32 [stems, samples, channels]: whole patches, about 6 seconds, or as many as a segment
@@ -34,6 +32,6 @@ def liveliest(segments: Sequence[Segment], config: Config, reader: MakeReader) -
     model = dataclasses.replace(config.model, patch_samples=patches * patch)
     config = dataclasses.replace(config, model=model)
     crops = places.fixed_crops(segments, config, _LOOKED_AT)
-    batches = dataset.fixed_dataset(segments, config, crops, 1, reader).as_numpy_iterator()
-    crops = (batch[0] for batch in batches)  # [stems, channels, samples]
+    # [stems, channels, samples] of each
+    crops = (batch[0] for batch in loader.FixedBatches(segments, config, crops, 1))
     return max(crops, key=lambda stems: np.square(stems).mean((1, 2)).min()).transpose(0, 2, 1)

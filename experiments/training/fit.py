@@ -1,19 +1,19 @@
 """The epochs of a training run: joins network, batches, checkpoints and logs."""
 
 import contextlib
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
-from data_pipeline import dataset, places, readers
+from data_pipeline import loader, readers
 from data_pipeline.mmap_reader import MakeReader
 from data_pipeline.tracks import Segment
 from experiments.training import excerpt, records, stopping
+from experiments.training.batches import Batches, make_batches
 from experiments.training.options import TrainOptions
 from experiments.training.progress import Progress
 from sccunet import checkpoints, distribution
@@ -21,18 +21,23 @@ from sccunet.checks import counted
 from sccunet.config import Config, ConfigError
 from sccunet.files import write_whole
 from sccunet.finite import FiniteGuard, NotFiniteError
-from sccunet.loop import Patience, callbacks_of, out_of_patience, run_epochs
+from sccunet.loop import Patience, callbacks_of, continue_epoch, out_of_patience, run_epochs
 from sccunet.runs import CONFIG
 from sccunet.tensorboard import TensorBoard
 from sccunet.training import Trainer, compile_trainer
 from sccunet.unet import build_model
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from sccunet.jax_devices import JaxDevices
+
 
 def fit(
     config: Config,
     options: TrainOptions,
-    strategy: tf.distribute.Strategy,
-    reader: MakeReader,
+    strategy: "tf.distribute.Strategy | JaxDevices",
+    reader: MakeReader | None,
     training: Sequence[Segment],
     validation: Sequence[Segment],
     initial: Sequence[np.ndarray] | None = None,
@@ -42,8 +47,8 @@ def fit(
     Args:
       config: the run's config, with its loss weights.
       options: workdir, and how often a checkpoint is written.
-      strategy: from `sccunet.distribution.make_strategy`.
-      reader: reads both splits.
+      strategy: from `run.devices`.
+      reader: reads both splits; None where TensorFlow is not installed.
       training, validation: from `splits.training_split`.
       initial: the network's weights if there is no checkpoint; default: those of the seed.
 
@@ -54,9 +59,11 @@ def fit(
       PreemptedError: when SIGTERM or Ctrl-C has stopped the run and everything is saved.
     """
     keras.utils.set_random_seed(config.seed)
-    batches = _batches(config, strategy, reader, training, validation)
+    batches = make_batches(config, strategy.num_replicas_in_sync, reader, training, validation)
+    # JAX's devices compute the statistics of the whole batch in any case.
+    synchronized = config.synchronized_norm and keras.backend.backend() == "tensorflow"
     with strategy.scope():
-        unet = build_model(config.model, config.precision, config.synchronized_norm)
+        unet = build_model(config.model, config.precision, synchronized)
         trainer = compile_trainer(unet, config, config.loss_weights, batches.steps_per_epoch)
     if initial is not None:
         unet.set_weights(initial)
@@ -85,7 +92,7 @@ def fit(
         raise ConfigError(line) from error
     early = int(trainer.epochs_done.numpy()) < config.epochs
     ended = f"ended early, {_nothing_left(trainer, config)}; " if early else ""
-    print(f"{ended}best and last weights, config and TensorBoard logs: {workdir}")
+    print(f"{ended}best and last weights, config{' and logs' * loader.has_tensorflow()}: {workdir}")
 
 
 def _nothing_left(trainer: Trainer, config: Config) -> str:
@@ -99,60 +106,11 @@ def _nothing_left(trainer: Trainer, config: Config) -> str:
     return ""
 
 
-@dataclasses.dataclass(frozen=True)
-class _Batches:
-    """The data sets of a run.
-
-    Attributes:
-      config, reader, training, validation: as in `fit`.
-      crops: validation crops, in whole batches.
-      batch_size: batch size of the validation.
-    """
-
-    config: Config
-    reader: MakeReader
-    training: Sequence[Segment]
-    validation: Sequence[Segment]
-    crops: np.ndarray
-    batch_size: int
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return places.steps_per_epoch(self.training, self.config)
-
-    @property
-    def seconds(self) -> float:
-        """Length of a crop, in seconds."""
-        return self.config.model.patch_samples / self.config.model.sample_rate
-
-    def of_training(self, first_step: int, context=None) -> tf.data.Dataset:
-        return dataset.training_dataset(
-            self.training, self.config, first_step, self.reader, context=context
-        )
-
-    def of_validation(self, context=None) -> tf.data.Dataset:
-        return dataset.fixed_dataset(
-            self.validation, self.config, self.crops, self.batch_size, self.reader, context=context
-        )
-
-
-def _batches(config, strategy, reader, training, validation) -> _Batches:
-    """Returns the data sets; raises ConfigError for fewer validation crops than replicas."""
-    crops = places.fixed_crops(validation, config, config.validation_crops)
-    replicas = strategy.num_replicas_in_sync
-    # Only whole batches that the replicas can share: the compiled step has one shape.
-    batch_size = min(config.batch_size, len(crops)) // replicas * replicas
-    if not batch_size:
-        raise ConfigError(
-            f"--strategy: found {replicas} replicas, expected no more than"
-            f" {counted(len(crops), 'validation crop')}"
-        )
-    crops = crops[: len(crops) // batch_size * batch_size]
-    return _Batches(config, reader, training, validation, crops, batch_size)
-
-
 def _load(
-    trainer: Trainer, batches: _Batches, workdir: Path, strategy: tf.distribute.Strategy
+    trainer: Trainer,
+    batches: Batches,
+    workdir: Path,
+    strategy: "tf.distribute.Strategy | JaxDevices",
 ) -> str:
     """Loads the newest checkpoint; returns a note if there is one, so that the run continues."""
     loaded = checkpoints.load_newest(trainer, workdir, lambda line: logging.warning("%s", line))
@@ -175,33 +133,41 @@ def _load(
 
 def _run(
     trainer: Trainer,
-    strategy: tf.distribute.Strategy,
-    batches: _Batches,
+    strategy: "tf.distribute.Strategy | JaxDevices",
+    batches: Batches,
     checkpoint: checkpoints.Checkpoint,
     note: str,
 ) -> None:
     """Trains from the trainer's current step to the last epoch."""
-    epochs, steps = batches.config.epochs, batches.steps_per_epoch
-    step, epoch = trainer.steps_done, int(trainer.epochs_done.numpy())
+    config, steps = batches.config, batches.steps_per_epoch
+    epochs, step, epoch = config.epochs, trainer.steps_done, int(trainer.epochs_done.numpy())
     chief = distribution.is_chief(strategy)
-    if chief:
-        shown = excerpt.liveliest(batches.validation, batches.config, batches.reader)
-    crops = f"{counted(batches.config.batch_size, 'crop')} of {batches.seconds:.3g} s"
+    logged = chief and loader.has_tensorflow()
+    if logged:
+        shown = excerpt.liveliest(batches.validation, config)
+    elif chief:
+        print("no TensorBoard logs: TensorFlow, which writes them, is not installed")
+    crops = f"{counted(config.batch_size, 'crop')} of {batches.seconds:.3g} s"
     whole = f"{counted(epochs, 'epoch')} of {counted(steps, 'step')}"
     print(f"training: {whole}, each with {crops}", flush=True)
 
     def callbacks(epoch: int, note: str = "") -> list[keras.callbacks.Callback]:
-        guard = FiniteGuard(batches.config.check_steps)
-        found = [guard, checkpoint, Patience(batches.config.patience)]
-        if chief:
+        found = [FiniteGuard(config.check_steps), checkpoint, Patience(config.patience)]
+        if logged:
             logs = str(checkpoint.workdir / "tensorboard")
-            found += [TensorBoard(logs, shown, epoch, note), progress]
-        return found
+            found.append(TensorBoard(logs, shown, epoch, note))
+        return found + [progress] * chief
 
     several = distribution.is_multiworker(strategy)
-    progress = Progress(batches.config.model.stems, epochs, steps, step, batches.config.check_steps)
+    within = step - epoch * steps
+    progress = Progress(config.model.stems, epochs, steps, step, config.check_steps)
     with contextlib.closing(progress):
-        if several or step > epoch * steps:
+        if within and keras.backend.backend() == "jax":
+            own = callbacks_of(trainer, callbacks(epoch, note), epochs, steps)
+            stream, validation = batches.of_training(step), batches.of_validation()
+            continue_epoch(trainer, stream, validation, steps - within, epoch, own)
+            epoch, note = epoch + 1, ""
+        elif several or within:
             distribute = strategy.distribute_datasets_from_function
             until = epochs if several else epoch + 1
             run_epochs(

@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from data_pipeline.errors import AudioError
 from data_pipeline.names import full_paths
 from data_pipeline.tracks import Segment
 from sccunet.config import Config, ConfigError
@@ -95,15 +96,13 @@ def keep_bad_batch(workdir: Path, training: Sequence[Segment], config: Config, s
       The end of the error message about the failed step; it starts with "; its batch".
     """
     import numpy as np
-    import tensorflow as tf
 
-    from data_pipeline import readers
-    from data_pipeline.dataset import training_batch
+    from data_pipeline.loader import training_batch
 
     try:
         waveforms, origins = training_batch(training, config, step)
-    except tf.errors.OpError as error:
-        return f"; its batch cannot be read again ({readers.error_of(error) or error})"
+    except AudioError as error:
+        return f"; its batch cannot be read again ({error})"
     files = [[path for path, _ in crop] for crop in origins]
     starts = [[start for _, start in crop] for crop in origins]
     content = io.BytesIO()

@@ -5,6 +5,7 @@ Nothing here imports TensorFlow before data and config have been checked.
 
 import contextlib
 import dataclasses
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -73,7 +74,7 @@ def _lock(options: TrainOptions, held: contextlib.ExitStack) -> None:
 
 def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) -> None:
     """Trains; `held` keeps the workdir's lock."""
-    from data_pipeline import readers, splits, tracks
+    from data_pipeline import splits, tracks
 
     if len(config.model.stems) < 2:
         raise ConfigError(
@@ -86,8 +87,8 @@ def _train(config: Config, options: TrainOptions, held: contextlib.ExitStack) ->
     training, validation, how = splits.training_split(data_dirs, config, options.tracks)
     print(how)
     tracks.check_finite([segment.track for segment in training + validation])
-    # TensorFlow is imported from here on.
-    reader = readers.reader_named(options.reader)
+    # TensorFlow or JAX are imported from here on.
+    reader = _reader(config, options)
     strategy = devices(config, options)
     _check_steps(config, training)
     initial = _initial_weights(config, options)
@@ -142,26 +143,58 @@ def _initial_weights(config: Config, options: TrainOptions):
     return initial
 
 
+def _reader(config: Config, options: TrainOptions):
+    """Returns the reader of WAV files for tf.data; None where TensorFlow is not installed."""
+    from data_pipeline import loader, readers
+
+    if loader.has_tensorflow():
+        return readers.reader_named(options.reader)
+    if options.reader != "mmap":
+        raise ConfigError(f"--reader={options.reader}: given, expected mmap without TensorFlow")
+    loader.check_augmentation(config)
+    return None
+
+
 def devices(config: Config, options: TrainOptions):
-    """Makes the run's strategy, which must happen before TensorFlow computes anything.
+    """Makes the run's strategy, which must happen before anything is computed.
+
+    Returns:
+      A `tf.distribute.Strategy` or, with KERAS_BACKEND=jax, `sccunet.jax_devices.JaxDevices`.
 
     Raises:
       ConfigError: if its devices are missing, or the config does not suit it.
     """
-    import tensorflow as tf
+    backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    if backend == "jax":
+        if options.deterministic:
+            flags = os.environ.get("XLA_FLAGS", "")
+            os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_deterministic_ops=true".strip()
+        from sccunet.jax_devices import make_devices as make
+    elif backend == "tensorflow":
+        from sccunet.distribution import make_strategy as make
 
-    from sccunet.distribution import make_strategy
+        if options.deterministic:
+            import tensorflow as tf
 
-    if options.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    strategy, about = make_strategy(options.strategy, options.tpu)
+            tf.config.experimental.enable_op_determinism()
+    else:
+        raise ConfigError(f"KERAS_BACKEND: found {backend}, expected tensorflow or jax")
+    strategy, about = make(options.strategy, options.tpu)
     print(f"strategy: {about}")
+    _check_replicas(config, strategy)
+    return strategy
+
+
+def _check_replicas(config: Config, strategy) -> None:
+    """Raises ConfigError if a config does not suit the number of replicas."""
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise ConfigError(
             f"config.batch_size: found {config.batch_size}, expected a multiple of the {replicas}"
             " replicas that share a batch"
         )
+    if not hasattr(strategy, "extended"):  # JAX's have no other limits
+        return
     if config.accumulation_steps > 1 and replicas > 1:
         raise ConfigError(
             f"config.accumulation_steps: found {config.accumulation_steps} with {replicas}"
@@ -176,4 +209,3 @@ def devices(config: Config, options: TrainOptions):
             f"config.jit_compile: found True with {replicas} replicas on CPUs, expected False: XLA"
             " cannot add up gradients between CPUs"
         )
-    return strategy

@@ -73,7 +73,7 @@ def write_initial(path: Path) -> Path:
 
 
 def train(data: Path, workdir: Path, initial: Path, strategy: str, stop: int = 0) -> dict:
-    """Trains; returns losses and validations. A number to stop at sends Ctrl-C after that step."""
+    """Trains; returns losses and validations. A number to stop at sends SIGTERM after that step."""
     from experiments.training import fit
     from sccunet import finite
 
@@ -84,7 +84,7 @@ def train(data: Path, workdir: Path, initial: Path, strategy: str, stop: int = 0
             super().on_train_batch_end(batch, logs)
             noted["losses"].append(float(logs["loss"]))
             if len(noted["losses"]) == stop:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
 
         def on_epoch_end(self, epoch, logs=None):
             for name in ("val_loss", "val_sdr"):

@@ -1,4 +1,4 @@
-"""TensorFlow's devices: which of them a process uses, and how many patches suit them."""
+"""TensorFlow's devices: which of them a process uses; and how many patches suit those of Keras."""
 
 from sccunet import keras_settings
 from sccunet.checks import ConfigError
@@ -60,21 +60,29 @@ def use(device: str | None = None, gpu_memory_mb: int | None = None) -> None:
             ) from error
 
 
+def on_gpu() -> bool:
+    """Returns whether Keras computes on something else than the CPU."""
+    import keras
+
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.get_visible_devices("GPU"))
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() != "cpu"
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.is_available()
+    return False
+
+
 def patches_per_call() -> int:
     """Returns how many patches the network should separate in a call.
 
     One on a CPU: two took more memory and saved no time (results/benchmark).
     """
-    import keras
-
-    if keras.backend.backend() == "jax":
-        import jax
-
-        on_gpu = jax.default_backend() != "cpu"
-    elif keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        on_gpu = bool(tf.config.get_visible_devices("GPU"))
-    else:
-        on_gpu = False
-    return PATCHES_ON_GPU if on_gpu else 1
+    return PATCHES_ON_GPU if on_gpu() else 1

@@ -1,7 +1,8 @@
 """Turns the network's estimates into stems by the mixture's phase, masks or a Wiener filter."""
 
 import dataclasses
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from types import ModuleType
 
 import numpy as np
@@ -53,7 +54,9 @@ class Reconstruction:
 def patch_separator(
     unet, model: ModelConfig, reconstruction: Reconstruction, batch_size: int = 1
 ) -> PatchSeparator:
-    """Returns a function that separates patches by Keras: STFT, network, inverse STFT; traced once.
+    """Returns a function that separates patches by Keras: STFT, network, inverse STFT.
+
+    It is compiled once under TensorFlow and JAX. Several threads may call it.
 
     Args:
       unet: magnitudes [batch, bins, frames, channels] -> [batch, bins, frames, stems * channels]. A
@@ -75,7 +78,8 @@ def patch_separator(
 
     if isinstance(unet, keras.Model):
         unet = fold(unet)
-    return _separator(unet, model, reconstruction, keras_stft, _on_device, batch_size)
+    compiled = functools.partial(_on_device, getattr(unet, "variables", ()))
+    return _separator(unet, model, reconstruction, keras_stft, compiled, batch_size)
 
 
 def numpy_patch_separator(
@@ -106,10 +110,11 @@ def _separator(
     Args:
       unet, model, reconstruction: as in `patch_separator`.
       library: as in `sccunet.spectral`.
-      compiled: (function, shapes of its arguments) -> the function from arrays to arrays.
+      compiled: (function, shapes of its arguments) -> the function from arrays to arrays. The first
+        size is the most rows of a call, or None for any number.
       batch_size: as in `patch_separator`.
     """
-    patches = [1 if batch_size == 1 else None, model.channels, model.patch_samples]
+    patches = [batch_size, model.channels, model.patch_samples]
     if reconstruction.mask != "wiener":
         exponent = reconstruction.exponent if reconstruction.mask == "soft" else None
         return _in_batches(
@@ -176,20 +181,52 @@ def _in_batches(function: Callable, size: int) -> Callable:
     return call
 
 
-def _on_device(function: Callable, *shapes: list[int | None]) -> Callable:
-    """Turns a function of float32 tensors into one of arrays, traced once under TensorFlow."""
+def _on_device(variables: Sequence, function: Callable, *shapes: list[int | None]) -> Callable:
+    """Turns a function of float32 tensors into one of arrays, compiled if the backend does that.
+
+    Args:
+      variables: Keras's, which the function reads.
+      function: from tensors to a tensor or a tuple of them, all with as many rows.
+      shapes: as in `_separator`.
+    """
     import keras
     from keras import ops, tree
 
-    if keras.backend.backend() == "tensorflow":
+    backend, most = keras.backend.backend(), shapes[0][0]
+    if backend == "tensorflow":
         import tensorflow as tf
 
+        any_rows = [[rows if rows == 1 else None, *others] for rows, *others in shapes]
         function = tf.function(
-            function, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in shapes]
+            function, input_signature=[tf.TensorSpec(shape, tf.float32) for shape in any_rows]
         )
+    elif backend == "jax":
+        function = _compiled_by_jax(function, variables)
+    elif backend == "torch":
+        import torch
+
+        function = torch.no_grad()(function)
 
     def call(*arrays: np.ndarray):
+        rows = len(arrays[0])
+        if backend != "tensorflow" and most and rows < most:
+            # The last call of a recording. JAX would compile once more for its number of rows, and
+            # PyTorch search a GPU's fastest algorithms once more, if it was told to.
+            arrays = [np.pad(x, [(0, most - rows)] + [(0, 0)] * (x.ndim - 1)) for x in arrays]
         outputs = function(*map(ops.convert_to_tensor, arrays))
-        return tree.map_structure(ops.convert_to_numpy, outputs)
+        return tree.map_structure(lambda x: ops.convert_to_numpy(x)[:rows], outputs)
 
     return call
+
+
+def _compiled_by_jax(function: Callable, variables: Sequence) -> Callable:
+    """Does so with the variables' values as arguments: constants take longer and more memory."""
+    import jax
+    import keras
+
+    @jax.jit
+    def compiled(values, *arrays):
+        with keras.StatelessScope(state_mapping=list(zip(variables, values, strict=True))):
+            return function(*arrays)
+
+    return lambda *arrays: compiled([variable.value for variable in variables], *arrays)

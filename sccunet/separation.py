@@ -65,15 +65,16 @@ class Separator:
             training has no effect.
           config: config of the run that trained it.
           reconstruction: how the estimates become stems; by default as in the paper.
-          batch_size: the most patches, of all channels and of several places, in a call of the
-            network; by default one on CPUs and several on GPUs (`devices.patches_per_call`).
+          batch_size: the most patches, of all channels and several places, in a call of the
+            network; by default `devices.patches_per_call`.
         """
         reconstruction = reconstruction or Reconstruction()
         batch_size = devices.patches_per_call() if batch_size is None else batch_size
         separate = patch_separator(unet, config.model, reconstruction, batch_size)
         # The Wiener filter is fitted to all channels of one place.
         places = 1 if reconstruction.mask == "wiener" else batch_size
-        return cls(separate, config, batch_size=places)
+        parallel = 2 if batch_size > 1 and devices.on_gpu() else 1  # cuts and joins meanwhile
+        return cls(separate, config, parallel, places)
 
     @classmethod
     def load(
@@ -93,9 +94,8 @@ class Separator:
             newest is used), or the name of a model that ships with the package, such as
             "first-2stems". By default `sccunet.runs.DEFAULT`.
           reconstruction: how the estimates become stems; by default as in the paper.
-          precision: "mixed_bfloat16" computes the network's inner layers in bfloat16. This is
-            faster on devices that support it, and adds rounding errors (results/benchmark).
-            Workdirs only.
+          precision: "mixed_bfloat16" computes the network's inner layers in bfloat16: faster on
+            devices that support it, with rounding errors (results/benchmark). Workdirs only.
           runtime: what runs the network, one of `sccunet.runtime.RUNTIMES`. "openvino" needs a
             portable model; "auto" takes it for one, and "tensorflow" for others.
           device: what the network runs on. For OpenVINO "CPU", which is the default, "GPU", or one

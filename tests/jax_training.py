@@ -5,8 +5,8 @@
       PYTHONPATH=.:tests python tests/jax_training.py OUT more
 
 It prints JSON: the losses after each step (means since the start of the epoch), and validations.
-With "more", also those of a run that is stopped and continues, and of one on all devices, and the
-steps after which the host has read from the device.
+With "more", also those of a run that is stopped and continues, and of one on all devices, the
+steps after which the host has read from the device, and how patches were separated.
 """
 
 import contextlib
@@ -23,6 +23,7 @@ from data_pipeline.audio_writer import write_wav
 from experiments.training import run
 from experiments.training.options import TrainOptions
 from sccunet.config import AugmentConfig, Config, ModelConfig
+from sccunet.patching import Patching
 
 STEPS, EPOCHS, STOPPED = 5, 2, 7
 CONFIG = Config(
@@ -133,6 +134,32 @@ def steps_without_the_host() -> list[int]:
     return sorted(set(reads))
 
 
+def separate_in_batches() -> dict:
+    """Separates patches compiled; returns how often, and how far they are from NumPy's."""
+    from sccunet import build_model, reconstruction, spectral
+
+    def noted(*arguments):
+        compiled.append(1)
+        return separate_patches(*arguments)
+
+    compiled, separate_patches = [], spectral.separate_patches
+    unet, how = build_model(CONFIG), reconstruction.Reconstruction()
+    patches = np.random.default_rng(0).standard_normal((7, 1, CONFIG.model.patch_samples))
+    patches = patches.astype(np.float32)
+    by_numpy = reconstruction.numpy_patch_separator(
+        lambda magnitudes, training: np.asarray(unet(magnitudes)), CONFIG.model, how
+    )
+    expected = by_numpy(patches)
+    spectral.separate_patches = noted
+    separate = reconstruction.patch_separator(unet, CONFIG.model, how, batch_size=5)
+    found = [separate(patches), separate(patches[:1])]
+    spectral.separate_patches = separate_patches
+    kept = Patching.of(CONFIG.model).kept  # at the edges the inverse STFTs differ
+    differences = [np.abs(x - expected[: len(x)])[..., kept].max() for x in found]
+    largest = np.abs(expected).max()
+    return {"compiled": len(compiled), "differences": [float(x / largest) for x in differences]}
+
+
 def main(out: str, more: str = "") -> None:
     """Trains, and prints JSON."""
     out = Path(out)
@@ -142,6 +169,7 @@ def main(out: str, more: str = "") -> None:
         for name, stop in (("stopped", STOPPED), ("continued", 0)):
             found[name] = train(data, out / "again", initial, "auto", stop)
         found["reads"] = steps_without_the_host()
+        found["separation"] = separate_in_batches()
         found["shared"] = train(data, out / "shared", initial, "mirrored")
     found["modules"] = [name for name in ("tensorflow", "jax") if name in sys.modules]
     print(json.dumps(found))

@@ -35,7 +35,8 @@ def _results(weights) -> dict[str, np.ndarray]:
     patching = Patching.of(_CONFIG.model)
     kept = slice(patching.margin, patching.margin + patching.keep)
     separated = spectral.separate_patches(waveforms.sum(axis=1), unet, _CONFIG.model)
-    recording = Separator.from_model(unet, _CONFIG)(waveforms[0, :2, 0].T, 44_100)
+    separator = Separator.from_model(unet, _CONFIG, batch_size=5)  # of which 2 or 4 are used
+    recording = separator(waveforms[0, :2, 0].T, 44_100)
     trainer = compile_trainer(unet, _CONFIG, (0.3, 0.3, 0.2, 0.2), 10)
     # `fit` as in experiments/training/fit.py, on an array instead of a stream.
     history = trainer.fit(waveforms, epochs=3, batch_size=2, verbose=0)

@@ -1,5 +1,6 @@
-"""TensorFlow's devices, with stand-ins for GPUs."""
+"""TensorFlow's devices, and PyTorch's, with stand-ins for GPUs."""
 
+import sys
 from unittest import mock
 
 import pytest
@@ -44,6 +45,14 @@ def found(monkeypatch):
 def test_one_device_is_used_with_as_much_memory_as_it_needs(found, device, limit, visible, patches):
     devices.use(device, limit)
     assert found == {"visible": visible, "memory": dict.fromkeys(visible, limit)}
+    assert devices.patches_per_call() == patches
+
+
+@pytest.mark.parametrize(("there", "patches"), [(True, 8), (False, 1)])
+def test_a_gpu_of_pytorch_takes_as_many_patches(monkeypatch, there, patches):
+    monkeypatch.setattr("keras.backend.backend", lambda: "torch")
+    torch = mock.Mock(**{"cuda.is_available.return_value": there})
+    monkeypatch.setitem(sys.modules, "torch", torch)
     assert devices.patches_per_call() == patches
 
 

@@ -1,4 +1,4 @@
-"""Training under Keras's JAX backend, with and without TensorFlow in the environment."""
+"""Training and separation under Keras's JAX backend, with and without TensorFlow installed."""
 
 import importlib.util
 import json
@@ -72,6 +72,12 @@ def test_a_stopped_run_continues_with_the_same_weights(ran, folder):
 def test_the_host_reads_from_the_device_once_in_twenty_steps(ran):
     """After the last it reads the logs of the epoch, too."""
     assert [step for step in ran["reads"] if step] == [20, 40]
+
+
+def test_patches_are_separated_by_one_compiled_function(ran):
+    """Of 5 patches, which 2 and 1 do not fill."""
+    assert ran["separation"]["compiled"] == 1
+    np.testing.assert_allclose(ran["separation"]["differences"], 0, atol=1e-5)
 
 
 def test_devices_that_share_batches_compute_the_losses_of_one(ran):

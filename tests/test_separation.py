@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sccunet import build_model, reconstruction
+from sccunet import build_model, devices, reconstruction
 from sccunet.checkpoints import BEST, save_whole
 from sccunet.config import Config, ConfigError, ModelConfig
 from sccunet.patching import Patching
@@ -168,9 +168,12 @@ def test_a_call_has_the_patches_of_several_places(channels, expected):
 
 
 @pytest.mark.parametrize("mask", ["none", "wiener"])
-def test_batches_give_the_stems_of_single_patches(masked, unet, mask):
+def test_batches_give_the_stems_of_single_patches(masked, unet, mask, monkeypatch):
     how, step = Reconstruction(mask), _PATCHING.step
-    single, batches = masked(how), Separator.from_model(unet, _CONFIG, how, batch_size=5)
+    single = masked(how)
+    monkeypatch.setattr(devices, "on_gpu", lambda: True)  # and so two calls at a time
+    batches = Separator.from_model(unet, _CONFIG, how, batch_size=5)
+    assert (single._parallel, batches._parallel) == (1, 2)
     shapes = [(2 * step + 5, 2), (1, 1), (100, 3), (6 * step + 5, 2), (step, 7)]
     for samples, channels in shapes[: 5 if mask == "none" else 1]:
         recording = _noise(samples, channels)

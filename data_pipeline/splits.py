@@ -4,8 +4,8 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Sequence
+from importlib import metadata
 
-from data_pipeline import sigsep
 from data_pipeline.cuts import cuts_of
 from data_pipeline.errors import AudioError
 from data_pipeline.folders import no_tracks, one_of, shown, track_folders
@@ -292,9 +292,9 @@ def _in(folders: Sequence[_Folder], split: str) -> list[_Folder]:
 
 
 def _musdb_validation() -> set[str]:
-    """Returns the names of the 14 tracks that musdb reserves for validation."""
+    """Returns the names of the 14 tracks that musdb reserves; its import needs other packages."""
     import yaml
 
-    package = os.path.dirname(sigsep.load("musdb").__file__)
-    with open(os.path.join(package, "configs", "mus.yaml"), encoding="utf-8") as file:
+    path = metadata.distribution("musdb").locate_file("musdb/configs/mus.yaml")
+    with open(path, encoding="utf-8") as file:
         return set(yaml.safe_load(file)["validation_tracks"])

@@ -1,6 +1,7 @@
 """The section gpu of the program benchmark: what is measured in which order, limits and report."""
 
 import json
+import math
 import sys
 import time
 from pathlib import Path
@@ -47,14 +48,14 @@ def test_what_matters_most_is_measured_first_and_nothing_twice():
         ("train", "twin_bfloat16_compiled", 32),
         ("train", "twin_bfloat16", 32),
     ]
-    assert ("input", "ours", 2.0) in words
+    assert {("input", "ours_numpy", 2.0), ("input", "ours", 2.0)} <= set(words)
     assert len(words) == len(set(words))
     for size in (8, 32, 64):
         for name in ("ours_jax", "ours_torch", "ours_tensorflow", "twin", "twin_compiled"):
             bfloat16 = name.replace("_compiled", "_bfloat16_compiled")
             bfloat16 += "_bfloat16" * (bfloat16 == name)
             assert {("train", name, size), ("train", bfloat16, size)} <= set(words)
-    backends = {one.backend for _, one, _ in cells if one.name.startswith("ours_")}
+    backends = {one.backend for section, one, _ in cells if section != "input" and one.is_ours}
     assert backends == {"jax", "torch", "tensorflow"}
 
 
@@ -114,6 +115,20 @@ def test_a_failure_and_the_time_limit_stop_no_other(monkeypatch, capsys):
     assert results["twin_bfloat16", 8]["not_run"] == "no time was left"
     assert results["twin_compiled", 8]["rounds"] == [_measured()]
     assert " 210 s left: train twin 8: not run: out of memory\n" in capsys.readouterr().err
+
+
+def test_reading_needs_no_gpu(monkeypatch):
+    def run_worker(section, name, settings, limit):
+        needs[section] = settings["gpu"]
+        return {"not_run": "a stand-in"}
+
+    needs = {}
+    monkeypatch.setattr(gpu, "run_worker", run_worker)
+    cells = [
+        cell for cell in gpu.plan([8], Config().model) if cell[1].name in ("twin", "ours_numpy")
+    ]
+    gpu.measure(cells, {"gpu": True}, math.inf, [], list)
+    assert needs == {"train": True, "separate": True, "input": False}
 
 
 @pytest.mark.parametrize(
@@ -218,11 +233,12 @@ def test_the_program(program, refusal, write_track, tmp_path):
     pytest.importorskip("torch")
     out = tmp_path / "out"
     levels = dict.fromkeys(("vocals", "drums", "bass", "other", "mixture"), 0.1)
-    write_track(tmp_path / "test" / "song", levels, seconds=1.0)
+    for split in ("test", "train", "valid"):
+        write_track(tmp_path / split / f"{split} song", levels, seconds=1.0)
     line = (
         *("benchmark", "gpu", "--on_cpu", f"--output_dir={out}", f"--data_dir={tmp_path}"),
         *("--config.model.filters=(2,3)", "--config.model.patch_samples=8192", "--seconds=1"),
-        *("--batch_sizes=1", "--minutes=9", "--only=twin,ours_jax_bfloat16_pipeline"),
+        *("--batch_sizes=1", "--minutes=9", "--only=twin,ours_numpy,ours_jax_bfloat16_pipeline"),
     )
     assert refusal(program(*line, "--rounds=2")).startswith("--rounds: given, expected none with")
     assert refusal(program("benchmark", "gpu", "train")).startswith("found 'gpu', expected input,")
@@ -230,7 +246,9 @@ def test_the_program(program, refusal, write_track, tmp_path):
     assert done.returncode == 0, done.stderr
     text = (out / "benchmark.json").read_text()
     found = {(one["section"], one["name"]): one for one in json.loads(text)["gpu"]["measurements"]}
-    assert len(found) == 3
+    assert len(found) == 4
+    [read] = found["input", "ours_numpy"]["rounds"]
+    assert (read["device"], "tensorflow" in read["versions"]) == ("cpu", False)
     assert found["train", "ours_jax_bfloat16_pipeline"]["not_run"]
     for section in ("train", "separate"):
         [result] = found[section, "twin"]["rounds"]
@@ -242,5 +260,5 @@ def test_the_program(program, refusal, write_track, tmp_path):
     done = program(*line, "--minutes=0.1")
     assert done.returncode == 0, done.stderr
     again = json.loads((out / "benchmark.json").read_text())["gpu"]["measurements"]
-    kept = [one for one in again if one["rounds"]]
-    assert kept == [found["separate", "twin"], found["train", "twin"]]
+    kept = [(one["section"], one["name"]) for one in again if one["rounds"]]
+    assert kept == [("separate", "twin"), ("input", "ours_numpy"), ("train", "twin")]

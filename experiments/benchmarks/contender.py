@@ -95,6 +95,14 @@ def _on_backends(run: Callable) -> list[Contender]:
 
 _INPUT = (
     Contender("ours", "ours: the paper's mono crops", input_section.ours, _TF),
+    Contender(
+        "ours_numpy",
+        "ours, without TensorFlow",
+        input_section.ours,
+        "numpy",
+        {"reader": input_section.NUMPY},
+        by_default=False,
+    ),
     Contender("ours_augmented", "ours, augmented", input_section.ours, _TF, _AUGMENT),
     Contender("ours_stereo", "ours, augmented, stereo", input_section.ours, _TF, _STEREO),
     Contender("ours_speed", "ours, augmented, speed", input_section.ours, _TF, _SPEED),

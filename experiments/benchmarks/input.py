@@ -18,6 +18,7 @@ from experiments.benchmarks.clock import Result, repeated
 from sccunet.config import AugmentConfig, Config, ConfigError
 
 WORKERS = 2  # processes or threads of contenders that can use several
+NUMPY = "numpy"  # the "reader" of the settings that needs no TensorFlow
 
 _BATCH = 8  # crops
 _BLOCK = 2**20  # bytes read at once
@@ -51,17 +52,23 @@ def bound(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 
 
 def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
-    """Measures our `training_dataset`; its tensors are not copied into NumPy arrays."""
-    from data_pipeline.dataset import training_dataset
-    from data_pipeline.readers import reader_named
+    """Measures our batches; tensors are not copied into NumPy arrays.
 
+    The "reader" of the settings is one of `data_pipeline.readers`, or `NUMPY`.
+    """
     config = _crop_config(settings)
-    stream = training_dataset(
-        training_segments(settings, config),
-        config,
-        reader=reader_named(settings.get("reader", "mmap")),
-        stereo=settings.get("stereo", False),
-    )
+    segments = training_segments(settings, config)
+    reader = settings.get("reader", "mmap")
+    if reader == NUMPY:
+        from data_pipeline.loader import training_batches
+
+        stream = training_batches(segments, config)
+    else:
+        from data_pipeline.dataset import training_dataset
+        from data_pipeline.readers import reader_named
+
+        stereo = settings.get("stereo", False)
+        stream = training_dataset(segments, config, reader=reader_named(reader), stereo=stereo)
     ready()
     _read_all(_stem_files(settings, config))
     return _batches(stream, config)

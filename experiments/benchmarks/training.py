@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from data_pipeline import loader
 from experiments.benchmarks.clock import (
     REPEATS,
     Result,
@@ -65,13 +66,16 @@ def ours(settings: Mapping[str, Any], ready: Callable[[], None]) -> Result:
 def _our_batches(settings: Mapping[str, Any], config: Config, backend: str):
     """Returns the data for `fit`: crops of files, or the same waveforms in every step."""
     if settings.get("pipeline"):
+        segments = training_segments(settings, config)
+        if not loader.has_tensorflow():
+            return ((batch,) for batch in loader.training_batches(segments, config))
         import tensorflow as tf
 
         from data_pipeline.dataset import training_dataset
 
         if backend != "tensorflow":
             tf.config.set_visible_devices([], "GPU")  # the backend needs all of their memory
-        return training_dataset(training_segments(settings, config), config)
+        return training_dataset(segments, config)
     if backend == "tensorflow":
         import tensorflow as tf
 

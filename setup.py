@@ -56,7 +56,7 @@ setup(
         "tpu": ["tensorflow-tpu==2.19.*", *_TRAINING],
         # Keras on JAX, without TensorFlow: `KERAS_BACKEND=jax sccunet train`. JAX's own extras
         # bring the devices: jax[cuda12] GPUs, jax[tpu] TPUs.
-        "jax": ["jax", "keras>=3.11", "ml_collections", "musdb", "pyyaml"],
+        "jax": ["jax", "keras>=3.11", "ml_collections", "musdb", "pyyaml", "scipy"],
         # A second reader of WAV files, see `data_pipeline.readers`. The ops of tensorflow-io's last
         # release load with TensorFlow 2.16 and 2.17 only.
         # TensorBoard 2.17 imports pkg_resources, which newer setuptools lack.

@@ -1,14 +1,11 @@
-"""Changes to the waveforms of training crops, in the graph; `draws` draws how much.
+"""Changes to the waveforms of training crops, by NumPy; `draws` draws how much.
 
 Gain, silence, channel and swap are not here: the reader applies them while it converts samples,
 which is faster. `crops` mixes stems across tracks and makes duets. All other augmentation belongs
 in `waveforms`.
 """
 
-from collections.abc import Callable
-
 import numpy as np
-import tensorflow as tf
 
 from data_pipeline import draws, resampling
 from sccunet.config import Config
@@ -16,7 +13,13 @@ from sccunet.config import Config
 _MOST_BALANCE = 10.0  # 20 dB: what is hardly there must not become loud
 
 
-def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+def changes(config: Config) -> bool:
+    """Whether `waveforms` changes crops at all."""
+    on = config.augment
+    return bool(on.speed or on.tilt_db or on.equalizer_db or on.balance_db)
+
+
+def waveforms(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
     """Augments training crops after they are read.
 
     Each augmentation is a function in this module with these arguments, and is called here if its
@@ -42,55 +45,39 @@ def waveforms(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor
     return crops
 
 
-def _drawn(
-    draw: Callable[[Config, np.ndarray], np.ndarray],
-    numbers: tf.Tensor,
-    config: Config,
-    *shape: int,
-) -> tf.Tensor:
-    """Calls a function of `draws`, which returns float32 [batch, *shape]."""
-
-    def drawn(numbers):
-        return draw(config, numbers).astype(np.float32)
-
-    found = tf.numpy_function(drawn, [numbers], tf.float32)
-    return tf.ensure_shape(found, [*numbers.shape, *shape])
-
-
-def resampled(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+def resampled(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
     """Plays each stem at a speed that `draws.speeds` draws; arguments as for `waveforms`."""
     batch, stems, channels, samples = crops.shape
-    speeds = _drawn(draws.speeds, numbers, config, stems)
+    speeds = draws.speeds(config, numbers)
     # [batch, stems, ...] -> [batch * stems, ...] and back
-    rows = tf.reshape(crops, [-1, channels, samples])
-    played = resampling.resampled(rows, tf.reshape(speeds, [-1]), config)
-    return tf.reshape(played, [batch, stems, channels, config.model.patch_samples])
+    rows = crops.reshape(-1, channels, samples)
+    played = resampling.resampled(rows, speeds.ravel(), config)
+    return played.reshape(batch, stems, channels, -1)
 
 
-def tilted(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+def tilted(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
     """Tilts each stem's spectrum as `draws.tilts` draws; arguments as for `waveforms`."""
-    slopes = _drawn(draws.tilts, numbers, config, crops.shape[1])
+    slopes = draws.tilts(config, numbers)
     return resampling.tilted(crops, slopes[:, :, None, None], config)
 
 
-def equalized(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+def equalized(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
     """Changes each stem's octaves as `draws.bands` draws; arguments as for `waveforms`."""
-    levels = _drawn(draws.bands, numbers, config, crops.shape[1], draws.BANDS)
+    levels = draws.bands(config, numbers)
     return resampling.equalized(crops, levels[:, :, None, :], config)
 
 
-def balanced(crops: tf.Tensor, numbers: tf.Tensor, config: Config) -> tf.Tensor:
+def balanced(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
     """Changes the first stem's level as `draws.balances` draws; arguments as for `waveforms`.
 
     The level of the others is the sum of their powers. A crop that is not mixed, or in which one
     of both is silent, stays as it is.
     """
-    power = tf.reduce_mean(crops**2, axis=[2, 3])  # [batch, stems]
-    lead, others = power[:, 0], tf.reduce_sum(power[:, 1:], axis=1)
-    decibels = _drawn(draws.balances, numbers, config)
-    mixed = _drawn(draws.is_mixed, numbers, config) > 0
-    change = tf.sqrt(tf.math.divide_no_nan(others, lead) * 10 ** (decibels / 10))
-    change = tf.clip_by_value(change, 1 / _MOST_BALANCE, _MOST_BALANCE)
-    change = tf.where(mixed & (lead > 0) & (others > 0), change, 1.0)
-    first = crops[:, :1] * change[:, None, None, None]
-    return tf.concat([first, crops[:, 1:]], axis=1)
+    power = np.mean(crops**2, axis=(2, 3))  # [batch, stems]
+    lead, others = power[:, 0], power[:, 1:].sum(axis=1)
+    changed = draws.is_mixed(config, numbers) & (lead > 0) & (others > 0)
+    ratio = np.divide(others, lead, out=np.ones_like(lead), where=changed)
+    change = np.sqrt(ratio * 10 ** (draws.balances(config, numbers) / 10))
+    change = np.where(changed, change.clip(1 / _MOST_BALANCE, _MOST_BALANCE), 1)
+    first = crops[:, :1] * change[:, None, None, None].astype(np.float32)
+    return np.concatenate([first, crops[:, 1:]], axis=1)

@@ -54,8 +54,16 @@ def training_dataset(
     crops = Crops(segments, config, stereo)
     read = _reading(crops, reader(crops.files, cuts_of(config).samples))
 
+    def augmented(waveforms, numbers):
+        return augment.waveforms(waveforms, numbers, config)
+
     def read_augmented(numbers, *places):
-        return augment.waveforms(read(*places), numbers, config)
+        waveforms = read(*places)
+        if not augment.changes(config):
+            return waveforms
+        shape = [*waveforms.shape[:-1], config.model.patch_samples]
+        found = tf.numpy_function(augmented, [waveforms, numbers], tf.float32)
+        return tf.ensure_shape(found, shape)
 
     return (
         _training_places(crops, config, first_step, context)

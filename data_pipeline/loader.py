@@ -1,6 +1,6 @@
 """Batches of crops as NumPy arrays, [batch, stems, channels, samples]: those of `dataset`.
 
-Threads read ahead. TensorFlow is needed only for changes to waveforms, see `check_augmentation`.
+Threads read ahead. Nothing here needs TensorFlow.
 """
 
 import importlib.util
@@ -10,12 +10,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from data_pipeline import augment
 from data_pipeline.crops import Crops, Places
 from data_pipeline.cuts import cuts_of
 from data_pipeline.mmap_reader import numpy_reader
 from data_pipeline.tracks import Segment
 from sccunet.ahead import in_order
-from sccunet.config import Config, ConfigError
+from sccunet.config import Config
 
 # One thread read 1,300 of the paper's crops per second of its time. A tenth of that is Python's, of
 # which one thread runs at a time, so that more threads than this would wait for each other.
@@ -25,16 +26,6 @@ _THREADS = min(8, os.cpu_count() or 1)
 def has_tensorflow() -> bool:
     """Whether TensorFlow is installed; does not import it."""
     return importlib.util.find_spec("tensorflow") is not None
-
-
-def check_augmentation(config: Config) -> None:
-    """Raises ConfigError for augmentation by `augment.waveforms`, if TensorFlow is missing."""
-    for field in ("speed", "tilt_db", "equalizer_db", "balance_db"):
-        if (value := getattr(config.augment, field)) and not has_tensorflow():
-            raise ConfigError(
-                f"config.augment.{field}: found {value} without TensorFlow, which computes it,"
-                " expected none, or an environment with TensorFlow"
-            )
 
 
 def training_batches(
@@ -85,16 +76,7 @@ class _Training:
 
     def waveforms(self, step: int) -> np.ndarray:
         crops = _read(self._read, self.places(step), self.crops.sources)
-        return _augmented(crops, self._numbers(step), self.config)
-
-
-def _augmented(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
-    augment = config.augment
-    if not (augment.speed or augment.tilt_db or augment.equalizer_db or augment.balance_db):
-        return crops
-    from data_pipeline.augment import waveforms
-
-    return waveforms(crops, numbers, config).numpy()
+        return augment.waveforms(crops, self._numbers(step), self.config)
 
 
 class FixedBatches(Sequence):

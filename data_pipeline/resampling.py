@@ -1,4 +1,4 @@
-"""Changes the speed of crops, and shapes their spectra.
+"""Changes the speed of crops, and shapes their spectra, by NumPy.
 
 Speed: a windowed sinc. Its phases repeat after each block, so that every block is the product of
 some samples with the same small matrix. Processors are fastest at that: 2 s take 0.7 ms, against
@@ -6,10 +6,9 @@ some samples with the same small matrix. Processors are fastest at that: 2 s tak
 samples for each sample. Tilt and equalizer: an FFT and its inverse, 1.1 ms.
 """
 
-import math
+import functools
 
 import numpy as np
-import tensorflow as tf
 
 from data_pipeline.cuts import BLOCK, MARGIN, TAPS, cuts_of
 from data_pipeline.draws import BANDS
@@ -22,7 +21,7 @@ _BETA, _CUTOFF = 6.76, 0.93
 _PIVOT, _OCTAVES = 1_000.0, BANDS // 2  # 62.5 Hz to 16 kHz
 
 
-def resampled(crops: tf.Tensor, speeds: tf.Tensor, config: Config) -> tf.Tensor:
+def resampled(crops: np.ndarray, speeds: np.ndarray, config: Config) -> np.ndarray:
     """Plays cuts: sample n is the cut at `cuts.margin + n * step / BLOCK`.
 
     The speed is the nearest that `cuts = cuts_of(config)` can have; 1 changes nothing.
@@ -35,27 +34,23 @@ def resampled(crops: tf.Tensor, speeds: tf.Tensor, config: Config) -> tf.Tensor:
     Returns:
       float32 [n, channels, patch_samples].
     """
-    cuts, patch = cuts_of(config), config.model.patch_samples
-    first, last = cuts.steps[0], cuts.steps[-1]
-    kernels = tf.constant(np.stack([_kernel(step, last) for step in cuts.steps]))
-    steps = tf.clip_by_value(tf.cast(tf.round(speeds * BLOCK), tf.int32), first, last)
+    steps, patch = cuts_of(config).steps, config.model.patch_samples
+    nearest = np.round(speeds * BLOCK).astype(int).clip(steps[0], steps[-1])
+    played = np.empty((*crops.shape[:2], patch), np.float32)
     blocks = -(-patch // BLOCK)
-
-    def play(row):
-        cut, step = row
+    for cut, step, out in zip(crops, nearest.tolist(), played, strict=True):
         # [channels, blocks + 1, step]: a block reaches TAPS samples into the next.
-        parts = tf.reshape(cut[:, : (blocks + 1) * step], [-1, blocks + 1, step])
-        kernel = tf.gather(kernels, step - first)
+        parts = cut[:, : (blocks + 1) * step].reshape(-1, blocks + 1, step)
+        kernel = _kernel(step)
         own = parts[:, :-1] @ kernel[:step]
-        played = own + parts[:, 1:, :TAPS] @ kernel[step : step + TAPS]
-        return tf.reshape(played, [-1, blocks * BLOCK])[:, :patch]
-
-    shape = tf.TensorSpec([crops.shape[1], patch], crops.dtype)
-    return tf.map_fn(play, (crops, steps), fn_output_signature=shape)
+        own += parts[:, 1:, :TAPS] @ kernel[step:]
+        out[:] = own.reshape(len(cut), -1)[:, :patch]
+    return played
 
 
-def _kernel(step: int, longest: int) -> np.ndarray:
-    """Returns the matrix from `step` + TAPS samples to a block: float32 [longest + TAPS, BLOCK]."""
+@functools.cache
+def _kernel(step: int) -> np.ndarray:
+    """Returns the matrix from `step` + TAPS samples to a block: float32 [step + TAPS, BLOCK]."""
     places = np.arange(BLOCK) * step / BLOCK  # of the block's samples among those of the cut
     rows = places.astype(int) + np.arange(TAPS)[:, None]  # [TAPS, BLOCK]
     distances = rows - MARGIN - places
@@ -64,12 +59,12 @@ def _kernel(step: int, longest: int) -> np.ndarray:
     else:
         window = np.i0(_BETA * np.sqrt(1 - (2 * distances / TAPS) ** 2))
         weights = window * np.sinc(_CUTOFF * min(1, BLOCK / step) * distances)
-    kernel = np.zeros([longest + TAPS, BLOCK], np.float32)
+    kernel = np.zeros([step + TAPS, BLOCK], np.float32)
     kernel[rows, np.arange(BLOCK)] = weights / weights.sum(axis=0)
     return kernel
 
 
-def tilted(crops: tf.Tensor, slopes: tf.Tensor, config: Config) -> tf.Tensor:
+def tilted(crops: np.ndarray, slopes: np.ndarray, config: Config) -> np.ndarray:
     """Tilts spectra around 1 kHz, without changes of phase.
 
     Args:
@@ -80,10 +75,11 @@ def tilted(crops: tf.Tensor, slopes: tf.Tensor, config: Config) -> tf.Tensor:
     Returns:
       float32 [..., samples].
     """
-    return _filtered(crops, slopes * tf.constant(_octaves(crops, config), crops.dtype))
+    octaves = _octaves(crops.shape[-1], config.model.sample_rate)
+    return _filtered(crops, slopes * octaves)
 
 
-def equalized(crops: tf.Tensor, bands: tf.Tensor, config: Config) -> tf.Tensor:
+def equalized(crops: np.ndarray, bands: np.ndarray, config: Config) -> np.ndarray:
     """Changes the level of each octave from 62.5 Hz to 16 kHz, without changes of phase.
 
     Between the octaves, dB are linear in the logarithm of the frequency.
@@ -96,22 +92,28 @@ def equalized(crops: tf.Tensor, bands: tf.Tensor, config: Config) -> tf.Tensor:
     Returns:
       float32 [..., samples].
     """
-    places = _octaves(crops, config) + _OCTAVES
+    places = _octaves(crops.shape[-1], config.model.sample_rate) + _OCTAVES
     below = np.minimum(places.astype(int), BANDS - 2)
     # No product of matrices: its rounding would depend on the number of crops.
-    share = tf.constant(places - below, crops.dtype)
-    low, high = (tf.gather(bands, band, axis=-1) for band in (below, below + 1))
-    return _filtered(crops, low + (high - low) * share)
+    low, rise = bands[..., below], np.diff(bands)[..., below]
+    return _filtered(crops, low + rise * (places - below).astype(np.float32))
 
 
-def _octaves(crops: tf.Tensor, config: Config) -> np.ndarray:
+@functools.lru_cache(8)
+def _octaves(samples: int, sample_rate: int) -> np.ndarray:
     """Returns the octaves above 1 kHz of the bins of a crop's FFT, 4 at most, up or down."""
-    hertz = np.fft.rfftfreq(crops.shape[-1], 1 / config.model.sample_rate)
-    return np.log2(hertz.clip(1) / _PIVOT).clip(-_OCTAVES, _OCTAVES)
+    hertz = np.fft.rfftfreq(samples, 1 / sample_rate).clip(1)
+    return np.log2(hertz / _PIVOT).clip(-_OCTAVES, _OCTAVES).astype(np.float32)
 
 
-def _filtered(crops: tf.Tensor, decibels: tf.Tensor) -> tf.Tensor:
-    """Changes the level of each bin of the FFT, decibels [..., bins]."""
-    gains = tf.exp(decibels * (math.log(10) / 20))
-    spectra = tf.signal.rfft(crops)
-    return tf.signal.irfft(spectra * tf.cast(gains, spectra.dtype), [crops.shape[-1]])
+def _filtered(crops: np.ndarray, decibels: np.ndarray) -> np.ndarray:
+    """Changes the level of each bin of the FFT, float32 decibels [..., bins]."""
+    import scipy.fft  # its FFT computes in float32, as NumPy's before version 2 does not
+
+    filtered = np.empty_like(crops)
+    factors = np.exp(decibels * np.float32(np.log(10) / 20))
+    factors = np.broadcast_to(factors, (len(crops), *factors.shape[1:]))
+    # One crop after the other: its spectra fit into the processor's cache.
+    for crop, factor, out in zip(crops, factors, filtered, strict=True):
+        out[:] = scipy.fft.irfft(scipy.fft.rfft(crop) * factor, crop.shape[-1])
+    return filtered

@@ -151,7 +151,6 @@ def _reader(config: Config, options: TrainOptions):
         return readers.reader_named(options.reader)
     if options.reader != "mmap":
         raise ConfigError(f"--reader={options.reader}: given, expected mmap without TensorFlow")
-    loader.check_augmentation(config)
     return None
 
 

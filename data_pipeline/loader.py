@@ -19,8 +19,8 @@ from sccunet.ahead import in_order
 from sccunet.config import Config
 
 # One thread read 1,300 of the paper's crops per second of its time. A tenth of that is Python's, of
-# which one thread runs at a time, so that more threads than this would wait for each other.
-_THREADS = min(8, os.cpu_count() or 1)
+# which one thread runs at a time; augmentation takes longer, and hardly any Python.
+_THREADS = min(16, os.cpu_count() or 1)
 
 
 def has_tensorflow() -> bool:

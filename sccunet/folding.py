@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from sccunet.unet import BatchNormalization
+from sccunet.layers import BatchNormalization
 
 
 class Affine(layers.Layer):

@@ -8,45 +8,12 @@ from keras import layers, ops
 
 from sccunet import keras_settings
 from sccunet.config import ModelConfig, model_config
+from sccunet.layers import BatchNormalization, Conv2DTranspose, ZeroPadding2D
 
 _FORMAT = "channels_last"  # whatever the user's keras.json says
 
 # PyTorch's default (0.1 there). Keras's 0.99 takes hundreds of steps to forget its initial values.
 _MOMENTUM = 0.9
-
-
-@keras.saving.register_keras_serializable(package="sccunet")
-class BatchNormalization(layers.BatchNormalization):
-    """Keras's layer with TensorFlow's fused kernel in training, where that is available.
-
-    Keras computes the moments, the normalisation and all their gradients op by op. On two CPU cores
-    that was 0.4 of a small network's training step; the fused kernel saved 0.3 of the step.
-    """
-
-    def call(self, inputs, training=None, mask=None):
-        """Normalises over all axes but the last; [batch, bins, frames, filters]."""
-        fused = (
-            training
-            and self.trainable
-            and keras.backend.backend() == "tensorflow"
-            # In bfloat16 the kernel works on vectors of 16 channels, and is slow for other numbers.
-            and (self.compute_dtype == "float32" or inputs.shape[-1] % 16 == 0)
-            and not self.synchronized
-        )
-        if not fused:
-            return super().call(inputs, training=training, mask=mask)
-        import tensorflow as tf
-
-        normalised, mean, variance = tf.compat.v1.nn.fused_batch_norm(
-            inputs,
-            ops.convert_to_tensor(self.gamma),
-            ops.convert_to_tensor(self.beta),
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
-            moving.assign(moving * self.momentum + batch * (1 - self.momentum))
-        return normalised
 
 
 # Enough to revive a dead channel within an epoch, too little to affect a live one.
@@ -133,7 +100,7 @@ def build_model(
     shape = (model.bins, model.frames, model.channels)
     mixture = keras.Input(shape, name="mixture_magnitudes")
     x = ops.sqrt(mixture) if model.input_power == 0.5 else mixture
-    x = layers.ZeroPadding2D(more, _FORMAT, dtype=dtype, name="pad")(x)
+    x = ZeroPadding2D(more, _FORMAT, dtype=dtype, name="pad")(x)
     skips = []
     for level, filters in enumerate(encoder_filters, 1):
         x = convolution(x, layers.Conv2D, filters, 3, f"encoder{level}_conv1")
@@ -143,11 +110,11 @@ def build_model(
     x = convolution(x, layers.Conv2D, bottom_filters, 3, "bottom_conv1")
     x = convolution(x, layers.Conv2D, bottom_filters, 3, "bottom_conv2")
     for level, filters in reversed(list(enumerate(encoder_filters, 1))):
-        x = convolution(x, layers.Conv2DTranspose, filters, 5, f"decoder{level}_up", strides=2)
+        x = convolution(x, Conv2DTranspose, filters, 5, f"decoder{level}_up", strides=2)
         x = layers.Dropout(model.dropout, dtype=dtype, name=f"decoder{level}_dropout")(x)
         x = layers.Concatenate(dtype=dtype, name=f"decoder{level}_skip")([x, skips.pop()])
-        x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv1")
-        x = convolution(x, layers.Conv2DTranspose, filters, 3, f"decoder{level}_conv2")
+        x = convolution(x, Conv2DTranspose, filters, 3, f"decoder{level}_conv1")
+        x = convolution(x, Conv2DTranspose, filters, 3, f"decoder{level}_conv2")
     x = _output(x, mixture, model, more)
     return keras.Model(mixture, x, name="spectrogram_channels_unet")
 

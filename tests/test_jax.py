@@ -30,10 +30,10 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("jax")
 
 
-@pytest.fixture(scope="module")
-def ran(folder):
+def _printed(script, *arguments):
+    """Runs a script of this folder under JAX with four devices; returns the JSON it prints last."""
     done = subprocess.run(
-        [sys.executable, ROOT / "tests" / "jax_training.py", folder, "more"],
+        [sys.executable, ROOT / "tests" / script, *arguments],
         env={
             **os.environ,
             "KERAS_BACKEND": "jax",
@@ -44,6 +44,11 @@ def ran(folder):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def ran(folder):
+    return _printed("jax_training.py", folder, "more")
 
 
 def _close(found, losses, validated, atol):
@@ -99,3 +104,12 @@ def test_tensorflow_loads_the_weights(ran, folder):
     trainer = compile_trainer(unet, CONFIG, CONFIG.loss_weights, STEPS)
     assert load_newest(trainer, folder / "whole")
     assert (trainer.steps_done, int(trainer.epochs_done)) == (EPOCHS * STEPS, EPOCHS)
+
+
+def test_layers_compute_what_those_of_keras_do():
+    """And the gradient of an up-convolution's kernel stays a convolution with small kernels."""
+    found = _printed("jax_layers.py")
+    assert not found.pop("swapped")
+    assert found.pop("swapped_by_keras")
+    assert set(found) == {"up", "norm", "pad"}
+    assert all(difference < 2e-6 for difference in found.values()), found

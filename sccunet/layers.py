@@ -115,8 +115,14 @@ class ZeroPadding2D(layers.ZeroPadding2D):
     def call(self, inputs):
         """Pads [batch, bins, frames, channels]."""
         padded = super().call(inputs)
-        if not _on_jax():
-            return padded
-        import jax
+        return _jax_barrier()(padded) if _on_jax() else padded
 
-        return jax.lax.optimization_barrier(padded)
+
+@functools.cache
+def _jax_barrier():
+    import jax
+
+    # Older versions of JAX have no gradient of their own for it.
+    barrier = jax.custom_vjp(jax.lax.optimization_barrier)
+    barrier.defvjp(lambda x: (barrier(x), None), lambda _, gradient: (gradient,))
+    return barrier

@@ -1,9 +1,5 @@
 """Speed and tilt against closed forms: sines, whose frequency, level and phase are known."""
 
-import os
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
@@ -97,25 +93,3 @@ def test_tilt_is_linear_in_octaves_and_level_beyond_four():
     assert _db(crops - 10 ** (slopes * octaves / 20)[:, None, None] * sines) < -95
     constant = tilted(np.ones((1, 64), np.float32), np.float32([[3]]), _config())
     np.testing.assert_allclose(constant, 10 ** (-4 * 3 / 20), rtol=1e-5)
-
-
-def test_products_start_no_threads_of_blas():
-    """The threads that read crops are as many as the cores already."""
-    code = """
-import time
-import numpy as np
-from data_pipeline import resampling
-from data_pipeline.cuts import cuts_of
-from sccunet.config import AugmentConfig, Config
-config = Config(augment=AugmentConfig(speed=0.12))
-crops = np.ones((60, 1, cuts_of(config).samples), np.float32)
-speeds = np.full(60, 1.1, np.float32)
-resampling.resampled(crops[:1], speeds[:1], config)
-time.sleep(0.3)  # OpenBLAS's threads run for a while after they have started
-process, thread = time.process_time(), time.thread_time()
-resampling.resampled(crops, speeds, config)
-process, thread = time.process_time() - process, time.thread_time() - thread
-assert process < 1.1 * thread, (process, thread)
-"""
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "2"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment, timeout=300)

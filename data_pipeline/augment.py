@@ -15,15 +15,14 @@ _MOST_BALANCE = 10.0  # 20 dB: what is hardly there must not become loud
 
 def changes(config: Config) -> bool:
     """Whether `waveforms` changes crops at all."""
-    on = config.augment
-    return bool(on.speed or on.tilt_db or on.equalizer_db or on.balance_db)
+    return any(getattr(config.augment, field) for field in _CHANGES)
 
 
 def waveforms(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarray:
     """Augments training crops after they are read.
 
-    Each augmentation is a function in this module with these arguments, and is called here if its
-    field of `config.augment` is on. How it draws is a function in `draws`.
+    Each augmentation is a function in this module with these arguments, in `_CHANGES` under its
+    field of `config.augment`. How it draws is a function in `draws`.
 
     Args:
       crops: the stems' waveforms, float32 [batch, stems, channels, samples], with as many samples
@@ -34,14 +33,9 @@ def waveforms(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndar
     Returns:
       float32 [batch, stems, channels, patch_samples]; `crops` itself if nothing is on.
     """
-    if config.augment.speed:
-        crops = resampled(crops, numbers, config)
-    if config.augment.tilt_db:
-        crops = tilted(crops, numbers, config)
-    if config.augment.equalizer_db:
-        crops = equalized(crops, numbers, config)
-    if config.augment.balance_db:
-        crops = balanced(crops, numbers, config)
+    for field, change in _CHANGES.items():
+        if getattr(config.augment, field):
+            crops = change(crops, numbers, config)
     return crops
 
 
@@ -81,3 +75,12 @@ def balanced(crops: np.ndarray, numbers: np.ndarray, config: Config) -> np.ndarr
     change = np.where(changed, change.clip(1 / _MOST_BALANCE, _MOST_BALANCE), 1)
     first = crops[:, :1] * change[:, None, None, None].astype(np.float32)
     return np.concatenate([first, crops[:, 1:]], axis=1)
+
+
+# In their order.
+_CHANGES = {
+    "speed": resampled,
+    "tilt_db": tilted,
+    "equalizer_db": equalized,
+    "balance_db": balanced,
+}

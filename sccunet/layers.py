@@ -63,26 +63,25 @@ class BatchNormalization(layers.BatchNormalization):
 
 @keras.saving.register_keras_serializable(package="sccunet")
 class Conv2DTranspose(layers.Conv2DTranspose):
-    """Keras's layer; under JAX, the gradient of its kernel is that of a strided convolution."""
+    """Keras's layer; under JAX, the gradient of its kernel is that of a strided convolution.
+
+    It supports what the network has: padding "same", channels last, a bias and an activation.
+    """
 
     def call(self, inputs):
         """Convolves [batch, bins, frames, channels]; the output is `strides` times as large."""
         if not _on_jax() or self.strides == (1, 1):
             return super().call(inputs)
-        x = _conv_transpose(inputs, ops.convert_to_tensor(self.kernel), self.strides)
+        x = _conv_transpose()(inputs, ops.convert_to_tensor(self.kernel), self.strides)
         return self.activation(x + ops.convert_to_tensor(self.bias))
 
 
-def _conv_transpose(x, kernel, strides):
-    """Convolves transposed, padding "same"; kernel [height, width, outputs, inputs].
+@functools.cache
+def _conv_transpose():
+    """Returns a function of x, kernel [height, width, outputs, inputs] and strides, padding "same".
 
     It is the adjoint of the strided convolution with the same kernel, and so are its gradients.
     """
-    return _jax_conv_transpose()(x, kernel, strides)
-
-
-@functools.cache
-def _jax_conv_transpose():
     import jax
 
     def strided(y, kernel, strides):  # [batch, bins, frames, outputs] -> [.., inputs], smaller
@@ -115,11 +114,11 @@ class ZeroPadding2D(layers.ZeroPadding2D):
     def call(self, inputs):
         """Pads [batch, bins, frames, channels]."""
         padded = super().call(inputs)
-        return _jax_barrier()(padded) if _on_jax() else padded
+        return _barrier()(padded) if _on_jax() else padded
 
 
 @functools.cache
-def _jax_barrier():
+def _barrier():
     import jax
 
     # Older versions of JAX have no gradient of their own for it.

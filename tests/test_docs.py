@@ -288,7 +288,7 @@ def _medians(results, section, case):
     """By contender."""
     return {
         one["name"]: statistics.median(report.values(section, one))
-        for one in results[section]["measurements"]
+        for one in results.get(section, {"measurements": ()})["measurements"]
         if one["case"] == case and one["rounds"]
     }
 
@@ -312,6 +312,13 @@ def test_speed_table(name):
     small, paper = f"{cold['cold_small']:.1f} s", f"{cold['cold_config']:.1f} s"
     start = f"{small} with `small_4stems`, {paper} with `paper_4stems`"
     _assert_rows("docs/performance.md", [*_speed_rows(results), start])
+
+
+def test_table_of_input():
+    results = json.loads((_ROOT / "results/benchmark_input/benchmark.json").read_text())
+    rows = list(_speed_rows(results))
+    assert len(rows) == 2
+    _assert_rows("docs/performance.md", rows)
 
 
 _RUNS = ("benchmark_small", "benchmark_paper")

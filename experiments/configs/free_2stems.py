@@ -26,7 +26,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.augment.balance_db = (-9.0, 8.0)
     config.augment.stem_dropout = (0.125, 0.03)
     config.augment.duet = 0.15
-    config.epochs = 20
+    config.epochs = 18
     config.steps_per_epoch = 500
     config.validation_crops = 400
     config.learning_rate = 4e-3

@@ -349,6 +349,11 @@ def test_only_the_named_files_of_a_package_are_unpacked(tmp_path, monkeypatch):
     source = listing.Source("here", package="p")
     sources.get(source, tmp_path / "out", {"usr/a.ogg"})
     assert [path.name for path in (tmp_path / "out").rglob("*") if path.is_file()] == ["a.ogg"]
+    # Another run finishes the same source meanwhile.
+    faster = tmp_path / "faster"
+    apt_get.write_text(f"#!/bin/sh\ncp {package} . && mkdir {faster} && touch {faster}/c.ogg\n")
+    sources.get(source, faster, {"usr/a.ogg"})
+    assert [path.name for path in faster.iterdir()] == ["c.ogg"]
     (tmp_path / "broken.deb").write_bytes(b"!<arch>\n")
     with pytest.raises(subprocess.CalledProcessError):
         sources.unpack(tmp_path / "broken.deb", tmp_path / "out", set())

@@ -13,7 +13,7 @@ from pathlib import Path
 from data_pipeline.errors import AudioError
 from experiments.free_music_set.listing import Source, Work
 from sccunet.config import UserError
-from sccunet.files import folder_written_whole
+from sccunet.files import TakenError, folder_written_whole
 
 
 def get(source: Source, folder: Path, paths: Collection[str]) -> None:
@@ -43,6 +43,8 @@ def get(source: Source, folder: Path, paths: Collection[str]) -> None:
             with folder_written_whole(folder, new=True) as part:
                 put(source, part, paths)
             return
+    except TakenError:  # another run was faster
+        return
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"{error.cmd[0]} failed"

@@ -10,11 +10,11 @@ Output:
 
 Examples:
   sccunet free_music --data_dir=FREE
-  sccunet free_music --data_dir=FREE --sources=SOURCES
+  sccunet free_music --data_dir=FREE --sources=SOURCES --jobs=2
 
 Sources come by git and apt-get where these are, and otherwise from SOURCES, a folder for each. The
 program says what is missing and how to get it. It goes on where it was stopped. Files with another
-checksum are refused. Several runs at once can build the same set.
+checksum are refused.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,8 @@ from experiments.free_music_set.build import build
 def main(_: Sequence[str]) -> None:
     """Builds the set."""
     data_dir = Path(_DATA_DIR.value)
-    build(data_dir, Path(_SOURCES.value) if _SOURCES.value else data_dir / "sources")
+    sources = Path(_SOURCES.value) if _SOURCES.value else data_dir / "sources"
+    build(data_dir, sources, jobs=_JOBS.value)
 
 
 if __name__ == "__main__":
@@ -39,5 +40,12 @@ if __name__ == "__main__":
         None,
         "Folder of the sources, with a folder for each; missing ones are downloaded into it."
         " Default: sources in --data_dir.",
+    )
+    _JOBS = flags.DEFINE_integer(
+        "jobs",
+        0,
+        "Number of tracks to make at the same time; 0: one per core, at most 8."
+        " Each takes up to 1.6 GB of memory.",
+        lower_bound=0,
     )
     cli.run(main, needs=("pyworld",))

@@ -1,5 +1,6 @@
 """The free training set: its list, its sources, its tracks and its checksums."""
 
+import concurrent.futures
 import hashlib
 import json
 import os
@@ -128,8 +129,13 @@ def _levels(*levels, seconds=0.2):
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """Writes sources of each kind and their list; returns the arguments of `build`."""
+    """Writes sources of each kind and their list; returns the arguments of `build`.
+
+    Tracks are made in a thread: new processes would know nothing of what tests replace.
+    """
     monkeypatch.setattr(tracks, "_LONGEST", 1)
+    thread = concurrent.futures.ThreadPoolExecutor
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", lambda *_, **__: thread(1))
     repository, package = tmp_path / "repository", tmp_path / "sources" / "package"
     for folder in (repository, package):
         folder.mkdir(parents=True)
@@ -261,6 +267,16 @@ def test_what_the_tracks_contain(tiny, sung):
     level = 10 * np.log10(np.mean(vocals**2) / np.mean(music**2))
     assert level == pytest.approx(-3, abs=0.01)
     assert np.abs(vocals + music).max() == pytest.approx(0.95, abs=1e-4)
+
+
+def test_tracks_are_made_in_worker_processes(tiny, monkeypatch, capsys):
+    monkeypatch.undo()
+    listed = json.loads(tiny[2].read_text())
+    listed["works"] = [work for work in listed["works"] if work["role"] != "speech"]
+    tiny[2].write_text(json.dumps(listed))
+    build(*tiny, jobs=2)
+    assert "built 4 tracks, kept 0" in capsys.readouterr().out
+    assert len(list(tiny[0].rglob("*.wav"))) == 8
 
 
 def test_other_files_are_refused_and_the_other_tracks_are_built(tiny, sung, capsys):
@@ -414,7 +430,7 @@ def test_speech_is_sung_on_the_given_notes():
     assert np.median(voice.f0[voice.f0 > 0]) == pytest.approx(110, rel=0.01)
     rng = np.random.default_rng(0)
     notes = [(57, 0.6), (None, 0.3), (64, 0.6)]  # 220 Hz, a rest, 329.6 Hz
-    song = singing.sing(voice, notes, rng, vibrato=0, formants=1)
+    song = singing.sing(singing.spoken_to(voice, notes), notes, rng, vibrato=0, formants=1)
     assert len(song) == pytest.approx(1.5 * _RATE, rel=0.02)
     for first, expected in ((0.15, 220), (1.05, 329.63)):
         part = song[round(first * _RATE) :][: _RATE * 3 // 10] * np.hanning(_RATE * 3 // 10)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from data_pipeline.audio_writer import write_wav
 from data_pipeline.errors import AudioError
-from experiments import cli
+from experiments import cli, workers
 from experiments.free_music_set import sources as places
 from experiments.free_music_set.checksums import CHECKSUMS, Record, is_close, record_of
 from experiments.free_music_set.listing import LISTING, Source, Work, credits_table, read_listing
@@ -20,7 +20,11 @@ OWN_CHECKSUMS, CREDITS = "checksums.json", "credits.md"
 
 
 def build(
-    data_dir: Path, sources_dir: Path, listing: Path = LISTING, checksums: Path = CHECKSUMS
+    data_dir: Path,
+    sources_dir: Path,
+    listing: Path = LISTING,
+    checksums: Path = CHECKSUMS,
+    jobs: int = 0,
 ) -> None:
     """Builds all tracks that are missing, and compares the checksums of all.
 
@@ -29,6 +33,7 @@ def build(
       sources_dir: a folder for each source; missing ones are downloaded.
       listing: what to build.
       checksums: those of an earlier build.
+      jobs: number of worker processes; 0: one per core, at most 8.
 
     Raises:
       UserError: one line for each source that cannot be had, track that cannot be built or file
@@ -40,7 +45,7 @@ def build(
     folders = places.folders(sources, sources_dir)
     _get(sources, works, folders)
     tracks = planned(works)
-    built, bad = _make(tracks, works, folders, data_dir)
+    built, bad = _make(tracks, works, folders, data_dir, jobs)
     write_whole(data_dir / CREDITS, credits_table(sources, list(works.values())))
     print(f"built {counted(built, 'track')}, kept {len(tracks) - built - len(bad)}: {data_dir}")
     if bad:
@@ -68,26 +73,43 @@ def _make(
     works: Mapping[str, Work],
     folders: Mapping[str, Path],
     data_dir: Path,
+    jobs: int,
 ) -> tuple[int, list[str]]:
     """Makes the missing tracks; returns how many, and why others could not be made."""
-    from tqdm import tqdm
-
+    calls = {
+        str(track.path): (track, _sung_over(track, works), folders, data_dir)
+        for track in tracks
+        if not (data_dir / track.path).exists()
+    }
     built, bad = 0, []
-    for track in tqdm(tracks, unit="track", disable=None):
-        folder = data_dir / track.path
-        if folder.exists():
-            continue
+    for name, future in workers.finished(_make_track, calls, jobs, str(data_dir)):
         try:
-            stems = stems_of(track, works, folders)
-            with folder_written_whole(folder, new=True) as part:
-                for stem, samples in stems.items():
-                    write_wav(part / f"{stem}.wav", samples, RATE)
-            built += 1
-        except TakenError:  # another run was faster
-            continue
+            built += future.result()
         except AudioError as error:
-            bad.append(cli.failure(str(track.path), error))
+            bad.append(cli.failure(name, error))
     return built, bad
+
+
+def _sung_over(track: Track, works: Mapping[str, Work]) -> dict[str, Work]:
+    """Returns those of all works that a track is made of beside its own."""
+    return {name: works[name] for name in [track.work.over] if name}
+
+
+def _make_track(
+    track: Track, works: Mapping[str, Work], folders: Mapping[str, Path], data_dir: Path
+) -> bool:
+    """Makes a track; returns whether no other run was faster."""
+    folder = data_dir / track.path
+    if folder.exists():
+        return False
+    stems = stems_of(track, works, folders)
+    try:
+        with folder_written_whole(folder, new=True) as part:
+            for stem, samples in stems.items():
+                write_wav(part / f"{stem}.wav", samples, RATE)
+    except TakenError:
+        return False
+    return True
 
 
 def _compared(tracks: Sequence[Track], data_dir: Path, recorded: Mapping[str, Record]) -> str:

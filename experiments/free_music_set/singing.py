@@ -33,15 +33,32 @@ class Voice:
     """Analysed speech.
 
     Attributes:
+      speech: its samples.
       f0: fundamental frequency in Hz, 0 where there is none, float64 `[frames]`.
-      envelope, noise: WORLD's spectral envelope (power) and aperiodicity, float64 `[frames, bins]`.
+      envelope: WORLD's spectral envelope (power), float64 `[frames, bins]`.
       syllables: first frame, frame after the last, and loudest frame of each.
     """
 
+    speech: np.ndarray
     f0: np.ndarray
     envelope: np.ndarray
-    noise: np.ndarray
     syllables: Sequence[tuple[int, int, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verse:
+    """Speech in the rhythm of a song, still without pitches.
+
+    Attributes:
+      envelope, noise: WORLD's spectral envelope (power) and aperiodicity, float64 `[frames, bins]`.
+      unvoiced: of which frames no pitch is heard, bool `[frames]`.
+      lengths: frames of each note.
+    """
+
+    envelope: np.ndarray
+    noise: np.ndarray
+    unvoiced: np.ndarray
+    lengths: Sequence[int]
 
 
 def take(speech: np.ndarray, speaker: str, number: int) -> np.ndarray:
@@ -61,12 +78,13 @@ def take(speech: np.ndarray, speaker: str, number: int) -> np.ndarray:
     spoken = 69 + 12 * np.log2(np.median(voice.f0[voice.f0 > 0]) / 440)
     tune = melody(rng, spoken + rng.uniform(0, 9), _SONG)
     formants, vibrato = rng.uniform(0.88, 1.14), rng.uniform(10, 70)
-    lead = sing(voice, tune.notes(), rng, vibrato, formants)
+    verse = spoken_to(voice, tune.notes())
+    lead = sing(verse, tune.notes(), rng, vibrato, formants)
     song = room(lead / np.abs(lead).max(), rng)
     if rng.random() < 0.3:
         for _ in range(rng.integers(1, 3)):
             steps = _BACKING[rng.integers(len(_BACKING))]
-            other = sing(voice, tune.notes(steps), rng, vibrato, formants * rng.uniform(0.95, 1.05))
+            other = sing(verse, tune.notes(steps), rng, vibrato, formants * rng.uniform(0.95, 1.05))
             level = 10 ** (rng.uniform(-12, -4) / 20) / np.abs(other).max()
             frames = min(len(other), len(song))
             pan = rng.uniform(0.2, 0.8)
@@ -85,7 +103,7 @@ def analysed(speech: np.ndarray) -> Voice | None:
         return None
     envelope = pyworld.cheaptrick(speech, f0, times, RATE)
     parts = [s for s in _syllables(f0, envelope) if (f0[s[0] : s[1]] > 0).any()]
-    return Voice(f0, envelope, pyworld.d4c(speech, f0, times, RATE), parts) if parts else None
+    return Voice(speech, f0, envelope, parts) if parts else None
 
 
 def _syllables(f0: np.ndarray, envelope: np.ndarray) -> list[tuple[int, int, int]]:
@@ -101,13 +119,48 @@ def _syllables(f0: np.ndarray, envelope: np.ndarray) -> list[tuple[int, int, int
     return [(edges[i], edges[i + 1], int(peak)) for i, peak in enumerate(peaks)]
 
 
-def sing(
-    voice: Voice, notes: Notes, rng: np.random.Generator, vibrato: float, formants: float
-) -> np.ndarray:
-    """Sings one syllable of speech to each note.
+def spoken_to(voice: Voice, notes: Notes) -> Verse:
+    """Gives each note one syllable of speech, as long as the note.
 
     Args:
       voice: analysed speech.
+      notes: MIDI number (None: rest) and seconds of each note; the number does not matter.
+    """
+    import pyworld
+    from scipy.ndimage import gaussian_filter1d
+
+    source, unvoiced, turn = [], [], 0
+    for note, seconds in notes:
+        length = round(seconds / _HOP)
+        if note is None:
+            piece, breath = np.zeros(length, int), np.ones(length, bool)
+        else:
+            syllable = voice.syllables[turn % len(voice.syllables)]
+            piece, breath = _stretched(voice.f0, syllable, length)
+            turn += 1
+        source.append(piece)
+        unvoiced.append(breath)
+    lengths = [len(piece) for piece in source]
+    frames, held = np.concatenate(source), ~np.concatenate(unvoiced)
+    # Nothing takes longer than this, and many frames of the speech are not used.
+    used, places = np.unique(frames, return_inverse=True)
+    noise = pyworld.d4c(voice.speech, voice.f0[used], used * _HOP, RATE)[places]
+    envelope = voice.envelope[frames]
+    envelope[np.repeat([note is None for note, _ in notes], lengths)] = _FLOOR
+    # Held vowels move slowly through their frames; smoothing hides the steps.
+    smooth = np.exp(gaussian_filter1d(np.log(envelope + _FLOOR), 1.5, axis=0))
+    envelope[held] = smooth[held]
+    noise[held] = gaussian_filter1d(noise, 1.5, axis=0)[held]
+    return Verse(envelope, noise, ~held, lengths)
+
+
+def sing(
+    verse: Verse, notes: Notes, rng: np.random.Generator, vibrato: float, formants: float
+) -> np.ndarray:
+    """Sings a verse.
+
+    Args:
+      verse: from `spoken_to`, of notes with the same rests and lengths.
       notes: MIDI number (None: rest) and seconds of each note.
       rng: draws drift and vibrato's phase.
       vibrato: depth in cents.
@@ -117,33 +170,18 @@ def sing(
       Mono, float64 `[samples]`.
     """
     import pyworld
-    from scipy.ndimage import gaussian_filter1d
 
-    source, unvoiced, midi, spans, turn = [], [], [], [], 0
-    for note, seconds in notes:
-        frames = round(seconds / _HOP)
-        if note is None:
-            piece, breath = np.zeros(frames, int), np.ones(frames, bool)
-        else:
-            syllable = voice.syllables[turn % len(voice.syllables)]
-            piece, breath = _stretched(voice.f0, syllable, frames)
-            first = sum(map(len, source))
-            spans.append((first, first + len(piece)))
-            turn += 1
-        source.append(piece)
-        unvoiced.append(breath)
-        midi.append(np.full(len(piece), note or 0.0))
-    frames, unvoiced, midi = map(np.concatenate, (source, unvoiced, midi))
-    pitch = np.where(unvoiced, 0, _pitches(midi, spans, rng, vibrato))
-    envelope, noise = voice.envelope[frames], voice.noise[frames]
-    envelope[midi == 0] = _FLOOR
-    # Held vowels move slowly through their frames; smoothing hides the steps.
-    held = ~unvoiced
-    smooth = np.exp(gaussian_filter1d(np.log(envelope + _FLOOR), 1.5, axis=0))
-    envelope[held] = smooth[held]
-    noise[held] = gaussian_filter1d(noise, 1.5, axis=0)[held]
-    spectra = map(np.ascontiguousarray, (_warped(envelope, formants), noise))
-    return pyworld.synthesize(pitch, *spectra, RATE, _HOP * 1000)
+    numbers = [note or 0.0 for note, _ in notes]
+    ends = np.cumsum(verse.lengths)
+    spans = [
+        (end - length, end)
+        for end, length, number in zip(ends, verse.lengths, numbers, strict=True)
+        if number
+    ]
+    midi = np.repeat(numbers, verse.lengths)
+    pitch = np.where(verse.unvoiced, 0, _pitches(midi, spans, rng, vibrato))
+    envelope = np.ascontiguousarray(_warped(verse.envelope, formants))
+    return pyworld.synthesize(pitch, envelope, verse.noise, RATE, _HOP * 1000)
 
 
 def _stretched(

@@ -16,10 +16,12 @@ _BEFORE, _AFTER = 2_000, 4_000  # samples that are kept around what sounds
 
 def trimmed(samples: np.ndarray) -> np.ndarray:
     """Returns a mono recording without the silence around it; nothing if it is silent or short."""
+    from scipy.ndimage import uniform_filter1d
+
     window = RATE // 20
     if len(samples) < 2 * window:
         return samples[:0]
-    power = np.convolve(np.square(samples, dtype=np.float64), np.ones(window) / window, "same")
+    power = uniform_filter1d(np.square(samples, dtype=np.float64), window, mode="constant")
     (sounding,) = np.nonzero(power > _SILENT)
     if len(sounding) < 2 * window:
         return samples[:0]

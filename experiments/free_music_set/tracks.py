@@ -5,7 +5,7 @@ parts of their accompaniment.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,7 @@ def stems_of(
 
     Args:
       track: which.
-      works: all works by their names.
+      works: by its name, the work whose music is sung to, if it is a validation song.
       folders: the folder of each source.
 
     Returns:
@@ -126,20 +126,32 @@ def _song(work: Work, folder: Path) -> dict[str, np.ndarray]:
 
     The stems are those that 16 bits can hold, so that both sets of them have the same sum.
     """
-    files = {
-        stem: [_stereo(work, folder, stem, path) for path in paths]
+    stems = {
+        stem: _sum(_stereo(work, folder, stem, path) for path in paths)
         for stem, paths in work.files.items()
     }
-    length = max(len(samples) for parts in files.values() for samples in parts)
-    stems = {stem: np.zeros((length, 2)) for stem in files}
-    for stem, parts in files.items():
-        for samples in parts:
-            stems[stem][: len(samples)] += samples
-        stems[stem] = np.round(stems[stem] * (work.gain * 2**15)) / 2**15
+    length = max(map(len, stems.values()))
+    for stem, samples in stems.items():
+        samples = _padded(samples, length) * (work.gain * 2**15)
+        stems[stem] = np.round(samples) / 2**15
     accompaniment = sum(samples for stem, samples in stems.items() if stem != "vocals")
     if work.split != "test":
         stems = {"vocals": stems["vocals"]}
     return {**stems, "accompaniment": accompaniment}
+
+
+def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Adds up recordings of any length, `[samples, 2]`."""
+    total = np.zeros((0, 2))
+    for samples in parts:
+        total = _padded(total, len(samples))
+        total[: len(samples)] += samples
+    return total
+
+
+def _padded(samples: np.ndarray, length: int) -> np.ndarray:
+    """Pads a recording, `[samples, channels]`, with silence to a length, if it is shorter."""
+    return np.pad(samples, ((0, max(length - len(samples), 0)), (0, 0)))
 
 
 def _music(work: Work, folder: Path) -> np.ndarray:

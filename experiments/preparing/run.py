@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from data_pipeline.errors import AudioError
-from experiments import cli
+from experiments import cli, workers
 from experiments.preparing.inputs import (
     Sources,
     check_sources,
@@ -39,17 +39,9 @@ def prepare(
       UserError: one line for each bad file or track. If one is found before decoding, nothing is
         written; later, the other tracks are.
     """
-    from concurrent.futures.process import BrokenProcessPool
-
     todo, finished = _plan(input_dir, data_dir, names, sample_rate, trim)
     remove_leftovers(finished)
-    try:
-        written = _decode(todo, jobs, sample_rate, trim)
-    except BrokenProcessPool as error:
-        raise AudioError(
-            f"{data_dir}: a worker process was killed (out of memory?); finished tracks are kept:"
-            " run again with fewer --jobs"
-        ) from error
+    written = _decode(data_dir, todo, jobs, sample_rate, trim)
     skipped = len(finished) + len(todo) - written
     print(f"prepared {counted(written, 'track')}, skipped {skipped} finished: {data_dir}")
 
@@ -97,45 +89,29 @@ def _plan(
     return todo, finished
 
 
-def _decode(todo: Mapping[str, Sources], jobs: int, sample_rate: int, trim: int) -> int:
+def _decode(
+    data_dir: str, todo: Mapping[str, Sources], jobs: int, sample_rate: int, trim: int
+) -> int:
     """Decodes tracks in worker processes; those that fail don't stop the others.
 
     Returns:
       The number of tracks that this run has written; another run may have written some.
     """
-    import concurrent.futures
-    import multiprocessing
-    from concurrent.futures.process import BrokenProcessPool
-
     from tqdm import tqdm
 
     from data_pipeline.tracks import first_few
 
     bad, written = [], 0
-    with (
-        concurrent.futures.ProcessPoolExecutor(
-            min(jobs or min(os.cpu_count() or 1, 8), max(len(todo), 1)),
-            # Forking a process whose libraries run threads can hang.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=cli.start_worker,
-        ) as pool,
-        tqdm(total=len(todo), unit="track", disable=None) as bar,
-    ):
-        pending = {
-            pool.submit(prepare_track, target, sources, sample_rate, trim): target
-            for target, sources in todo.items()
-        }
-        for future in concurrent.futures.as_completed(pending):
-            bar.update()
-            try:
-                warnings = future.result()
-                written += warnings is not None
-                for warning in warnings or ():
-                    bar.write(f"warning: {warning}", file=sys.stderr)
-            except BrokenProcessPool:
-                raise
-            except Exception as error:
-                bad.append(cli.failure(pending[future], error))
+    calls = {target: (target, sources, sample_rate, trim) for target, sources in todo.items()}
+    for target, future in workers.finished(prepare_track, calls, jobs, data_dir):
+        try:
+            warnings = future.result()
+        except Exception as error:
+            bad.append(cli.failure(target, error))
+            continue
+        written += warnings is not None
+        for warning in warnings or ():
+            tqdm.write(f"warning: {warning}", file=sys.stderr)
     if bad:
         raise AudioError(first_few(bad))
     return written

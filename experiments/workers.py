@@ -1,6 +1,7 @@
 """Makes tracks in worker processes, with a progress bar."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any
@@ -32,21 +33,36 @@ def finished(
 
     from tqdm import tqdm
 
-    with (
-        concurrent.futures.ProcessPoolExecutor(
-            min(jobs or min(os.cpu_count() or 1, 8), max(len(calls), 1)),
-            # Forking a process whose libraries run threads can hang.
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=cli.start_worker,
-        ) as pool,
-        tqdm(total=len(calls), unit="track", disable=None) as bar,
-    ):
-        pending = {pool.submit(function, *arguments): name for name, arguments in calls.items()}
-        for future in concurrent.futures.as_completed(pending):
-            bar.update()
-            if isinstance(error := future.exception(), BrokenProcessPool):
-                raise AudioError(
-                    f"{data_dir}: a worker process was killed (out of memory?); finished tracks"
-                    " are kept: run again with fewer --jobs"
-                ) from error
-            yield pending[future], future
+    pool = concurrent.futures.ProcessPoolExecutor(
+        min(jobs or min(os.cpu_count() or 1, 8), max(len(calls), 1)),
+        # Forking a process whose libraries run threads can hang.
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_start,
+    )
+    try:
+        # The processes inherit this: Ctrl-C waits until they are ready for it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            pending = {pool.submit(function, *given): name for name, given in calls.items()}
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        with tqdm(total=len(calls), unit="track", disable=None) as bar:
+            for future in concurrent.futures.as_completed(pending):
+                bar.update()
+                if isinstance(error := future.exception(), BrokenProcessPool):
+                    raise error
+                yield pending[future], future
+    except BrokenProcessPool as error:
+        raise AudioError(
+            f"{data_dir}: a worker process was killed (out of memory?); finished tracks are kept:"
+            " run again with fewer --jobs"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _start() -> None:
+    """Prepares a worker process: Ctrl-C ends it, rather than its track alone."""
+    cli.start_worker()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -21,6 +21,7 @@ from experiments.free_music_set.melody import melody
 from sccunet.config import ConfigError, UserError
 
 _RATE = 44_100
+_PROCESSES = concurrent.futures.ProcessPoolExecutor
 _SPEAKERS = {"hedgewars_Mobster", "ktuberling_ru", "tuxpaint_es", "fillets_nl_v"}
 _SONGS = {"freedoom2-betwee", "freedoom2-in_cit", "freedoom1-e3m5", "freedoom2-evil"}
 
@@ -270,13 +271,28 @@ def test_what_the_tracks_contain(tiny, sung):
 
 
 def test_tracks_are_made_in_worker_processes(tiny, monkeypatch, capsys):
-    monkeypatch.undo()
+    monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", _PROCESSES)
     listed = json.loads(tiny[2].read_text())
     listed["works"] = [work for work in listed["works"] if work["role"] != "speech"]
     tiny[2].write_text(json.dumps(listed))
     build(*tiny, jobs=2)
     assert "built 4 tracks, kept 0" in capsys.readouterr().out
-    assert len(list(tiny[0].rglob("*.wav"))) == 8
+    music, _ = audio.read(tiny[0] / "music/train/tune/accompaniment.wav")
+    assert len(music) == 1.5 * _RATE  # other processes do not know that this one takes 1 s
+
+
+def test_tracks_that_cannot_be_written_are_named(tiny, sung):
+    (tiny[0] / "songs").mkdir(parents=True)
+    (tiny[0] / "songs" / "train").touch()
+    (tiny[0] / "voices").touch()
+    with pytest.raises(UserError) as error:
+        build(*tiny)
+    lines = str(error.value).splitlines()
+    assert lines == [
+        f"{tiny[0]}/songs/train/learnt: cannot be written (File exists)",
+        f"{tiny[0]}/voices/train/singer: cannot be written (Not a directory)",
+    ]
+    assert (tiny[0] / "music" / "train" / "tune").is_dir()
 
 
 def test_other_files_are_refused_and_the_other_tracks_are_built(tiny, sung, capsys):
@@ -343,6 +359,11 @@ def test_missing_sources_say_how_to_get_them(tiny, tmp_path, monkeypatch):
     ]
     assert not folder.exists()
     assert not list(sources_dir.glob("*"))  # nothing half-done
+
+    sources_dir.rmdir()
+    sources_dir.touch()
+    with pytest.raises(UserError, match=r"sources/git: cannot be written \(File exists\)"):
+        build(*tiny)
 
 
 @pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="needs dpkg-deb")

@@ -5,6 +5,8 @@ import io
 import os
 import re
 import shutil
+import signal
+import subprocess
 import sys
 import time
 import types
@@ -202,6 +204,31 @@ def test_killed_midway_it_leaves_whole_tracks_and_continues(capsys, tmp_path):
         assert _tree(out / f"song {number}") == ["one.wav", "two.wav"]
         again = (out / f"song {number}" / "one.wav").stat().st_mtime_ns > later
         assert again == (f"song {number}" not in whole)
+
+
+def test_ctrl_c_ends_it_without_the_other_tracks(tmp_path):
+    x = _noise(_SECONDS, 48_000)
+    for number in range(12):
+        _make(tmp_path, f"song {number}/one.flac", x, 48_000)
+    out = tmp_path / "out" / "train"
+    running = subprocess.Popen(
+        [sys.executable, "-m", "experiments.prepare", "--jobs=2", *_flags(tmp_path)],
+        cwd=process.ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Shells start background jobs with SIGINT ignored, and that is inherited.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    deadline = time.monotonic() + 120
+    while not list(out.glob("song *")):
+        assert running.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.killpg(running.pid, signal.SIGINT)  # to all processes, as terminals do
+    _, message = running.communicate(timeout=120)
+    assert (running.returncode, message) == (130, "error: interrupted\n")
+    assert len(list(out.glob("song *"))) < 8
 
 
 def test_of_two_runs_at_once_the_first_to_finish_writes_the_track(tmp_path, monkeypatch):

@@ -81,13 +81,13 @@ def _make(
         for track in tracks
         if not (data_dir / track.path).exists()
     }
-    built, bad = 0, []
+    built, failed = 0, {}
     for name, future in workers.finished(_make_track, calls, jobs, str(data_dir)):
         try:
             built += future.result()
-        except AudioError as error:
-            bad.append(cli.failure(name, error))
-    return built, bad
+        except Exception as error:
+            failed[name] = cli.failure(name, error)
+    return built, [failed[name] for name in calls if name in failed]
 
 
 def _sung_over(track: Track, works: Mapping[str, Work]) -> dict[str, Work]:
@@ -108,6 +108,8 @@ def _make_track(
             for stem, samples in stems.items():
                 write_wav(part / f"{stem}.wav", samples, RATE)
     except TakenError:
+        if not folder.is_dir():
+            raise
         return False
     return True
 

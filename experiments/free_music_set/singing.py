@@ -51,7 +51,7 @@ class Verse:
 
     Attributes:
       envelope, noise: WORLD's spectral envelope (power) and aperiodicity, float64 `[frames, bins]`.
-      unvoiced: of which frames no pitch is heard, bool `[frames]`.
+      unvoiced: frames in which no pitch is heard, bool `[frames]`.
       lengths: frames of each note.
     """
 
@@ -142,7 +142,7 @@ def spoken_to(voice: Voice, notes: Notes) -> Verse:
         unvoiced.append(breath)
     lengths = [len(piece) for piece in source]
     frames, held = np.concatenate(source), ~np.concatenate(unvoiced)
-    # Nothing takes longer than this, and many frames of the speech are not used.
+    # The slowest step for each frame, and many frames of the speech are not used.
     used, places = np.unique(frames, return_inverse=True)
     noise = pyworld.d4c(voice.speech, voice.f0[used], used * _HOP, RATE)[places]
     envelope = voice.envelope[frames]

@@ -43,8 +43,10 @@ def get(source: Source, folder: Path, paths: Collection[str]) -> None:
             with folder_written_whole(folder, new=True) as part:
                 put(source, part, paths)
             return
-    except TakenError:  # another run was faster
-        return
+    except TakenError:
+        if not folder.is_dir():
+            raise
+        return  # another run was faster
     except subprocess.CalledProcessError as error:
         lines = (error.stderr or b"").decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"{error.cmd[0]} failed"

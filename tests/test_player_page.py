@@ -158,7 +158,7 @@ def test_a_person_hears_the_stems_of_a_song(player, visit, song, tmp_path):
     page.locator(".spectral").wait_for()
     page.reload()
     page.locator("#downloads").wait_for()  # the same song
-    page.get_by_text("Another song").click()
+    page.get_by_role("button", name="Another song").click()
     assert page.locator("#choose").is_visible()
     wait_for(lambda: player.files() == [], "files are left")
 
@@ -240,7 +240,7 @@ def test_cancel_and_bad_files(player, visit, song, tmp_path, monkeypatch, width)
     page.locator("#downloads").wait_for()
     gate.clear()
     page.set_input_files("#file", [])
-    page.get_by_text("Another song").click()
+    page.get_by_role("button", name="Another song").click()
     page.set_input_files("#file", song)
     page.locator("#stems li").first.wait_for()
     page.get_by_text("Cancel").click()
@@ -303,7 +303,7 @@ def test_keys_and_accessibility(ramps, player, visit, song):
         page.get_by_label("c: mute").click()
         assert violations(page) == []
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-        page.get_by_text("Another song").click()
+        page.get_by_role("button", name="Another song").click()
         page.locator("summary:visible").click()
         assert violations(page) == []
     page = visit(ramps)

@@ -1,6 +1,7 @@
 """The free training set: its list, its sources, its tracks and its checksums."""
 
 import concurrent.futures
+import dataclasses
 import hashlib
 import json
 import os
@@ -10,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+from scipy.ndimage import gaussian_filter1d
 
 from data_pipeline import audio
 from data_pipeline.audio_writer import write_wav
@@ -462,6 +464,20 @@ def test_speech_is_sung_on_the_given_notes():
     assert np.sqrt(np.mean(rest**2)) < 0.01 * np.sqrt(np.mean(song**2))
     assert singing.analysed(np.zeros(_RATE) + 1e-5 * rng.standard_normal(_RATE)) is None
     assert singing.take(_vowels(0.5), "nobody", 0).shape == (0, 2)
+
+
+def test_a_verse_has_the_noise_of_its_frames():
+    """Aperiodicity that is computed for them alone, against that of all frames."""
+    pyworld = pytest.importorskip("pyworld")
+    breath = np.random.default_rng(0).standard_normal(round(2.4 * _RATE))
+    voice = singing.analysed(_vowels(2.4) + np.linspace(0, 0.01, len(breath)) * breath)
+    whole = pyworld.d4c(voice.speech, voice.f0, 0.005 * np.arange(len(voice.f0)), _RATE)
+    frames, unvoiced = singing._stretched(voice.f0, voice.syllables[-1], 120)
+    voice = dataclasses.replace(voice, syllables=voice.syllables[-1:])
+    verse = singing.spoken_to(voice, [(57, 0.6)])
+    expected = whole[frames]
+    expected[~unvoiced] = gaussian_filter1d(expected, 1.5, axis=0)[~unvoiced]
+    np.testing.assert_allclose(verse.noise, expected, atol=0.01)
 
 
 def test_the_files_of_the_set_are_in_the_package():
